@@ -1,0 +1,89 @@
+"""Where this process runs labs: the target and its settings, read from the environment once and validated.
+
+Belongs here: names of environment variables, their defaults, and the message for a wrong value.
+Doesn't belong here: anything that opens a file, a socket or an SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+from urllib.parse import urlsplit
+
+Target = Literal["local", "rehearsal", "kubernetes", "aks"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+
+
+class DeploymentError(ValueError):
+    """A setting in the environment is wrong. The message names the variable, its value and the remedy."""
+
+
+@dataclass(frozen=True)
+class ExternalEngine:
+    """An OpenAI-compatible server that is not ours (`LABS_OPENAI_BASE_URL`, ending in `/v1`)."""
+
+    base_url: str
+    model: str | None
+    """None: the first model that `/v1/models` lists."""
+    prometheus_url: str | None
+    """None: the local Prometheus scrapes the server's own `/metrics`."""
+    prometheus_selector: str
+    """Label matchers, e.g. `namespace="llm"`, that narrow a shared Prometheus to this server. May be empty."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One process's settings. Built by `Deployment.from_env()`, or directly by a test."""
+
+    target: Target = "local"
+    pace: str | None = None
+    """Which of the spec's paces to run; None: the target's default."""
+    data_dir: Path = REPO_ROOT / "warehouse" / "data"
+    external_engine: ExternalEngine | None = None
+    sku: str | None = None
+    """Azure SKU that prices an external engine's machine; None: the lab's own SKU for our servers, no price for others."""
+    region: str = "eastus"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Deployment:
+        """Read the `LABS_*` variables. Raises `DeploymentError` on the first wrong one."""
+        target = environ.get("LABS_TARGET", "local")
+        if target not in TARGETS:
+            raise DeploymentError(f"LABS_TARGET={target!r} is not a target; set one of: {', '.join(TARGETS)}")
+        data_dir = environ.get("LABS_DATA_DIR")
+        return cls(
+            target=cast(Target, target),
+            pace=environ.get("LABS_PACE") or None,
+            data_dir=Path(data_dir).resolve() if data_dir else cls.data_dir,
+            external_engine=_external_engine(environ),
+            sku=environ.get("LABS_SKU") or None,
+            region=environ.get("LABS_REGION") or cls.region,
+        )
+
+
+def _external_engine(environ: Mapping[str, str]) -> ExternalEngine | None:
+    base_url = environ.get("LABS_OPENAI_BASE_URL")
+    prometheus_url = environ.get("LABS_PROMETHEUS_URL") or None
+    if not base_url:
+        if prometheus_url:
+            raise DeploymentError(
+                "LABS_PROMETHEUS_URL is set without LABS_OPENAI_BASE_URL; set both, or neither for the modelled server"
+            )
+        return None
+    return ExternalEngine(
+        base_url=_http_url("LABS_OPENAI_BASE_URL", base_url),
+        model=environ.get("LABS_OPENAI_MODEL") or None,
+        prometheus_url=_http_url("LABS_PROMETHEUS_URL", prometheus_url) if prometheus_url else None,
+        prometheus_selector=environ.get("LABS_PROMETHEUS_SELECTOR", ""),
+    )
+
+
+def _http_url(name: str, value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DeploymentError(f"{name}={value!r} is not an http(s) URL; expected e.g. http://127.0.0.1:8000/v1")
+    return value.rstrip("/")

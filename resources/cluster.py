@@ -1,0 +1,130 @@
+"""The contract of a cluster: put a lab's stack somewhere, hold it under a lease, and take it away again.
+
+Belongs here: the abstract `Cluster` and the records that every implementation speaks of.
+Doesn't belong here: processes (cluster_local.py), Kubernetes or Azure.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from dagster import ConfigurableResource
+from pydantic import BaseModel, ConfigDict
+
+from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.deployment import Target
+from lab_pipelines.provenance import Provenance
+
+Progress = Callable[[str], None]
+"""Receives one line, fit for a person, whenever something worth knowing has happened."""
+
+ColdStartPhase = Literal["node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready", "first_token"]
+
+
+class ClusterError(RuntimeError):
+    """The stack can't be had as asked. The message says what was tried, what was seen, and what to do."""
+
+
+class LeaseHeldError(ClusterError):
+    """Another live run holds the lab."""
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Lease(Record):
+    """The right of one run to hold a lab's namespace and nodes until `expires_at`."""
+
+    lease_id: str
+    lab: str
+    run_id: str
+    owner: str
+    """Who holds it, in a form that tells a dead owner from a live one."""
+    expires_at: datetime
+
+
+class Phase(Record):
+    """One phase of a cold start. `duration_s` is in stack seconds, the timestamps are wall clock."""
+
+    name: ColdStartPhase
+    started_at: datetime
+    ended_at: datetime
+    duration_s: float
+
+
+class Session(Record):
+    """A stack that is up, and everything that a later asset needs to know of it."""
+
+    session_id: str
+    lab: str
+    variant: str
+    run_id: str
+    target: Target
+    engine: str
+    provenance: Provenance
+    pace: str
+    time_scale: float
+    cold_start_time_scale: float
+    namespace: str
+    model: str
+    sku: str | None
+    nodes: int
+    base_url: str
+    """OpenAI base URL, ending in /v1."""
+    prometheus_url: str
+    metric_selector: str
+    """What `$selector` stands for in this session's PromQL."""
+    engine_args: list[str]
+    spec_digest: str
+    values_digest: str
+    requested_at: datetime
+    ready_at: datetime
+    phases: list[Phase]
+    """Empty for an engine that was already running."""
+
+
+class Reaped(Record):
+    """One lease that the reaper ended, and what it removed."""
+
+    lease_id: str
+    lab: str
+    run_id: str
+    reason: str
+    removed: list[str]
+
+
+class Cluster(ConfigurableResource, ABC):
+    """Places where a lab's stack can live. Every method may be called from another process than the last one."""
+
+    @abstractmethod
+    def deploy(
+        self, spec: LabSpec, variant: Variant, *, run_id: str, pace_name: str, pace: Pace, progress: Progress
+    ) -> Session:
+        """Take the lease, bring the stack up, wait until it answers, and return it.
+
+        Reaps what dead runs left behind first. Raises `LeaseHeldError`, or `ClusterError` after having removed
+        whatever it had started.
+        """
+
+    @abstractmethod
+    def attach(self, lab: str) -> Session:
+        """The lab's live session. Raises `ClusterError` when there is none."""
+
+    @abstractmethod
+    def renew(self, session: Session) -> None:
+        """Extend the session's lease. Long work calls it again and again."""
+
+    @abstractmethod
+    def release(self, lab: str) -> datetime | None:
+        """Take the lab's stack away and end its lease; the time when all was gone, or None if nothing was there.
+
+        Idempotent: safe after a failure at any point, and on a lab that was never deployed.
+        """
+
+    @abstractmethod
+    def reap(self) -> list[Reaped]:
+        """Remove whatever belongs to expired leases or dead owners. Never touches what isn't ours."""

@@ -1,0 +1,31 @@
+-- Where did the money go? One row per part of a session's node time. Columns in PascalCase are FOCUS 1.2's;
+-- x_ columns are ours. The parts of a session sum to its node cost exactly.
+CREATE TABLE cost_records (
+    lab             VARCHAR NOT NULL,      -- L01 … L78
+    variant         VARCHAR NOT NULL,
+    trial           INTEGER NOT NULL,
+    run_id          VARCHAR NOT NULL,      -- the Dagster run that wrote the row
+    target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    pace            VARCHAR NOT NULL,      -- which of the spec's paces
+    time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
+    provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
+    recorded_at     TIMESTAMPTZ NOT NULL,
+    CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
+    session_id      VARCHAR NOT NULL,
+    ChargePeriodStart TIMESTAMPTZ NOT NULL,
+    ChargePeriodEnd   TIMESTAMPTZ NOT NULL,
+    BillingCurrency VARCHAR NOT NULL,
+    ListUnitPrice   DECIMAL(18, 6),        -- per node-hour; NULL: no price is known for the machine
+    PricingQuantity DECIMAL(18, 9) NOT NULL,  -- node-hours
+    PricingUnit     VARCHAR NOT NULL,
+    ListCost        DECIMAL(18, 9),
+    SkuId           VARCHAR,
+    RegionId        VARCHAR,
+    x_part          VARCHAR NOT NULL CHECK (x_part IN ('serve', 'idle', 'cold_start', 'failed')),
+    x_step          VARCHAR,               -- NULL: outside every load step
+    x_stage         INTEGER,               -- NULL: outside every stage
+    x_state         VARCHAR NOT NULL CHECK (x_state IN ('estimated', 'billed')),
+    x_method        VARCHAR NOT NULL,      -- how the number came about, in words
+    CHECK ((ListUnitPrice IS NULL) = (ListCost IS NULL))
+);

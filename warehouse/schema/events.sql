@@ -1,0 +1,22 @@
+-- What happened to a lab run, and when? Cold-start phases, load stages, lease changes; later chaos actions and probes.
+CREATE TABLE events (
+    lab             VARCHAR NOT NULL,      -- L01 … L78
+    variant         VARCHAR NOT NULL,
+    trial           INTEGER NOT NULL,
+    run_id          VARCHAR NOT NULL,      -- the Dagster run that wrote the row
+    target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    pace            VARCHAR NOT NULL,      -- which of the spec's paces
+    time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
+    provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
+    recorded_at     TIMESTAMPTZ NOT NULL,
+    CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
+    session_id      VARCHAR NOT NULL,
+    kind            VARCHAR NOT NULL,      -- cold_start, load, lease, release
+    name            VARCHAR NOT NULL,
+    started_at      TIMESTAMPTZ NOT NULL,
+    ended_at        TIMESTAMPTZ NOT NULL,
+    duration_s      DOUBLE NOT NULL,       -- stack seconds
+    outcome         VARCHAR NOT NULL CHECK (outcome IN ('ok', 'failed', 'skipped')),
+    detail          VARCHAR                -- JSON, or NULL
+);

@@ -1,0 +1,28 @@
+-- What load was applied, for how long, and did enough requests finish?
+CREATE TABLE load_stages (
+    lab             VARCHAR NOT NULL,      -- L01 … L78
+    variant         VARCHAR NOT NULL,
+    trial           INTEGER NOT NULL,
+    run_id          VARCHAR NOT NULL,      -- the Dagster run that wrote the row
+    target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    pace            VARCHAR NOT NULL,      -- which of the spec's paces
+    time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
+    provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
+    recorded_at     TIMESTAMPTZ NOT NULL,
+    CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
+    session_id      VARCHAR NOT NULL,
+    step            VARCHAR NOT NULL,
+    stage           INTEGER NOT NULL,
+    users           INTEGER NOT NULL,
+    started_at      TIMESTAMPTZ NOT NULL,
+    ended_at        TIMESTAMPTZ NOT NULL,
+    duration_s      DOUBLE NOT NULL,       -- stack seconds
+    duration_wall_s DOUBLE NOT NULL,
+    hold_s          DOUBLE NOT NULL,       -- as the pace asked, stack seconds
+    min_requests    INTEGER NOT NULL,
+    requests_in_stage INTEGER NOT NULL,    -- sent and finished within the stage, any outcome
+    requests_ok     INTEGER NOT NULL,      -- of those, the successful ones
+    output_tokens   BIGINT NOT NULL,       -- received by the client within the stage's window, from any request
+    client_cpu_share DOUBLE                -- CPU seconds of the load generator per wall second; NULL: not sampled
+);

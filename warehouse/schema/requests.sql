@@ -1,0 +1,44 @@
+-- What did each request see? One row per request that was sent, also those that failed or were cut off.
+-- Latencies are in stack seconds and run from the scheduled send time; columns in _wall_s are in wall seconds.
+CREATE TABLE requests (
+    lab             VARCHAR NOT NULL,      -- L01 … L78
+    variant         VARCHAR NOT NULL,
+    trial           INTEGER NOT NULL,
+    run_id          VARCHAR NOT NULL,      -- the Dagster run that wrote the row
+    target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    pace            VARCHAR NOT NULL,      -- which of the spec's paces
+    time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
+    provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
+    recorded_at     TIMESTAMPTZ NOT NULL,
+    CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
+    session_id      VARCHAR NOT NULL,
+    step            VARCHAR NOT NULL,
+    stage           INTEGER NOT NULL,      -- 0, 1, … within the step: the stage in which it was sent
+    users           INTEGER NOT NULL,      -- concurrent users of that stage
+    request_id      VARCHAR NOT NULL,
+    worker          VARCHAR NOT NULL,      -- Locust process
+    user_index      INTEGER NOT NULL,
+    scheduled_at    TIMESTAMPTZ NOT NULL,
+    sent_at         TIMESTAMPTZ NOT NULL,
+    finished_at     TIMESTAMPTZ NOT NULL,
+    schedule_lag_s  DOUBLE NOT NULL,       -- sent - scheduled
+    ttft_s          DOUBLE,                -- NULL: no token arrived
+    e2e_s           DOUBLE,                -- NULL: it did not finish
+    tpot_s          DOUBLE,                -- (e2e - ttft) / (output_tokens - 1); NULL below two tokens
+    event_offsets_s FLOAT[] NOT NULL,      -- each streamed event, from the scheduled send time
+    input_tokens    INTEGER,               -- as the server's usage says; NULL: it did not say
+    output_tokens   INTEGER,               -- as the server's usage says, else counted events of a cut-off request
+    expected_input_tokens  INTEGER NOT NULL,
+    expected_output_tokens INTEGER NOT NULL,
+    outcome         VARCHAR NOT NULL CHECK (outcome IN ('ok', 'http_error', 'timeout', 'connection_error', 'stream_error', 'cut')),
+    http_status     INTEGER,
+    finish_reason   VARCHAR,
+    error           VARCHAR,
+    server_ttft_s   DOUBLE,                -- by the server's own stamps; NULL: it does not stamp
+    ttft_lag_wall_s DOUBLE,                -- client TTFT - server TTFT
+    receive_lag_p99_wall_s DOUBLE,         -- event received - event sent, over the request's events
+    in_stage        BOOLEAN NOT NULL,      -- sent and finished within one stage
+    valid           BOOLEAN NOT NULL,      -- belongs in summaries and findings
+    invalid_reasons VARCHAR[] NOT NULL
+);
