@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Resolves pyproject.toml into requirements.lock and installs the result. What is locked stays locked unless
+# pyproject.toml no longer allows it; `--upgrade` and `--upgrade-package NAME` are handed to uv.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+cd "$LABS_ROOT"
+
+command -v uv >/dev/null || bash scripts/setup.sh
+# A requirements file with hashes, not uv.lock: that would record the address of every file, and so the registry's host.
+uv pip compile --quiet pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 --no-header \
+    --output-file requirements.lock "$@"
+bash scripts/setup.sh
