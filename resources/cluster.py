@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from dagster import ConfigurableResource
@@ -102,17 +103,33 @@ class Cluster(ConfigurableResource, ABC):
 
     @abstractmethod
     def deploy(
-        self, spec: LabSpec, variant: Variant, *, run_id: str, pace_name: str, pace: Pace, progress: Progress
+        self,
+        spec: LabSpec,
+        variant: Variant,
+        *,
+        run_id: str,
+        pace_name: str,
+        pace: Pace,
+        hold: timedelta | None,
+        progress: Progress,
     ) -> Session:
         """Take the lease, bring the stack up, wait until it answers, and return it.
 
-        Reaps what dead runs left behind first. Raises `LeaseHeldError`, or `ClusterError` after having removed
-        whatever it had started.
+        Reaps what dead runs left behind first. With `hold`, the stack may outlive the process that called, for that
+        long. Raises `LeaseHeldError`, or `ClusterError` after having removed whatever it had started.
         """
 
     @abstractmethod
     def attach(self, lab: str) -> Session:
         """The lab's live session. Raises `ClusterError` when there is none."""
+
+    @abstractmethod
+    def marker(self, lab: str) -> dict[str, str]:
+        """Environment for a process that works for the lab's lease, so that the reaper finds it too."""
+
+    @abstractmethod
+    def run_folder(self, run_id: str, lab: str) -> Path:
+        """Where a run keeps logs and raw files, on the machine that runs the asset."""
 
     @abstractmethod
     def renew(self, session: Session) -> None:

@@ -157,7 +157,7 @@ class Measure(SpecModel):
 
     def query(self, *, selector: str, stage_s: float) -> str:
         """The PromQL to send. `stage_s` is the stage's length in wall seconds, Prometheus's own clock."""
-        return Template(self.promql).substitute(selector=selector, stage=f"{max(round(stage_s), 1)}s")
+        return Template(self.promql).substitute(selector=selector, stage=f"{max(round(stage_s * 1000), 1)}ms")
 
 
 class Finding(SpecModel):
@@ -176,11 +176,27 @@ class Finding(SpecModel):
     threshold: float = Field(gt=0)
 
 
+class Total(SpecModel):
+    """A counter of the server's that must agree with what the client counted over the whole load step."""
+
+    client: Literal["output_tokens", "requests_ok"]
+    counter: Text
+    """A plain selector, no function: the increase is computed from the raw samples, resets included."""
+
+    @field_validator("counter")
+    @classmethod
+    def _has_selector(cls, value: str) -> str:
+        if "$selector" not in value:
+            raise ValueError("counter must contain $selector, so that a shared Prometheus answers for this lab alone")
+        return value
+
+
 class ErrorBudget(SpecModel):
     """Bounds of the blocking asset checks."""
 
     error_rate: float = Field(ge=0, le=1)
     prometheus_disagreement: float = Field(gt=0, le=1)
+    totals: list[Total]
 
 
 class Identity(SpecModel):

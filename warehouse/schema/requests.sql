@@ -4,7 +4,7 @@ CREATE TABLE requests (
     lab             VARCHAR NOT NULL,      -- L01 … L78
     variant         VARCHAR NOT NULL,
     trial           INTEGER NOT NULL,
-    run_id          VARCHAR NOT NULL,      -- the Dagster run that wrote the row
+    run_id          VARCHAR NOT NULL,      -- the Dagster run that deployed the stack: one lab run, one id
     target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
     engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
     pace            VARCHAR NOT NULL,      -- which of the spec's paces

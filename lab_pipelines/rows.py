@@ -1,0 +1,262 @@
+"""From what happened to warehouse rows: the one place where wall seconds become stack seconds.
+
+Belongs here: pure functions from sessions and load records to rows of the tables in warehouse/schema/.
+Doesn't belong here: cost (cost.py), reading or writing the warehouse (resources/warehouse.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lab_pipelines.catalog.spec import LoadStep, Measure, Pace
+from lab_pipelines.provenance import combine
+from resources.cluster import Session
+from resources.load_generator import LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
+from resources.telemetry import Reading
+
+Row = dict[str, Any]
+
+TRIAL = 1
+"""A run is one trial of each variant."""
+
+
+def common(session: Session) -> Row:
+    """The columns that every table begins with."""
+    return {
+        "lab": session.lab,
+        "variant": session.variant,
+        "trial": TRIAL,
+        "run_id": session.run_id,
+        "target": session.target,
+        "engine": session.engine,
+        "pace": session.pace,
+        "time_scale": session.time_scale,
+        # A clock that runs faster than the wall's is a model too, whatever serves behind it.
+        "provenance": combine([session.provenance, "measured" if session.time_scale == 1 else "modelled"]),
+        "recorded_at": datetime.now(UTC),
+        "session_id": session.session_id,
+    }
+
+
+def session_row(session: Session, *, released_at: datetime | None) -> Row:
+    """`stack_sessions`: open without `released_at`, closed with it."""
+    phase_s = {phase.name: phase.duration_s for phase in session.phases}
+    held_s = (released_at - session.ready_at).total_seconds() * session.time_scale if released_at else None
+    return {
+        **common(session),
+        "state": "closed" if released_at else "open",
+        "namespace": session.namespace,
+        "model": session.model,
+        "sku": session.sku,
+        "nodes": session.nodes,
+        "requested_at": session.requested_at,
+        "ready_at": session.ready_at,
+        "released_at": released_at,
+        "cold_start_time_scale": session.cold_start_time_scale,
+        "node_ready_s": phase_s.get("node_ready"),
+        "driver_ready_s": phase_s.get("driver_ready"),
+        "image_pulled_s": phase_s.get("image_pulled"),
+        "model_loaded_s": phase_s.get("model_loaded"),
+        "engine_ready_s": phase_s.get("engine_ready"),
+        "first_token_s": phase_s.get("first_token"),
+        "cold_start_s": sum(phase_s.values()) if phase_s else None,
+        "held_s": held_s,
+        "spec_digest": session.spec_digest,
+        "values_digest": session.values_digest,
+        "engine_args": json.dumps(session.engine_args),
+    }
+
+
+def cold_start_events(session: Session) -> list[Row]:
+    """`events`: one row per phase of the cold start."""
+    return [
+        {
+            **common(session),
+            "kind": "cold_start",
+            "name": phase.name,
+            "started_at": phase.started_at,
+            "ended_at": phase.ended_at,
+            "duration_s": phase.duration_s,
+            "outcome": "ok",
+            "detail": None,
+        }
+        for phase in session.phases
+    ]
+
+
+def load_plan(session: Session, step: LoadStep, pace: Pace, *, prompts: str) -> LoadPlan:
+    """What the load generator is to do, on the wall clock of this session."""
+    users = [n for n in step.users if pace.max_users is None or n <= pace.max_users]
+    return LoadPlan(
+        run_id=session.run_id,
+        step=step.name,
+        base_url=session.base_url,
+        model=session.model,
+        prompts=prompts,
+        input_tokens=step.request.input_tokens,
+        output_tokens=step.request.output_tokens,
+        temperature=step.request.temperature,
+        timeout_wall_s=step.request.timeout_s / session.time_scale,
+        stages=[
+            StagePlan(
+                stage=index,
+                users=n,
+                hold_wall_s=pace.hold_s / session.time_scale,
+                min_requests=pace.min_requests,
+                max_hold_wall_s=pace.max_hold_s / session.time_scale,
+            )
+            for index, n in enumerate(users)
+        ],
+    )
+
+
+def request_rows(session: Session, plan: LoadPlan, result: LoadResult) -> list[Row]:
+    """`requests`: one row per request that was sent."""
+    shared = common(session)
+    users = {stage.stage: stage.users for stage in result.stages}
+    return [_request_row(shared, plan, users[record.stage], record) for record in result.requests]
+
+
+def _request_row(shared: Row, plan: LoadPlan, users: int, record: RequestRecord) -> Row:
+    scale = shared["time_scale"]
+    offsets = [offset * scale for offset in record.event_offsets_s]
+    ttft_s = offsets[0] if offsets else None
+    e2e_s = record.finished_offset_s * scale if record.outcome == "ok" else None
+    tokens = record.output_tokens if record.output_tokens is not None else len(offsets)
+    tpot_s = (e2e_s - ttft_s) / (tokens - 1) if e2e_s is not None and ttft_s is not None and tokens > 1 else None
+    ttft_lag_wall_s = None
+    if record.server_ttft_s is not None and record.event_offsets_s:
+        ttft_lag_wall_s = record.event_offsets_s[0] - record.sent_offset_s - record.server_ttft_s
+    reasons = []
+    if record.outcome != "ok":
+        reasons.append(f"outcome: {record.outcome}")
+    if not record.in_stage:
+        reasons.append("began and ended in different stages")
+    return {
+        **shared,
+        "step": plan.step,
+        "stage": record.stage,
+        "users": users,
+        "request_id": record.request_id,
+        "worker": record.worker,
+        "user_index": record.user_index,
+        "scheduled_at": _at(record.scheduled_at),
+        "sent_at": _at(record.scheduled_at + record.sent_offset_s),
+        "finished_at": _at(record.scheduled_at + record.finished_offset_s),
+        "schedule_lag_s": record.sent_offset_s * scale,
+        "ttft_s": ttft_s,
+        "e2e_s": e2e_s,
+        "tpot_s": tpot_s,
+        "event_offsets_s": offsets,
+        "input_tokens": record.input_tokens,
+        "output_tokens": tokens,
+        "expected_input_tokens": plan.input_tokens,
+        "expected_output_tokens": plan.output_tokens,
+        "outcome": record.outcome,
+        "http_status": record.http_status,
+        "finish_reason": record.finish_reason,
+        "error": record.error,
+        "server_ttft_s": record.server_ttft_s * scale if record.server_ttft_s is not None else None,
+        "ttft_lag_wall_s": ttft_lag_wall_s,
+        "receive_lag_p99_wall_s": record.receive_lag_p99_s,
+        "in_stage": record.in_stage,
+        "valid": not reasons,
+        "invalid_reasons": reasons,
+    }
+
+
+def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult) -> list[Row]:
+    """`load_stages`: one row per stage that was applied."""
+    shared = common(session)
+    return [
+        {
+            **shared,
+            "step": plan.step,
+            "stage": stage.stage,
+            "users": stage.users,
+            "started_at": _at(stage.started_at),
+            "ended_at": _at(stage.ended_at),
+            "duration_s": (stage.ended_at - stage.started_at) * session.time_scale,
+            "duration_wall_s": stage.ended_at - stage.started_at,
+            "hold_s": pace.hold_s,
+            "min_requests": pace.min_requests,
+            "requests_in_stage": sum(1 for r in result.requests if r.stage == stage.stage and r.in_stage),
+            "requests_ok": sum(
+                1 for r in result.requests if r.stage == stage.stage and r.in_stage and r.outcome == "ok"
+            ),
+            "output_tokens": round(sum(tokens_in_window(r, stage) for r in result.requests)),
+            "client_cpu_share": stage.client_cpu_share,
+        }
+        for stage in result.stages
+    ]
+
+
+def tokens_in_window(record: RequestRecord, stage: StageRecord) -> float:
+    """Output tokens of one request that arrived within the stage; an event of several tokens counts for all of them."""
+    if not record.event_offsets_s:
+        return 0.0
+    tokens = record.output_tokens if record.output_tokens is not None else len(record.event_offsets_s)
+    per_event = tokens / len(record.event_offsets_s)
+    arrived = sum(1 for o in record.event_offsets_s if stage.started_at <= record.scheduled_at + o < stage.ended_at)
+    return arrived * per_event
+
+
+def sample_rows(shared: Row, stage: Mapping[str, Any], measure: Measure, reading: Reading) -> list[Row]:
+    """`metric_samples` of one measure in one stage."""
+    if measure.over != "stage":
+        return []
+    return [
+        {**_measure_of(shared, stage, measure), "sampled_at": _at(sample.at), "value": sample.value}
+        for sample in reading.samples
+    ]
+
+
+def summary_row(shared: Row, stage: Mapping[str, Any], measure: Measure, reading: Reading) -> Row:
+    """`metric_summaries` of one measure in one stage."""
+    return {
+        **_measure_of(shared, stage, measure),
+        "statistic": measure.statistic,
+        "value": reading.value,
+        "samples": len(reading.samples),
+        "status": "gap" if reading.value is None else "ok",
+        "gap_reason": reading.gap,
+        "promql": reading.promql,
+        "window_start": stage["started_at"],
+        "window_end": stage["ended_at"],
+    }
+
+
+def counter_total_row(session: Session, step: str, quantity: str, counter: str, *, client: float, server: float | None) -> Row:
+    """`counter_totals`: one quantity over one load step."""
+    return {
+        **common(session),
+        "step": step,
+        "quantity": quantity,
+        "counter": counter,
+        "client_total": client,
+        "server_total": server,
+        "disagreement": abs(server - client) / client if server is not None and client else None,
+    }
+
+
+def _measure_of(shared: Row, stage: Mapping[str, Any], measure: Measure) -> Row:
+    return {
+        **shared,
+        "step": stage["step"],
+        "stage": stage["stage"],
+        "users": stage["users"],
+        "measure": measure.name,
+        "unit": measure.unit,
+    }
+
+
+def _at(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)
+
+
+def first_and_last(stages: Sequence[Mapping[str, Any]]) -> tuple[datetime, datetime]:
+    """When a step's first stage began and its last one ended."""
+    return min(s["started_at"] for s in stages), max(s["ended_at"] for s in stages)

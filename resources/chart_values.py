@@ -1,0 +1,77 @@
+"""From Helm values to the engine's command line, as the vllm-stack chart's own template does it.
+
+So the local target runs what the same values would run in a cluster. Source: production-stack 0.1.12,
+helm/templates/deployment-vllm-multi.yaml. Doesn't belong here: rendering charts or talking to Helm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_FLAGS = {
+    "maxModelLen": "--max-model-len",
+    "dtype": "--dtype",
+    "tensorParallelSize": "--tensor-parallel-size",
+    "maxNumSeqs": "--max-num-seqs",
+    "gpuMemoryUtilization": "--gpu-memory-utilization",
+    "maxLoras": "--max-loras",
+}
+_SWITCHES = {"enableChunkedPrefill": "enable-chunked-prefill", "enablePrefixCaching": "enable-prefix-caching"}
+
+
+class ValuesError(ValueError):
+    """A values file can't be used. The message names the file, the field and what was expected."""
+
+
+def load_values(path: Path, overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """The lab's values with a variant's merged over them. Raises `ValuesError`."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValuesError(f"{path}: can't be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValuesError(f"{path}: expected a mapping of Helm values")
+    return merge(values, overlay)
+
+
+def merge(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Helm's own rule: mappings merge key by key, anything else (lists too) is replaced. Inputs stay as they are."""
+    merged = dict(values)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def vllm_arguments(values: Mapping[str, Any], *, source: str) -> list[str]:
+    """`[model, flag, …]` of the only model in `servingEngineSpec.modelSpec`. Raises `ValuesError`."""
+    where = "servingEngineSpec.modelSpec"
+    models = (values.get("servingEngineSpec") or {}).get("modelSpec") or []
+    if len(models) != 1:
+        raise ValuesError(f"{source}: {where}: expected exactly one model, but found {len(models)}")
+    model = models[0]
+    if not isinstance(model, Mapping) or not model.get("modelURL"):
+        raise ValuesError(f"{source}: {where}[0].modelURL: is required, e.g. microsoft/Phi-3-mini-4k-instruct")
+    config: Mapping[str, Any] = model.get("vllmConfig") or {}
+    known = {*_FLAGS, *_SWITCHES, "extraArgs"}
+    if unknown := sorted(set(config) - known):
+        raise ValuesError(
+            f"{source}: {where}[0].vllmConfig.{unknown[0]}: is not understood here; known: {', '.join(sorted(known))}"
+        )
+    arguments = [str(model["modelURL"])]
+    # The chart leaves chunked prefill to vLLM when unset, but turns prefix caching off unless it is asked for.
+    if "enableChunkedPrefill" in config:
+        arguments.append(_switch("enableChunkedPrefill", on=bool(config["enableChunkedPrefill"])))
+    arguments.append(_switch("enablePrefixCaching", on=bool(config.get("enablePrefixCaching"))))
+    for key, flag in _FLAGS.items():
+        if key in config:
+            arguments += [flag, str(config[key])]
+    return arguments + [str(argument) for argument in config.get("extraArgs") or []]
+
+
+def _switch(key: str, *, on: bool) -> str:
+    return f"--{_SWITCHES[key]}" if on else f"--no-{_SWITCHES[key]}"

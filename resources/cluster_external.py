@@ -1,0 +1,98 @@
+"""An OpenAI-compatible engine that already runs somewhere: we measure it, we neither start nor stop it.
+
+Belongs here: finding its model, checking that it answers, and a Prometheus for it where it has none.
+Doesn't belong here: anything that changes the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.digest import canonical_digest
+from resources import processes, prometheus_server
+from resources.cluster import ClusterError, Progress, Session
+from resources.cluster_local import LoopbackCluster, first_token, scrape_interval_s
+from resources.prometheus_server import ScrapeTarget
+
+
+class ExternalEngineCluster(LoopbackCluster):
+    """Runs labs against `base_url`. Its clock is the real one, whatever the pace says."""
+
+    base_url: str
+    model: str | None
+    prometheus_url: str | None
+    prometheus_selector: str
+    sku: str | None
+
+    def _bring_up(
+        self,
+        spec: LabSpec,
+        variant: Variant,
+        *,
+        run_id: str,
+        pace_name: str,
+        pace: Pace,
+        environ: dict[str, str],
+        folder: Path,
+        progress: Progress,
+    ) -> Session:
+        if variant.values:
+            raise ClusterError(
+                f"variant {variant.id} of {spec.id} changes the engine's configuration, and an engine that is not "
+                "ours can't be changed; unset LABS_OPENAI_BASE_URL to run it on the modelled server"
+            )
+        requested_at = datetime.now(UTC)
+        model = self.model or _first_model(self.base_url)
+        token = first_token(self.base_url, model, time_scale=1.0)
+        prometheus_url, selector = self.prometheus_url, self.prometheus_selector
+        if prometheus_url is None:
+            selector = f'namespace="{spec.namespace}"'
+            prometheus_url = prometheus_server.start(
+                [ScrapeTarget("engine", f"{self.base_url.removesuffix('/v1')}/metrics")],
+                namespace=spec.namespace,
+                interval_s=scrape_interval_s(1.0),
+                folder=folder,
+                environ=environ,
+            )
+        progress(f"{model} at {self.base_url} answers; it is not ours, so it has no cold start and stays up")
+        return Session(
+            session_id=environ[processes.LEASE_ID_VARIABLE],
+            lab=spec.id,
+            variant=variant.id,
+            run_id=run_id,
+            target="local",
+            engine="external",
+            provenance="measured",
+            pace=pace_name,
+            time_scale=1.0,
+            cold_start_time_scale=1.0,
+            namespace=spec.namespace,
+            model=model,
+            sku=self.sku,
+            nodes=spec.gpu.nodes,
+            base_url=self.base_url,
+            prometheus_url=prometheus_url,
+            metric_selector=selector,
+            engine_args=[],
+            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            values_digest=canonical_digest({}),
+            requested_at=requested_at,
+            ready_at=token.ended_at,
+            phases=[],
+        )
+
+
+def _first_model(base_url: str) -> str:
+    try:
+        with urllib.request.urlopen(f"{base_url}/models", timeout=10) as response:
+            return str(json.load(response)["data"][0]["id"])
+    except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError) as error:
+        raise ClusterError(
+            f"{base_url}/models does not name a model ({error}). Is the server up, and does LABS_OPENAI_BASE_URL end "
+            "in /v1? LABS_OPENAI_MODEL names a model without asking"
+        ) from None

@@ -1,0 +1,50 @@
+"""Which labs there are, at which pace they run here, and on which target: what every asset asks first.
+
+Doesn't belong here: the catalog's own rules (lab_pipelines/catalog/).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from dagster import ConfigurableResource, Failure
+
+from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog
+from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.deployment import Target
+
+
+class Labs(ConfigurableResource):
+    """The catalog as this deployment sees it."""
+
+    target: str
+    pace: str | None = None
+    """One of the spec's paces; unset: the target's default. `LABS_PACE` sets it for a whole process."""
+    catalog_dir: str = str(CATALOG_DIR)
+
+    def spec(self, lab: str) -> LabSpec:
+        """The lab's spec, fit for this target. Raises `Failure`, whose description says what to do."""
+        try:
+            spec = load_catalog(Path(self.catalog_dir)).spec(lab)
+        except (LabNotWrittenError, SpecError) as error:
+            raise Failure(str(error), allow_retries=False) from None
+        if self.target not in spec.targets:
+            raise Failure(
+                f"{lab} can't run on target {self.target}; it runs on: {', '.join(spec.targets)} (set LABS_TARGET)",
+                allow_retries=False,
+            )
+        return spec
+
+    def variant(self, spec: LabSpec) -> Variant:
+        """The spec's only variant. Raises `Failure` for a spec with several, which no target can walk yet."""
+        if len(spec.variants) > 1:
+            raise Failure(f"{spec.id} has {len(spec.variants)} variants; a run takes one so far", allow_retries=False)
+        return spec.variants[0]
+
+    def pace_of(self, spec: LabSpec) -> tuple[str, Pace]:
+        """The pace's name and what it is. Raises `Failure` for an unknown one."""
+        try:
+            return spec.pace(self.pace, cast(Target, self.target))
+        except KeyError as error:
+            raise Failure(f"{error.args[0]} (set LABS_PACE)", allow_retries=False) from None

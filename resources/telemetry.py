@@ -1,0 +1,165 @@
+"""What Prometheus knows of a stage: the lab's measures over each window, and counters over a whole step.
+
+Belongs here: asking PromQL through prometheus-api-client, and the pure rules from its answers to one number.
+Doesn't belong here: running a Prometheus (prometheus_server.py), or the queries themselves (the lab's spec).
+
+A series that is missing, has too few samples, or answers NaN is a gap with its reason, never a zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from dagster import ConfigurableResource
+
+from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.units import to_stack_time
+
+if TYPE_CHECKING:
+    from prometheus_api_client import PrometheusConnect
+
+_STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": lambda values: math.fsum(values) / len(values),
+    "max": max,
+    "min": min,
+    "last": lambda values: values[-1],
+}
+
+
+class TelemetryError(RuntimeError):
+    """Prometheus could not be asked, or refused a query. The message holds the query and its answer."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    at: float
+    """Unix time in seconds."""
+    value: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measure in one stage. `value` is None exactly when `gap` says why."""
+
+    value: float | None
+    gap: str | None
+    samples: list[Sample]
+    promql: str
+
+
+class Telemetry(ConfigurableResource):
+    """Asks the session's Prometheus."""
+
+    timeout_s: int = 10
+    """Per query. The client's own default is to wait for ever."""
+
+    def read(
+        self,
+        prometheus_url: str,
+        measure: Measure,
+        *,
+        selector: str,
+        start: datetime,
+        end: datetime,
+        step_s: float,
+        time_scale: float,
+    ) -> Reading:
+        """`measure` over the window, in its unit and in stack time. Raises `TelemetryError`."""
+        promql = measure.query(selector=selector, stage_s=(end - start).total_seconds())
+        with self._connect(prometheus_url) as client:
+            if measure.over == "stage_end":
+                answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
+                series = [[Sample(float(one["value"][0]), float(one["value"][1]))] for one in answer]
+            else:
+                # custom_query_range rounds both ends to whole seconds; `params` puts the true ones back.
+                window = {"start": start.timestamp(), "end": end.timestamp()}
+                answer = _ask(
+                    promql, lambda: client.custom_query_range(promql, start, end, step=f"{step_s:g}", params=window)
+                )
+                series = [_samples(one["values"]) for one in answer]
+        return summarise(series, measure, promql=promql, time_scale=time_scale)
+
+    def increase(
+        self, prometheus_url: str, counter: str, *, selector: str, start: datetime, end: datetime
+    ) -> float | None:
+        """How much `counter` grew between two moments, summed over its series; None if there is no such series.
+
+        From raw samples, because PromQL's increase() extrapolates to the window's edges. Raises `TelemetryError`.
+        """
+        # One scrape before the start is needed as the base; it is at most a few seconds old.
+        seconds = math.ceil((end - start).total_seconds()) + 10
+        promql = f"{Template(counter).substitute(selector=selector)}[{seconds}s]"
+        with self._connect(prometheus_url) as client:
+            answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
+        if not answer:
+            return None
+        return math.fsum(counter_increase(_samples(one["values"]), since=start.timestamp()) for one in answer)
+
+    def wait_for_scrape(self, prometheus_url: str, *, selector: str, after: datetime, timeout_s: float) -> bool:
+        """Wait until every target has been scraped after `after`; False if that did not happen in time."""
+        promql = f"min(timestamp(up{{{selector}}}))"
+        deadline = time.monotonic() + timeout_s
+        with self._connect(prometheus_url) as client:
+            while time.monotonic() < deadline:
+                answer = _ask(promql, lambda: client.custom_query(promql))
+                if answer and float(answer[0]["value"][1]) > after.timestamp():
+                    return True
+                time.sleep(0.1)  # Prometheus has no way to tell us; a scrape comes every few tenths of a second
+        return False
+
+    def _connect(self, url: str) -> PrometheusConnect:
+        from prometheus_api_client import PrometheusConnect
+
+        return PrometheusConnect(url, timeout=self.timeout_s)
+
+
+def summarise(series: list[list[Sample]], measure: Measure, *, promql: str, time_scale: float) -> Reading:
+    """From Prometheus's answer to one number in stack time, or a gap. Pure."""
+
+    def gap(reason: str) -> Reading:
+        return Reading(value=None, gap=reason, samples=[], promql=promql)
+
+    if not series:
+        return gap("Prometheus has no such series in this window")
+    if len(series) > 1:
+        return gap(f"the query answers {len(series)} series; it must aggregate to one")
+    samples = [Sample(s.at, to_stack_time(s.value, measure.unit, time_scale)) for s in series[0]]
+    finite = [s for s in samples if math.isfinite(s.value)]
+    if not finite:
+        return gap("every sample is NaN: nothing was observed in this window")
+    value = _STATISTICS[measure.statistic]([s.value for s in finite])
+    return Reading(value=value, gap=None, samples=finite, promql=promql)
+
+
+def counter_increase(samples: Sequence[Sample], *, since: float) -> float:
+    """Growth of one counter series from its last sample at or before `since` (else its first) on.
+
+    A sample below its predecessor is a reset: the counter began again at zero. Pure.
+    """
+    before = [s for s in samples if s.at <= since]
+    chain = before[-1:] + [s for s in samples if s.at > since]
+    grown = 0.0
+    for previous, current in itertools.pairwise(chain):
+        grown += current.value - previous.value if current.value >= previous.value else current.value
+    return grown
+
+
+def _samples(values: Sequence[Sequence[Any]]) -> list[Sample]:
+    return [Sample(float(at), float(value)) for at, value in values]
+
+
+def _ask(promql: str, call: Callable[[], Any]) -> Any:
+    from prometheus_api_client import PrometheusApiClientException
+    from requests import RequestException
+
+    try:
+        return call()
+    except (PrometheusApiClientException, RequestException) as error:
+        raise TelemetryError(f"Prometheus could not answer `{promql}`: {error}") from None
