@@ -1,0 +1,12 @@
+-- At how many users is a token cheapest, and what does it cost there?
+SELECT
+    lab, variant, target, pace, provenance, time_scale,
+    arg_min(users, usd_per_1k_tokens) AS users,
+    min(usd_per_1k_tokens) AS usd_per_1k_tokens,
+    arg_min(usd_per_1k_output_tokens, usd_per_1k_tokens) AS usd_per_1k_output_tokens,
+    max(usd_per_1k_tokens) / min(usd_per_1k_tokens) AS dearest_to_cheapest
+FROM stage_table
+SEMI JOIN latest_run USING (session_id)
+WHERE usd_per_1k_tokens IS NOT NULL
+GROUP BY lab, variant, target, pace, provenance, time_scale
+ORDER BY lab, variant, target, pace;

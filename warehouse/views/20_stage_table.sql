@@ -1,0 +1,75 @@
+-- How did the stack do at each number of users? One row per load stage, in stack time; NULL is unknown, never zero.
+--
+-- Latencies come from the valid requests that began and ended in the stage. ITL is the gap between two streamed
+-- events of one request, all gaps of the stage together. Rows of one session share its session_id, whichever asset
+-- wrote them. `_supported` says whether the sample is large enough for a distribution-free 95 % interval with equal
+-- tails: the largest of n values must lie above the quantile q with 97.5 % probability, q^n <= 0.025, so n >= 72 for
+-- p95 and n >= 368 for p99. Below that the number stands, but nothing bounds it from above.
+CREATE VIEW stage_table AS
+WITH latency AS (
+    SELECT
+        session_id, step, stage,
+        count(ttft_s) AS ttft_n,
+        quantile_cont(ttft_s, 0.50) AS ttft_p50_s,
+        quantile_cont(ttft_s, 0.95) AS ttft_p95_s,
+        quantile_cont(ttft_s, 0.99) AS ttft_p99_s,
+        quantile_cont(tpot_s, 0.50) AS tpot_p50_s
+    FROM requests
+    WHERE valid AND in_stage
+    GROUP BY session_id, step, stage
+),
+gaps AS (
+    SELECT session_id, step, stage, (unnest(event_offsets_s[2:]) - unnest(event_offsets_s[:-2]))::DOUBLE AS itl_s
+    FROM requests
+    WHERE valid AND in_stage
+),
+itl AS (
+    SELECT
+        session_id, step, stage,
+        quantile_cont(itl_s, 0.50) AS itl_p50_s,
+        quantile_cont(itl_s, 0.95) AS itl_p95_s
+    FROM gaps
+    GROUP BY session_id, step, stage
+),
+server AS (
+    SELECT
+        session_id, step, stage,
+        any_value(value) FILTER (measure = 'queue_depth') AS queue_depth,
+        any_value(value) FILTER (measure = 'kv_cache_usage') AS kv_cache_usage,
+        any_value(value) FILTER (measure = 'preemptions') AS preemptions,
+        any_value(value) FILTER (measure = 'gpu_utilisation') AS gpu_utilisation
+    FROM metric_summaries
+    GROUP BY session_id, step, stage
+),
+cost AS (
+    SELECT session_id, step, stage, usd_per_1k_tokens, usd_per_1k_output_tokens
+    FROM finops_sheet
+    WHERE stage IS NOT NULL
+)
+SELECT
+    s.lab, s.variant, s.trial, s.target, s.engine, s.provenance, s.pace, s.time_scale, s.run_id, s.session_id,
+    s.step, s.stage, s.users, s.started_at, s.duration_s, s.min_requests,
+    s.requests_in_stage AS requests,
+    s.requests_ok,
+    1 - s.requests_ok / nullif(s.requests_in_stage, 0) AS error_rate,
+    s.output_tokens / nullif(s.duration_s, 0) AS output_tokens_per_s,
+    coalesce(latency.ttft_n, 0) AS ttft_n,
+    latency.ttft_p50_s,
+    latency.ttft_p95_s,
+    coalesce(latency.ttft_n, 0) >= 72 AS ttft_p95_supported,
+    latency.ttft_p99_s,
+    coalesce(latency.ttft_n, 0) >= 368 AS ttft_p99_supported,
+    itl.itl_p50_s,
+    itl.itl_p95_s,
+    latency.tpot_p50_s,
+    server.queue_depth,
+    server.kv_cache_usage,
+    server.preemptions,
+    server.gpu_utilisation,
+    cost.usd_per_1k_tokens,
+    cost.usd_per_1k_output_tokens
+FROM load_stages AS s
+LEFT JOIN latency USING (session_id, step, stage)
+LEFT JOIN itl USING (session_id, step, stage)
+LEFT JOIN server USING (session_id, step, stage)
+LEFT JOIN cost USING (session_id, step, stage);

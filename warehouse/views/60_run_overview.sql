@@ -1,0 +1,59 @@
+-- Which runs are there, and how did each end up? One row per session that served load.
+CREATE VIEW run_overview AS
+WITH stages AS (
+    SELECT
+        lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id,
+        min(started_at) AS started_at,
+        max(ended_at) AS ended_at,
+        count(*) AS stages,
+        max(users) AS users_max,
+        sum(requests_in_stage)::BIGINT AS requests,
+        sum(requests_ok)::BIGINT AS requests_ok,
+        sum(output_tokens)::BIGINT AS output_tokens,
+        max(output_tokens / nullif(duration_s, 0)) AS output_tokens_per_s_max
+    FROM load_stages
+    GROUP BY lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id
+),
+sessions AS (
+    SELECT session_id, max(model) AS model, max(sku) AS sku, max(cold_start_s) AS cold_start_s, max(held_s) AS held_s
+    FROM stack_sessions
+    GROUP BY session_id
+),
+cost AS (
+    SELECT session_id, usd, idle_share, usd_per_1k_tokens
+    FROM finops_sheet
+    WHERE stage IS NULL
+),
+gaps AS (
+    SELECT session_id, count(DISTINCT measure) AS measures_with_gaps
+    FROM metric_gaps
+    GROUP BY session_id
+),
+verdicts AS (
+    SELECT
+        session_id,
+        count(*) FILTER (verdict = 'confirmed') AS confirmed,
+        count(*) FILTER (verdict = 'refuted') AS refuted,
+        count(*) FILTER (verdict = 'inconclusive') AS inconclusive
+    FROM findings
+    GROUP BY session_id
+)
+SELECT
+    stages.*,
+    EXISTS (FROM latest_run AS l WHERE l.session_id = stages.session_id) AS latest,
+    sessions.model,
+    sessions.sku,
+    sessions.cold_start_s,
+    sessions.held_s,
+    cost.usd,
+    cost.idle_share,
+    cost.usd_per_1k_tokens,
+    coalesce(gaps.measures_with_gaps, 0) AS measures_with_gaps,
+    coalesce(verdicts.confirmed, 0) AS confirmed,
+    coalesce(verdicts.refuted, 0) AS refuted,
+    coalesce(verdicts.inconclusive, 0) AS inconclusive
+FROM stages
+LEFT JOIN sessions USING (session_id)
+LEFT JOIN cost USING (session_id)
+LEFT JOIN gaps USING (session_id)
+LEFT JOIN verdicts USING (session_id);
