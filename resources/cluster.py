@@ -7,7 +7,8 @@ Doesn't belong here: processes (cluster_local.py), Kubernetes or Azure.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -145,3 +146,12 @@ class Cluster(ConfigurableResource, ABC):
     @abstractmethod
     def reap(self) -> list[Reaped]:
         """Remove whatever belongs to expired leases or dead owners. Never touches what isn't ours."""
+
+    @contextmanager
+    def released_on_error(self, lab: str) -> Iterator[None]:
+        """Release the lab's stack when the block fails or is interrupted; the error goes on its way."""
+        try:
+            yield
+        except BaseException:  # Dagster's interrupt is not an Exception, and it must not leave a stack behind
+            self.release(lab)
+            raise

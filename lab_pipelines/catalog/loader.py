@@ -90,7 +90,7 @@ def read_model(path: Path, model: type[Model]) -> Model:
     try:
         node = yaml.compose(text, Loader=_SafeLoader)
         _refuse_aliases_and_repeated_keys(node, path, text)
-        data = yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a safe loader
+        data = yaml.load(text, Loader=_SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -106,14 +106,14 @@ def read_model(path: Path, model: type[Model]) -> Model:
 
 
 def _explain(path: Path, root: yaml.Node | None, error: Any) -> str:
-    location = [p for p in error["loc"] if not (isinstance(p, str) and p in ("load", "function-after"))]
-    line, shown = _line_of(root, location), ".".join(str(p) for p in location) or "(whole file)"
+    location = list(error["loc"])
+    line, shown = _line_of(root, location), ".".join(str(part) for part in location) or "(whole file)"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         message = "is required and missing"
     elif error["type"] == "extra_forbidden":
         message = "is not a field of this spec; remove it or correct its name"
-    elif error["type"] not in ("value_error",):
+    elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, but found {_short(error['input'])}"
     return f"{_shown(path)}:{line}: {shown}: {message}"
 

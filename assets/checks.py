@@ -1,0 +1,135 @@
+"""Blocking checks: a run whose numbers can't be believed stops here, and its rows stay for diagnosis.
+
+Belongs here: the rules that every lab's rows must meet. Doesn't belong here: a lab's findings, which may be
+inconclusive and block nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetChecksDefinition, AssetsDefinition, asset_check
+
+from assets.cost_attribution import cost_attribution
+from assets.load_run import load_run
+from assets.metrics_snapshot import metrics_snapshot
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.partitions import lab_partitions
+from resources.labs import Labs
+from resources.warehouse import Warehouse
+
+Row = dict[str, Any]
+Rule = Callable[[list[Row], LabSpec], AssetCheckResult]
+
+
+def blocking(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksDefinition]:
+    """A blocking check of `asset`: `sql` reads the lab's newest run, `$run_id`; the decorated rule judges its rows."""
+
+    def decorate(rule: Rule) -> AssetChecksDefinition:
+        @asset_check(
+            asset=asset, name=rule.__name__, description=rule.__doc__, blocking=True, partitions_def=lab_partitions
+        )
+        def check(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
+            spec = labs.spec(context.partition_key)
+            run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run_id)
+            return rule(warehouse.query(sql, [run_id]), spec)
+
+        return check
+
+    return decorate
+
+
+def _result(*, passed: bool, description: str, **metadata: Any) -> AssetCheckResult:
+    return AssetCheckResult(passed=passed, description=description, metadata=metadata)
+
+
+@blocking(load_run, "SELECT * FROM load_stages WHERE run_id = ? ORDER BY step, stage")
+def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResult:
+    """Every stage of the profile was applied, and enough requests began and ended in it."""
+    if not stages:
+        return _result(passed=False, description="no stage was applied")
+    short = [s for s in stages if s["requests_in_stage"] < s["min_requests"]]
+    if not short:
+        least = min(s["requests_in_stage"] for s in stages)
+        return _result(passed=True, description=f"{len(stages)} stages, each with at least {least} requests")
+    listed = ", ".join(f"{s['users']} users: {s['requests_in_stage']} of {s['min_requests']}" for s in short)
+    return _result(
+        passed=False, description=f"too few requests ({listed}); raise max_hold_s in the spec's pace, or look at errors"
+    )
+
+
+@blocking(load_run, "SELECT outcome, count(*) AS n, any_value(error) AS example FROM requests WHERE run_id = ? GROUP BY 1")
+def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetCheckResult:
+    """Failed requests stay within the spec's budget; those cut off by the end of the load did not fail."""
+    counted = {row["outcome"]: row["n"] for row in outcomes}
+    ok, cut = counted.get("ok", 0), counted.get("cut", 0)
+    failed = sum(counted.values()) - ok - cut
+    rate = failed / (ok + failed) if ok + failed else 1.0
+    examples = "; ".join(
+        f"{row['n']} {row['outcome']}, e.g. {row['example']}" for row in outcomes if row["outcome"] not in ("ok", "cut")
+    )
+    return _result(
+        passed=rate <= spec.error_budget.error_rate,
+        description=f"{failed} of {ok + failed} requests failed ({rate:.2%}); allowed {spec.error_budget.error_rate:.2%}"
+        + (f". {examples}" if examples else ""),
+        error_rate=rate,
+    )
+
+
+@blocking(
+    load_run,
+    """
+    SELECT count(*) AS n,
+           count(*) FILTER (output_tokens IS DISTINCT FROM expected_output_tokens) AS wrong_output,
+           count(*) FILTER (input_tokens IS DISTINCT FROM expected_input_tokens) AS wrong_input
+    FROM requests WHERE run_id = ? AND outcome = 'ok'
+    """,
+)
+def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult:
+    """Every successful request had exactly the spec's input and output tokens, as the server's usage says."""
+    row = counts[0]
+    return _result(
+        passed=row["n"] > 0 and row["wrong_output"] == 0 and row["wrong_input"] == 0,
+        description=f"of {row['n']} successful requests {row['wrong_input']} had another input length and "
+        f"{row['wrong_output']} another output length than the spec asks for",
+    )
+
+
+@blocking(metrics_snapshot, "SELECT * FROM counter_totals WHERE run_id = ? ORDER BY step, quantity")
+def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetCheckResult:
+    """The server's counters and the client's own count differ by no more than the spec allows."""
+    allowed = spec.error_budget.prometheus_disagreement
+    compared = [t for t in totals if t["server_total"] is not None]
+    if not compared:
+        # An engine that is not ours may have none of these counters; that is a gap, not an agreement.
+        return _result(
+            passed=bool(totals), description="the server exports none of the counters: nothing could be compared"
+        )
+    wrong = [t for t in compared if t["disagreement"] is None or t["disagreement"] > allowed]
+    listed = "; ".join(
+        f"{t['quantity']}: server {t['server_total']:.0f}, client {t['client_total']:.0f}" for t in compared
+    )
+    return _result(passed=not wrong, description=f"{listed} (allowed difference {allowed:.1%})")
+
+
+@blocking(
+    cost_attribution,
+    """
+    SELECT sum(ListCost) AS usd, sum(PricingQuantity) AS node_hours, any_value(ListUnitPrice) AS price,
+           count(DISTINCT ListUnitPrice) AS prices, any_value(x_session_node_hours) AS session_node_hours
+    FROM cost_records WHERE run_id = ? AND x_state = 'estimated'
+    """,
+)
+def cost_parts_sum_to_the_session(sums: list[Row], spec: LabSpec) -> AssetCheckResult:
+    """The parts' node-hours and dollars add up to the session's, exactly."""
+    raise AssertionError  # replaced below
+
+
+__all__ = [
+    "cost_parts_sum_to_the_session",
+    "error_rate_is_within_budget",
+    "every_stage_has_requests",
+    "prometheus_agrees_with_client",
+    "token_counts_are_exact",
+]

@@ -1,0 +1,62 @@
+"""deployed_stack: bring the lab's stack up under a lease and record how long every phase took."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from dagster import AssetExecutionContext, Config, MaterializeResult, asset
+from pydantic import Field
+
+from assets.common import LAB_ASSET, progress_to
+from lab_pipelines import rows
+from resources.cluster import Cluster
+from resources.labs import Labs
+from resources.warehouse import Warehouse
+
+
+class DeployedStackConfig(Config):
+    hold_minutes: int | None = Field(
+        default=None,
+        description="Keep the stack up after this run, for at most so many minutes, so that load_run can be "
+        "materialized by a later run. Unset: the stack goes when this run ends.",
+    )
+
+
+@asset(**LAB_ASSET, description=__doc__)
+def deployed_stack(
+    context: AssetExecutionContext,
+    config: DeployedStackConfig,
+    labs: Labs,
+    cluster: Cluster,
+    warehouse: Warehouse,
+) -> MaterializeResult:
+    spec = labs.spec(context.partition_key)
+    variant = labs.variant(spec)
+    pace_name, pace = labs.pace_of(spec)
+    session = cluster.deploy(
+        spec,
+        variant,
+        run_id=context.run_id,
+        pace_name=pace_name,
+        pace=pace,
+        hold=timedelta(minutes=config.hold_minutes) if config.hold_minutes else None,
+        progress=progress_to(context),
+    )
+    with cluster.released_on_error(spec.id):
+        where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
+        row = rows.session_row(session, released_at=None)
+        warehouse.publish("stack_sessions", [row], **where, part="open")
+        if session.phases:
+            warehouse.publish("events", rows.cold_start_events(session), **where, part="cold-start")
+    return MaterializeResult(
+        metadata={
+            "engine": session.engine,
+            "model": session.model,
+            "base_url": session.base_url,
+            "prometheus_url": session.prometheus_url,
+            "provenance": row["provenance"],
+            "time_scale": session.time_scale,
+            "cold_start_s": row["cold_start_s"] or 0.0,
+            "engine_args": " ".join(session.engine_args),
+        }
+    )

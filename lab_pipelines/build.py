@@ -1,0 +1,76 @@
+"""Builds the code location for one target: the same assets everywhere, another bundle of resources.
+
+Belongs here: which resources a target has. Doesn't belong here: reading the environment (deployment.py), or what
+the resources do (resources/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dagster import Definitions, in_process_executor, load_asset_checks_from_modules, load_assets_from_modules
+
+from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
+from lab_pipelines.deployment import Deployment, DeploymentError, Target
+from resources.billing import PriceSheetBilling
+from resources.cluster import Cluster
+from resources.cluster_external import ExternalEngineCluster
+from resources.cluster_local import LocalCluster
+from resources.labs import Labs
+from resources.load_locust import LocustLoadGenerator
+from resources.telemetry import Telemetry
+from resources.warehouse import Warehouse
+
+
+def build_defs(
+    *, target: Target, deployment: Deployment | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> Definitions:
+    """All assets and checks with the resources of `target`; `resource_overrides` replaces some of them, for tests.
+
+    Raises `DeploymentError` for a target that has no resources yet.
+    """
+    settings = replace(deployment or Deployment(), target=target)
+    if target not in RESOURCES:
+        raise DeploymentError(f"LABS_TARGET={target} can't run labs yet; set LABS_TARGET to: {', '.join(RESOURCES)}")
+    return Definitions(
+        assets=load_assets_from_modules(
+            [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, year_in_numbers]
+        ),
+        asset_checks=load_asset_checks_from_modules([checks]),
+        resources={**RESOURCES[target](settings), **(resource_overrides or {})},
+        # One process for the whole run: a process per step costs 28 s more for these five assets, and the run's
+        # process is what owns the stack's lease.
+        executor=in_process_executor,
+    )
+
+
+def get_local_resources(settings: Deployment) -> dict[str, Any]:
+    """Processes on this machine; an engine that is not ours when the deployment names one."""
+    data_dir = str(settings.data_dir)
+    return {
+        "labs": Labs(target=settings.target, pace=settings.pace),
+        "cluster": _local_cluster(settings, data_dir),
+        "load_generator": LocustLoadGenerator(),
+        "telemetry": Telemetry(),
+        "billing": PriceSheetBilling(region=settings.region),
+        "warehouse": Warehouse(data_dir=data_dir),
+    }
+
+
+RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {"local": get_local_resources}
+
+
+def _local_cluster(settings: Deployment, data_dir: str) -> Cluster:
+    engine = settings.external_engine
+    if engine is None:
+        return LocalCluster(data_dir=data_dir)
+    return ExternalEngineCluster(
+        data_dir=data_dir,
+        base_url=engine.base_url,
+        model=engine.model,
+        prometheus_url=engine.prometheus_url,
+        prometheus_selector=engine.prometheus_selector,
+        sku=settings.sku,
+    )

@@ -1,0 +1,47 @@
+"""The environment is read once; a wrong value is named with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab_pipelines.deployment import Deployment, DeploymentError
+
+
+def test_an_empty_environment_is_the_modelled_server_on_this_machine() -> None:
+    deployment = Deployment.from_env({})
+    assert deployment.target == "local"
+    assert deployment.external_engine is None
+    assert deployment.pace is None
+
+
+def test_every_setting_is_read(tmp_path: Path) -> None:
+    deployment = Deployment.from_env(
+        {
+            "LABS_PACE": "smoke",
+            "LABS_DATA_DIR": str(tmp_path),
+            "LABS_OPENAI_BASE_URL": "http://127.0.0.1:8000/v1/",
+            "LABS_OPENAI_MODEL": "tiny",
+            "LABS_PROMETHEUS_URL": "http://127.0.0.1:9090",
+            "LABS_PROMETHEUS_SELECTOR": 'namespace="llm"',
+            "LABS_SKU": "Standard_NC4as_T4_v3",
+        }
+    )
+    assert (deployment.pace, deployment.data_dir, deployment.sku) == ("smoke", tmp_path, "Standard_NC4as_T4_v3")
+    assert deployment.external_engine is not None
+    assert deployment.external_engine.base_url == "http://127.0.0.1:8000/v1"
+    assert deployment.external_engine.prometheus_selector == 'namespace="llm"'
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"LABS_TARGET": "cloud"}, r"LABS_TARGET='cloud' is not a target; set one of: local"),
+        ({"LABS_OPENAI_BASE_URL": "localhost:8000"}, r"LABS_OPENAI_BASE_URL='localhost:8000' is not an http\(s\) URL"),
+        ({"LABS_PROMETHEUS_URL": "http://127.0.0.1:9090"}, r"LABS_PROMETHEUS_URL is set without LABS_OPENAI_BASE_URL"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_remedy(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(DeploymentError, match=message):
+        Deployment.from_env(environ)

@@ -1,0 +1,99 @@
+"""A spec says everything about a lab, and a wrong one is refused in one line that a person can act on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
+from lab_pipelines.catalog.spec import LabSpec, Measure
+
+L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "L06.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        read_model(path, LabSpec)
+    return str(caught.value)
+
+
+def test_the_year_has_78_labs_and_l06_is_complete() -> None:
+    catalog = load_catalog()
+    assert list(catalog.labs) == [f"L{n:02}" for n in range(1, 79)]
+    assert "L06" in catalog.complete()
+    spec = catalog.spec("L06")
+    assert spec.namespace == "lab-06"
+    assert spec.steps[0].users == [1, 4, 8, 16, 32]
+    assert (spec.steps[0].request.input_tokens, spec.steps[0].request.output_tokens) == (512, 256)
+
+
+def test_a_lab_without_a_spec_says_so_and_names_one_that_runs() -> None:
+    with pytest.raises(LabNotWrittenError, match=r"L78 \(The Year in Numbers\).*not written yet.*L06"):
+        load_catalog().spec("L78")
+
+
+def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
+    with pytest.raises(LookupError, match=r"no lab 'L99'.*L01 to L78"):
+        load_catalog().spec("L99")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("question: >-", "qestion: >-", r"L06\.yaml:\d+: question: is required and missing"),
+        ("question: >-", "qestion: >-", r"L06\.yaml:6: qestion: is not a field of this spec"),
+        ("week: 3", "week: three", r"L06\.yaml:5: week: input should be a valid integer, but found 'three'"),
+        ("week: 3", "week: 46", r"L06\.yaml:5: week: input should be less than or equal to 45, but found 46"),
+        ("unit: tokens/s", "unit: tokens/h", r"measures\.0\.unit: unknown unit 'tokens/h'; known: .*tokens/s"),
+        ("[$stage]", "[$window]", r"measures\.0: promql has unknown placeholders \['window'\]"),
+        ("total{$selector}", "total", r"measures\.0: promql must contain \$selector"),
+        ("name: ttft_p95_server", "name: ttft_p50_server", r"measures: ttft_p50_server is given more than once"),
+        ("default_pace: {local: short}", "default_pace: {local: slow}", r"default_pace: local names 'slow'"),
+        ("max_hold_s: 900.0", "max_hold_s: 9.0", r"paces\.full: max_hold_s \(9\) is below hold_s \(120\)"),
+        ("helm-values/lab06/values.yaml", "helm-values/../secrets.yaml", r"stack\.chart\.values: must be a file below"),
+        ("load-tests/prompts", "/etc", r"steps\.0\.request\.prompts: string should match pattern"),
+        ("targets: [local]", "targets: [cloud]", r"targets\.0: input should be 'local', 'rehearsal', 'kubernetes'"),
+        ("measure: output_tokens_per_s", "measure: speed", r"throughput-saturates names the unknown measure 'speed'"),
+        ("phase: 1", "phase: 1\nphase: 2", r"L06\.yaml:5: phase: is given more than once"),
+        ("targets: [local]", "targets: [local", r"L06\.yaml:\d+: not valid YAML"),
+        ("gpu:\n", "gpu: &gpu\n", None),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_file_line_field_and_what_was_expected(
+    tmp_path: Path, old: str, new: str, expected: str | None
+) -> None:
+    assert old in L06
+    text = L06.replace(old, new, 1)
+    if expected is None:
+        expected = r"L06\.yaml:\d+: YAML aliases \(\*gpu\) are not allowed"
+        text += "\nextra: *gpu\n"
+    message = refusal(tmp_path, text)
+    assert re.search(expected, message), message
+    assert "Traceback" not in message
+
+
+def test_a_file_that_is_not_a_mapping_or_not_text_is_refused(tmp_path: Path) -> None:
+    assert "expected a mapping" in refusal(tmp_path, "- 1\n")
+    path = tmp_path / "L06.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match="can't be read"):
+        read_model(path, LabSpec)
+
+
+def test_a_query_names_the_labs_series_and_the_stages_length_in_wall_time() -> None:
+    measure = Measure(
+        name="x", unit="tokens/s", promql="sum(rate(vllm:generation_tokens_total{$selector}[$stage]))", over="stage_end"
+    )
+    query = measure.query(selector='namespace="lab-06"', stage_s=8.25)
+    assert query == 'sum(rate(vllm:generation_tokens_total{namespace="lab-06"}[8250ms]))'
+
+
+def test_every_target_of_a_lab_has_a_pace_and_an_unknown_pace_is_named() -> None:
+    spec = load_catalog().spec("L06")
+    assert spec.pace(None, "local")[0] == "short"
+    with pytest.raises(KeyError, match=r"no pace 'warp'; it has: full, short, smoke"):
+        spec.pace("warp", "local")
