@@ -7,7 +7,6 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, Tab
 from assets.common import LAB_ASSET, progress_to
 from assets.deployed_stack import deployed_stack
 from lab_pipelines import rows
-from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
 from resources.cluster import Cluster
@@ -51,7 +50,7 @@ def load_run(
         stages = []
         where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
         for step in spec.steps:
-            plan = rows.load_plan(session, step, pace, prompts=str(REPO_ROOT / step.request.prompts))
+            plan = rows.load_plan(session, step, pace)
             result = load_generator.run(
                 plan,
                 workdir=cluster.run_folder(session.run_id, spec.id) / step.name,

@@ -1,4 +1,4 @@
-"""metrics_snapshot: read the lab's measures for every stage, compare totals, then release the stack."""
+"""metrics_snapshot: read the lab's measures for every stage, compare totals, judge the findings, release the stack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
+from assets.findings import judge
 from assets.common import LAB_ASSET, progress_to
 from assets.load_run import load_run
 from lab_pipelines import rows
@@ -64,6 +65,7 @@ def metrics_snapshot(
             "metric_samples": samples,
             "metric_summaries": summaries,
             "counter_totals": totals,
+            "findings": judge(spec, session, warehouse),
         }.items():
             if table_rows:
                 warehouse.publish(table, table_rows, **where)

@@ -50,11 +50,11 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
     """Processes on this machine; an engine that is not ours when the deployment names one."""
     data_dir = str(settings.data_dir)
     return {
-        "labs": Labs(target=settings.target, pace=settings.pace),
+        "labs": Labs(target=settings.target, pace=settings.pace, region=settings.region),
         "cluster": _local_cluster(settings, data_dir),
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
-        "billing": PriceSheetBilling(region=settings.region),
+        "billing": PriceSheetBilling(),
         "warehouse": Warehouse(data_dir=data_dir),
     }
 

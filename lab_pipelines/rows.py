@@ -87,7 +87,7 @@ def cold_start_events(session: Session) -> list[Row]:
     ]
 
 
-def load_plan(session: Session, step: LoadStep, pace: Pace, *, prompts: str) -> LoadPlan:
+def load_plan(session: Session, step: LoadStep, pace: Pace) -> LoadPlan:
     """What the load generator is to do, on the wall clock of this session."""
     users = [n for n in step.users if pace.max_users is None or n <= pace.max_users]
     return LoadPlan(
@@ -95,7 +95,7 @@ def load_plan(session: Session, step: LoadStep, pace: Pace, *, prompts: str) -> 
         step=step.name,
         base_url=session.base_url,
         model=session.model,
-        prompts=prompts,
+        prompts=step.request.prompts,
         input_tokens=step.request.input_tokens,
         output_tokens=step.request.output_tokens,
         temperature=step.request.temperature,

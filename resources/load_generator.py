@@ -44,7 +44,7 @@ class LoadPlan(Record):
     base_url: str
     model: str
     prompts: str
-    """Path of the fixture: JSON with `prompts`, a list of lists of token ids."""
+    """Path of the fixture, relative to the repository: JSON with `prompts`, a list of lists of token ids."""
     input_tokens: int
     output_tokens: int
     temperature: float

@@ -163,13 +163,12 @@ class Measure(SpecModel):
 class Finding(SpecModel):
     """A claim that the lab's own rows can confirm, refute or leave undecided.
 
-    `ratio`: measure at `numerator` users / measure at `denominator` users, compared with `threshold`.
+    `throughput_ratio`: output tokens/s at `numerator_users` over those at `denominator_users`, against `threshold`.
     """
 
     id: Name
-    kind: Literal["ratio"]
+    kind: Literal["throughput_ratio"]
     claim: Text
-    measure: Name
     numerator_users: int = Field(ge=1)
     denominator_users: int = Field(ge=1)
     comparison: Literal["above", "below"]
@@ -245,10 +244,10 @@ class LabSpec(Identity):
                 raise ValueError(f"default_pace: names no pace for target {target}")
             if pace not in self.paces:
                 raise ValueError(f"default_pace: {target} names {pace!r}, which is not one of the paces")
-        measures = {m.name for m in self.measures}
+        users = {users for step in self.steps for users in step.users}
         for finding in self.findings:
-            if finding.measure not in measures:
-                raise ValueError(f"findings: {finding.id} names the unknown measure {finding.measure!r}")
+            if missing := {finding.numerator_users, finding.denominator_users} - users:
+                raise ValueError(f"findings: {finding.id} compares {missing} users, which no step has")
         return self
 
     def pace(self, name: str | None, target: Target) -> tuple[str, Pace]:
