@@ -1,0 +1,261 @@
+"""Locust's entry: closed-loop users that stream completions, and a load shape that follows a plan.
+
+    locust -f load-tests/locust/locustfile.py --headless --plan plan.json --records FOLDER
+
+Belongs here: what ties streaming_load/ to Locust - users, shape, options, events. It runs as it is in one process,
+with `--processes N`, and as master and workers on several machines: a user reports a finished request to whoever
+runs the shape by Locust's own messages, and no process needs to know the current stage, because the stage of a
+request follows from its times and the stages' times (resources/load_locust.py puts them together).
+Doesn't belong here: HTTP, events, records (streaming_load/), or starting this (resources/load_locust.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from locust import LoadTestShape, User, constant, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.rpc import Message
+from locust.runners import MasterRunner, Runner, WorkerRunner
+from streaming_load.exchange import Connection, Exchange
+from streaming_load.plan import Plan, PlanError, read_plan
+from streaming_load.prompts import RequestBodies, read_prompts
+from streaming_load.recorder import ProcessMeter, Recorder
+from streaming_load.stages import StageWatch
+
+logger = logging.getLogger("locust.streaming_load")
+
+REQUEST_FINISHED = "request-finished"
+"""Message from the process of a user to the process of the shape: {sent_at}, Unix time."""
+STAGES_FILE = "stages.ndjson"
+PROGRESS_EVERY_S = 5.0
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
+EXIT_BROKEN = 3
+"""Exit code when the load wasn't what the plan asked for: a lost worker, an error in this code, nobody listening."""
+
+
+class LoadProcess:
+    """What one Locust process holds while the load runs: set up by `on_init`, closed by `on_test_stop`."""
+
+    def __init__(self, plan: Plan, options: Namespace, runner: Runner) -> None:
+        self.plan = plan
+        self.epoch = time.time() - time.monotonic()
+        """Unix time minus the monotonic clock, taken once: a step of the system's clock moves no stamp."""
+        self.folder = Path(options.records)
+        self.index = runner.worker_index if isinstance(runner, WorkerRunner) else 0
+        self.worker = "local"
+        self.recorder: Recorder | None = None
+        if isinstance(runner, MasterRunner):
+            self.worker = "master"
+        else:
+            if isinstance(runner, WorkerRunner):
+                self.worker = f"worker-{self.index}"
+            prompts = read_prompts(Path(plan.prompts), plan.input_tokens)
+            self.bodies = RequestBodies(plan, prompts)
+            self.recorder = Recorder(
+                self.folder, worker=self.worker, step=plan.step, epoch=self.epoch, on_record=_count_in_locust
+            )
+        self.meter = ProcessMeter(self.folder, worker=self.worker, epoch=self.epoch)
+        self._users = 0
+
+    def next_user_index(self, workers: int) -> int:
+        """An index that no other user of any of the `workers` processes has."""
+        ordinal, self._users = self._users, self._users + 1
+        return ordinal * workers + self.index
+
+    def close(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+        self.meter.close()
+
+
+process: LoadProcess
+"""This process's own; set before the first user exists, and in a forked worker after the fork."""
+
+
+class CompletionUser(User):
+    """Sends its next completion as soon as the last one has ended: a closed loop.
+
+    The scheduled time of a request is the moment at which the user became free for it. A failed request is an
+    outcome, and followed by a growing pause, so that a dead server isn't hammered; after the pause it is free again.
+    """
+
+    wait_time = constant(0)
+
+    def on_start(self) -> None:
+        options = self.environment.parsed_options
+        assert options is not None
+        self._index = process.next_user_index(options.expect_workers)
+        self._connection = Connection(process.plan.base_url)
+        self._connection.open()
+        self._requests = 0
+        self._backoff_s = 0.0
+        self._free = time.monotonic()
+
+    def on_stop(self) -> None:
+        self._connection.close()
+
+    @task
+    def complete(self) -> None:
+        plan, recorder, runner = process.plan, process.recorder, self.environment.runner
+        assert recorder is not None and runner is not None
+        recorder.wait_for_room()
+        body = process.bodies.body(self._index, self._requests)
+        exchange = Exchange(self._index, self._requests, scheduled=self._free, sent=time.monotonic())
+        self._requests += 1
+        try:
+            self._connection.perform(exchange, body, timeout_s=plan.timeout_wall_s)
+        finally:
+            recorder.add(exchange)
+        runner.send_message(REQUEST_FINISHED, {"sent_at": exchange.sent + process.epoch})
+        self._free = exchange.finished
+        if exchange.failure is None and exchange.answer.status == 200:
+            self._backoff_s = 0.0
+        else:
+            self._backoff_s = min(max(2 * self._backoff_s, FIRST_BACKOFF_S), LONGEST_BACKOFF_S)
+            gevent.sleep(self._backoff_s)
+            self._free = time.monotonic()
+
+
+class PlanShape(LoadTestShape):
+    """The plan's stages, one after the other.
+
+    Locust asks a shape once a second, and would end a stage up to a second late. But it only sleeps for what is left
+    of the second after `tick` returned; so `tick` itself waits for the end of the stage, and the next one begins at
+    once. (Only a stage that ends within a second of its predecessor's end waits for that second.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = 0
+        self._watch: StageWatch | None = None
+        self._finished = Event()
+
+    def tick(self) -> tuple[int, float] | None:
+        """Block until the current stage ends. Returns the next one's users and spawn rate, or None after the last."""
+        if self._watch is not None and not self._wait_for_end(self._watch):
+            return None
+        if self._begun == len(process.plan.stages):
+            return None
+        stage = process.plan.stages[self._begun]
+        self._begun += 1
+        self._watch = StageWatch(stage, started_at=_now())
+        return stage.users, stage.users  # at this rate all of them start at once
+
+    def on_request_finished(self, environment: Environment, msg: Message, **_: Any) -> None:
+        """Receives REQUEST_FINISHED, from this process or from a worker."""
+        if self._watch is not None:
+            self._watch.request_finished(sent_at=msg.data["sent_at"])
+            self._finished.set()
+
+    def _wait_for_end(self, watch: StageWatch) -> bool:
+        """Wait until the stage may end and write its line. False when the load has to be given up."""
+        position = f"{self._begun}/{len(process.plan.stages)}"
+        report_at = _now() + PROGRESS_EVERY_S
+        while (end := watch.end(now := _now())) is None:
+            if now >= report_at:
+                report_at += PROGRESS_EVERY_S
+                if not self._say(watch.line(now, position=position)):
+                    return False
+            if not self._workers_are_there():
+                return False
+            self._finished.clear()
+            self._finished.wait(min(watch.next_change(now), report_at - now, 1.0))
+        with (process.folder / STAGES_FILE).open("a", encoding="utf-8") as file:
+            stage = {"stage": watch.stage.stage, "users": watch.stage.users}
+            file.write(json.dumps({**stage, "started_at": watch.started_at, "ended_at": now}) + "\n")
+        return self._say(f"{watch.line(now, position=position)} · ended: {end}")
+
+    def _workers_are_there(self) -> bool:
+        if isinstance(self.runner, MasterRunner):
+            options = self.runner.environment.parsed_options
+            expected = options.expect_workers if options else 1
+            if self.runner.worker_count < expected:
+                logger.error("%d of %d workers are left; the load is given up", self.runner.worker_count, expected)
+                self.runner.environment.process_exit_code = EXIT_BROKEN
+                return False
+        return True
+
+    def _say(self, line: str) -> bool:
+        """Tell the listener. False, and the load is given up, when whoever started this is gone."""
+        assert self.runner is not None
+        options = self.runner.environment.parsed_options
+        assert options is not None
+        try:
+            os.write(options.progress_fd, f"{line}\n".encode())
+        except BrokenPipeError:
+            logger.error("nobody listens any more; the load is given up")
+            self.runner.environment.process_exit_code = EXIT_BROKEN
+            return False
+        return True
+
+
+@events.init_command_line_parser.add_listener
+def on_parser(parser: LocustArgumentParser) -> None:
+    group = parser.add_argument_group("Load plan")
+    add: Callable[..., Any] = group.add_argument
+    add("--plan", required=True, metavar="FILE", help="JSON of a LoadPlan (resources/load_generator.py)")
+    add("--records", required=True, metavar="FOLDER", help="where requests, stages and CPU times are written")
+    add("--progress-fd", type=int, default=sys.__stdout__.fileno() if sys.__stdout__ else 1, help="file descriptor")
+
+
+@events.init.add_listener
+def on_init(environment: Environment, runner: Runner, **_: Any) -> None:
+    """Read the plan, open this process's files, and join shape and users."""
+    global process  # noqa: PLW0603 - Locust's events and users share no other object
+    options = environment.parsed_options
+    assert options is not None
+    try:
+        process = LoadProcess(read_plan(Path(options.plan)), options, runner)
+    except PlanError as error:
+        sys.exit(str(error))
+    except FileExistsError as error:
+        sys.exit(f"--records {options.records} already holds {error.filename}; give an empty folder")
+    if not isinstance(runner, WorkerRunner):
+        assert isinstance(environment.shape_class, PlanShape)
+        runner.register_message(REQUEST_FINISHED, environment.shape_class.on_request_finished)
+    # A full collection walks everything that Locust imported: some 50 ms in which no stream is read.
+    gc.collect()
+    gc.freeze()
+
+
+@events.test_stop.add_listener
+def on_test_stop(environment: Environment, **_: Any) -> None:
+    """All users are gone, their last requests cut: write what is left."""
+    process.close()
+
+
+@events.quitting.add_listener
+def on_quitting(environment: Environment, **_: Any) -> None:
+    """Failed requests are results; an exception in a user is a defect of this program."""
+    if environment.runner is not None and environment.runner.exceptions and environment.process_exit_code is None:
+        environment.process_exit_code = EXIT_BROKEN
+
+
+def _now() -> float:
+    return time.monotonic() + process.epoch
+
+
+def _count_in_locust(record: dict[str, Any]) -> None:
+    """Let Locust's own summary count the request. Its time is that of the whole answer, in milliseconds."""
+    failed = None if record["outcome"] in ("ok", "cut") else RuntimeError(record["outcome"])
+    events.request.fire(
+        request_type="POST",
+        name="/completions",
+        response_time=record["finished_offset_s"] * 1000,
+        response_length=record["output_tokens"] or 0,
+        exception=failed,
+        context={},
+    )

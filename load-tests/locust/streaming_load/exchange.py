@@ -1,0 +1,184 @@
+"""One HTTP request on the wire: what was sent, what came back, and a stamp for every read.
+
+While a response streams, all that happens per read is one `time.monotonic()`, the HTTP parser (C) and one append.
+Events are found and JSON is decoded later, by records.py: decoding on the way would make the other streams of the
+process wait. Reads take whatever has arrived: geventhttpclient's own `read(n)` waits until `n` bytes are there,
+which adds the next event's delay to this one's, and reading byte by byte lagged by a second at 128 streams.
+
+Doesn't belong here: what the bytes mean (sse.py, records.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import gevent
+import gevent.socket
+import gevent.ssl
+from gevent.monkey import get_original
+from geventhttpclient.response import HTTPParseError, HTTPResponse
+
+Failure = Literal["timeout", "connection_error", "stream_error", "cut"]
+
+READ_BYTES = 16 * 1024
+"""About 60 events: more than one read ever finds, small enough to be allocated without a system call."""
+CONNECT_TIMEOUT_S = 5.0
+
+
+class Answer(HTTPResponse):
+    """A response as it arrives: feed it bytes, and its body grows by what they carry (chunked or not)."""
+
+    def __init__(self) -> None:
+        super().__init__("POST")
+        self.body = bytearray()
+
+    def _on_body(self, buf: bytearray) -> None:
+        self.body += buf
+
+    @property
+    def status(self) -> int | None:
+        """The final status, or None while only interim (1xx) responses or parts of the head have come."""
+        return self.status_code if self.headers_complete and self.status_code >= 200 else None
+
+    @property
+    def complete(self) -> bool:
+        return self.message_complete and self.status is not None
+
+    def header(self, name: str) -> str:
+        """A header's value, the last one if it is repeated, or an empty text."""
+        value = self.get(name, "")
+        return (value[-1] if isinstance(value, list) else value) or ""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its response. Every stamp is `time.monotonic()`."""
+
+    user_index: int
+    number: int
+    """0 for the user's first request."""
+    scheduled: float
+    sent: float
+    finished: float = 0.0
+    answer: Answer = field(default_factory=Answer)
+    reads: list[tuple[float, int]] = field(default_factory=list)
+    """Stamp, and length of the body by then."""
+    failure: Failure | None = None
+    error: str | None = None
+
+    def fail(self, failure: Failure, error: str) -> None:
+        self.finished = time.monotonic()
+        self.failure, self.error = failure, error
+
+
+class Connection:
+    """A user's own connection: kept between requests while both sides allow it, opened again when not."""
+
+    def __init__(self, base_url: str) -> None:
+        """`base_url` is an OpenAI base URL, ending in /v1."""
+        url = urlsplit(base_url)
+        assert url.hostname
+        self._host = url.hostname
+        self._tls = gevent.ssl.create_default_context() if url.scheme == "https" else None
+        self._port = url.port or (443 if self._tls else 80)
+        self._socket: gevent.socket.socket | ssl.SSLSocket | None = None
+        self._head = (
+            f"POST {url.path}/completions HTTP/1.1\r\n"
+            f"Host: {url.netloc.rpartition('@')[2]}\r\n"
+            "Content-Type: application/json\r\n"
+            "Accept: text/event-stream\r\n"
+            "x-labs-stamps: 1\r\n"
+            "Content-Length: "
+        ).encode()
+
+    def open(self) -> None:
+        """Connect ahead of the first request, so that its TTFT is the engine's. A failure is left to that request."""
+        with contextlib.suppress(OSError):
+            self._socket = self._connect()
+
+    def perform(self, exchange: Exchange, body: bytes, *, timeout_s: float) -> None:
+        """Send `body` and read the answer into `exchange`. Whatever goes wrong is written there, not raised.
+
+        Raises only `GreenletExit`, after having noted the cut: the load is at its end.
+        """
+        deadline = gevent.Timeout.start_new(timeout_s)
+        reusable = False
+        try:
+            self._send(exchange, body)
+            self._receive(exchange)
+            reusable = not exchange.answer.should_close()
+        except gevent.Timeout as expired:
+            if expired is not deadline:
+                raise
+            exchange.fail("timeout", f"no end of the answer after {timeout_s:g} s")
+        except (OSError, HTTPParseError) as error:
+            began = exchange.answer.status is not None
+            exchange.fail("stream_error" if began else "connection_error", f"{type(error).__name__}: {error}")
+        except gevent.GreenletExit:
+            exchange.fail("cut", "the load ended")
+            raise
+        finally:
+            deadline.close()
+            if not reusable:
+                self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, exchange: Exchange, body: bytes) -> None:
+        if self._socket is not None and _has_news(self._socket):
+            # An idle connection has nothing to say: the server closed it, or sent what nobody asked for.
+            self.close()
+        if self._socket is None:
+            self._socket = self._connect()
+        exchange.sent = time.monotonic()
+        self._socket.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+    def _connect(self) -> gevent.socket.socket | ssl.SSLSocket:
+        connected = gevent.socket.create_connection((self._host, self._port), timeout=CONNECT_TIMEOUT_S)
+        try:
+            if self._tls:
+                connected = self._tls.wrap_socket(connected, server_hostname=self._host)
+            connected.settimeout(None)  # from here on the request's own deadline counts
+            connected.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+    def _receive(self, exchange: Exchange) -> None:
+        assert self._socket is not None
+        recv, monotonic = self._socket.recv, time.monotonic
+        answer, reads = exchange.answer, exchange.reads
+        while not answer.complete:
+            data = recv(READ_BYTES)
+            stamp = monotonic()
+            if not data:
+                self._closed_by_server(answer)
+            else:
+                answer.feed(data)
+            reads.append((stamp, len(answer.body)))
+            exchange.finished = stamp
+
+    @staticmethod
+    def _closed_by_server(answer: Answer) -> None:
+        """A body without a length ends with the connection; any other has been broken off."""
+        with contextlib.suppress(HTTPParseError):
+            answer.feed(b"")
+        if not answer.complete:
+            raise ConnectionResetError(f"the server closed the connection after {len(answer.body)} bytes of the body")
+
+
+def _has_news(connected: gevent.socket.socket | ssl.SSLSocket) -> bool:
+    """Whether a read would not block. gevent's own select() would let other users run first, so it isn't used."""
+    poll = get_original("select", "poll")()
+    poll.register(connected.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

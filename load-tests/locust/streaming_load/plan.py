@@ -1,0 +1,66 @@
+"""The load plan, as every process of the load generator reads it.
+
+The plan is written and validated by `resources.load_generator.LoadPlan`. It is read again here without that class,
+because importing it means importing Dagster: three seconds and a hundred megabytes in each load process, and a
+package that a load generator's container doesn't have.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+class PlanError(ValueError):
+    """The plan or its prompts can't be used. The message names the file, the field and the remedy."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """So many concurrent users, for so long. Times are wall seconds."""
+
+    stage: int
+    users: int
+    hold_wall_s: float
+    min_requests: int
+    max_hold_wall_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The fields of `LoadPlan`, which documents them."""
+
+    run_id: str
+    step: str
+    base_url: str
+    model: str
+    prompts: str
+    input_tokens: int
+    output_tokens: int
+    temperature: float
+    timeout_wall_s: float
+    stages: tuple[Stage, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read `path`. Raises `PlanError` for a file that is missing, isn't JSON, or has other fields than a plan."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"--plan {path} can't be read ({error.strerror}); give the path of a load plan") from error
+    except ValueError as error:
+        raise PlanError(f"--plan {path} is not JSON ({error}); write it from a LoadPlan") from error
+    _same_fields(Plan, content, where=str(path))
+    for position, stage in enumerate(content["stages"]):
+        _same_fields(Stage, stage, where=f"{path}, stages[{position}]")
+    return Plan(**{**content, "stages": tuple(Stage(**stage) for stage in content["stages"])})
+
+
+def _same_fields(kind: type[Plan] | type[Stage], content: Any, *, where: str) -> None:
+    expected = {field.name for field in fields(kind)}
+    given = set(content) if isinstance(content, dict) else set()
+    if given != expected:
+        missing, unknown = sorted(expected - given), sorted(given - expected)
+        raise PlanError(f"{where}: missing fields {missing}, unknown fields {unknown}; write it from a LoadPlan")

@@ -1,0 +1,79 @@
+"""Request bodies with an exact number of prompt tokens, none of which a prefix cache has seen before.
+
+Belongs here: the fixture, the nonce, the JSON of a completion request.
+Doesn't belong here: making fixtures (load-tests/prompts/generate.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from streaming_load.plan import Plan, PlanError
+
+FIRST_ID, LAST_ID = 300, 999
+"""Ids that every real vocabulary has, and that are neither bytes nor special tokens."""
+NONCE_TOKENS = 8
+"""700^8 nonces. A prefix cache is keyed by whole blocks from the prompt's start, so a new start is a new prompt."""
+
+
+def nonce(run_id: str, step: str, user_index: int, number: int) -> list[int]:
+    """The first token ids of a user's `number`-th prompt: the same for the same request, and for no other."""
+    name = json.dumps([run_id, step, user_index, number])
+    digest = hashlib.blake2b(name.encode(), digest_size=2 * NONCE_TOKENS).digest()
+    ids = LAST_ID - FIRST_ID + 1
+    return [FIRST_ID + int.from_bytes(digest[at : at + 2]) % ids for at in range(0, len(digest), 2)]
+
+
+def read_prompts(path: Path, input_tokens: int) -> list[list[int]]:
+    """The fixture's prompts. Raises `PlanError` unless each is `input_tokens` ids within 300…999."""
+    try:
+        prompts = json.loads(path.read_text(encoding="utf-8"))["prompts"]
+    except OSError as error:
+        raise PlanError(f"prompts: {path} can't be read ({error.strerror}); name a file below load-tests/") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise PlanError(f"prompts: {path} is not JSON with a list `prompts` ({error!r})") from error
+    if not prompts:
+        raise PlanError(f"prompts: {path} holds no prompt")
+    for position, prompt in enumerate(prompts):
+        if len(prompt) != input_tokens:
+            raise PlanError(
+                f"prompts: prompt {position} of {path} has {len(prompt)} tokens, but the plan's input_tokens is "
+                f"{input_tokens}; name a fixture of that length, or add one to load-tests/prompts/generate.py"
+            )
+        if not all(isinstance(token, int) and FIRST_ID <= token <= LAST_ID for token in prompt):
+            raise PlanError(f"prompts: prompt {position} of {path} has ids outside {FIRST_ID}…{LAST_ID}")
+    return prompts
+
+
+class RequestBodies:
+    """The JSON of every request of a plan.
+
+    All but the nonce is rendered once: encoding 512 ids takes longer than sending them, and would be late by that.
+    """
+
+    def __init__(self, plan: Plan, prompts: list[list[int]]) -> None:
+        self._run = (plan.run_id, plan.step)
+        self._nonce_tokens = min(NONCE_TOKENS, plan.input_tokens)
+        head = json.dumps({"model": plan.model})[:-1] + ', "prompt": ['
+        options = json.dumps(
+            {
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                "max_tokens": plan.output_tokens,
+                "min_tokens": plan.output_tokens,
+                "ignore_eos": True,
+                "temperature": plan.temperature,
+            }
+        )
+        self._head = head.encode()
+        self._tails = [
+            "".join(f", {token}" for token in prompt[self._nonce_tokens :]).encode() + b"], " + options[1:].encode()
+            for prompt in prompts
+        ]
+
+    def body(self, user_index: int, number: int) -> bytes:
+        """The body of a user's `number`-th request."""
+        start = nonce(*self._run, user_index, number)[: self._nonce_tokens]
+        return self._head + ", ".join(map(str, start)).encode() + self._tails[(user_index + number) % len(self._tails)]

@@ -1,0 +1,108 @@
+"""Finished requests and the process's own CPU time, written to files while the streams go on undisturbed.
+
+Decoding an answer of 256 events takes one to two milliseconds, during which no stream of the process is read. So
+finished exchanges wait in a queue, and one greenlet takes them in small slices whenever the event loop is idle.
+
+Doesn't belong here: what a record says (records.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.queue import Queue
+
+from streaming_load.exchange import Exchange
+from streaming_load.records import host_clock, summarise
+
+REQUESTS_SUFFIX = ".requests.ndjson"
+PROCESS_SUFFIX = ".process.ndjson"
+
+_MOST_WAITING = 256
+"""Exchanges in the queue at which users wait before they send more: bounds memory to some 30 MB."""
+_SAMPLE_S = 0.5
+
+
+class Recorder:
+    """Writes one line per finished request to `<worker>.requests.ndjson`."""
+
+    def __init__(
+        self, folder: Path, *, worker: str, step: str, epoch: float, on_record: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """`on_record` sees every record after it was written."""
+        self._file = (folder / f"{worker}{REQUESTS_SUFFIX}").open("x", encoding="utf-8")
+        self._worker, self._step, self._epoch, self._on_record = worker, step, epoch, on_record
+        self._clock = host_clock()
+        self._waiting: Queue[Exchange | None] = Queue()
+        self._closing = False
+        self._greenlet = gevent.spawn(self._run)
+
+    def add(self, exchange: Exchange) -> None:
+        """Hand over a finished exchange. Never blocks, so that a user that is being killed can call it."""
+        self._waiting.put(exchange)
+
+    def wait_for_room(self) -> None:
+        """Block a user while too many exchanges wait; what it sends next is late, and its record says so."""
+        while self._waiting.qsize() >= _MOST_WAITING:
+            gevent.sleep(0.01)
+
+    def close(self) -> None:
+        """Write what still waits, and close the file."""
+        self._closing = True
+        self._waiting.put(None)
+        self._greenlet.join()
+        self._file.close()
+        if self._greenlet.exception is not None:
+            raise self._greenlet.exception
+
+    def _run(self) -> None:
+        while (exchange := self._waiting.get()) is not None:
+            self._breathe()
+            record = summarise(
+                exchange,
+                request_id=f"{self._step}-{exchange.user_index}-{exchange.number}",
+                worker=self._worker,
+                epoch=self._epoch,
+                clock=self._clock,
+                breathe=self._breathe,
+            )
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
+            self._on_record(record)
+
+    def _breathe(self) -> None:
+        if not self._closing:
+            gevent.idle()
+
+
+class ProcessMeter:
+    """Writes the process's CPU time to `<worker>.process.ndjson`, twice a second and at the end.
+
+    A last line with `ended` says that the process wrote all that it had: a file without it is incomplete.
+    """
+
+    def __init__(self, folder: Path, *, worker: str, epoch: float) -> None:
+        self._file = (folder / f"{worker}{PROCESS_SUFFIX}").open("x", encoding="utf-8")
+        self._epoch = epoch
+        self._write(ended=False)
+        self._greenlet = gevent.spawn(self._run)
+
+    def close(self) -> None:
+        self._greenlet.kill()
+        self._write(ended=True)
+        self._file.close()
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(_SAMPLE_S)
+            self._write(ended=False)
+
+    def _write(self, *, ended: bool) -> None:
+        sample = {"at": time.monotonic() + self._epoch, "cpu_s": time.process_time(), "ended": ended}
+        self._file.write(json.dumps(sample) + "\n")
+        self._file.flush()

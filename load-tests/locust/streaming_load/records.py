@@ -1,0 +1,157 @@
+"""One finished exchange as one flat record: outcome, counts, and the time of every event that carried tokens.
+
+Belongs here: what a request came to. The record has the fields of `resources.load_generator.RequestRecord`, save
+`stage` and `in_stage`: those follow from the stages' own times, once the load is over.
+Doesn't belong here: sockets, files, stages.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from streaming_load.exchange import Answer, Exchange
+from streaming_load.sse import carries_tokens, events
+
+_SLICE = 16
+"""Events decoded between two calls of `breathe`: about 0.1 ms."""
+_ERROR_CHARACTERS = 500
+_decode = json.JSONDecoder().decode
+
+
+def host_clock() -> str:
+    """Names this machine's CLOCK_MONOTONIC; a server that sends the same name reads the same clock."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def nearest_rank(values: Sequence[float], quantile: float) -> float:
+    """The smallest value that is not below `quantile` of all (nearest-rank definition). `values` isn't empty."""
+    return sorted(values)[max(math.ceil(quantile * len(values)), 1) - 1]
+
+
+def summarise(
+    exchange: Exchange,
+    *,
+    request_id: str,
+    worker: str,
+    epoch: float,
+    clock: str,
+    breathe: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """The record of `exchange`.
+
+    `epoch` is Unix time minus `time.monotonic()`; `clock` this machine's `host_clock()`. `breathe` is called every
+    few events, so that whoever waits for the processor gets it.
+    """
+    answer = exchange.answer
+    stream = _Stream()
+    if answer.status == 200:
+        stream.read(exchange, breathe)
+    outcome, error = _outcome(exchange, stream)
+    received_ns = answer.header("x-labs-received-ns")
+    return {
+        "request_id": request_id,
+        "worker": worker,
+        "user_index": exchange.user_index,
+        "scheduled_at": round(exchange.scheduled + epoch, 6),
+        "sent_offset_s": round(exchange.sent - exchange.scheduled, 6),
+        "finished_offset_s": round(exchange.finished - exchange.scheduled, 6),
+        "event_offsets_s": [round(arrived - exchange.scheduled, 6) for arrived in stream.arrived],
+        "input_tokens": stream.usage.get("prompt_tokens"),
+        "output_tokens": stream.usage.get("completion_tokens"),
+        "outcome": outcome,
+        "http_status": answer.status,
+        "finish_reason": stream.finish_reason,
+        "error": error,
+        "server_ttft_s": stream.server_ttft_s(received_ns),
+        "receive_lag_p99_s": stream.receive_lag_p99_s() if clock and answer.header("x-labs-clock") == clock else None,
+    }
+
+
+class _Stream:
+    """What a streamed completion said."""
+
+    def __init__(self) -> None:
+        self.arrived: list[float] = []
+        self.sent_ns: list[int | None] = []
+        self.usage: dict[str, Any] = {}
+        self.finish_reason: str | None = None
+        self.error: str | None = None
+        self.done = False
+
+    def read(self, exchange: Exchange, breathe: Callable[[], None]) -> None:
+        """Take in every event that arrived; stops at one that isn't a chunk of a completion."""
+        answer = exchange.answer
+        for count, event in enumerate(events(answer.body, exchange.reads, complete=answer.complete), start=1):
+            if count % _SLICE == 0:
+                breathe()
+            if event.data == b"[DONE]":
+                self.done = True
+                continue
+            try:
+                chunk = _decode(event.data.decode())
+                if chunk.get("error") is not None:
+                    self.error = _shorten(f"the stream carried an error: {_message(chunk)}")
+                    return
+                self.usage = dict(chunk.get("usage") or self.usage)
+                if carries_tokens(chunk):
+                    self.arrived.append(event.arrived)
+                    self.sent_ns.append(event.sent_ns)
+                for choice in chunk.get("choices") or ():
+                    self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            except (ValueError, AttributeError, TypeError):
+                self.error = _shorten(f"an event is not a completion's chunk: {event.data.decode(errors='replace')}")
+                return
+
+    def server_ttft_s(self, received_ns: str) -> float | None:
+        """Both stamps are the server's own, so no clock is compared with another."""
+        if not (self.sent_ns and self.sent_ns[0] is not None and received_ns.isdigit()):
+            return None
+        return round((self.sent_ns[0] - int(received_ns)) / 1e9, 6)
+
+    def receive_lag_p99_s(self) -> float | None:
+        lags = [
+            arrived - sent_ns / 1e9
+            for arrived, sent_ns in zip(self.arrived, self.sent_ns, strict=True)
+            if sent_ns is not None
+        ]
+        return round(nearest_rank(lags, 0.99), 6) if lags else None
+
+
+def _outcome(exchange: Exchange, stream: _Stream) -> tuple[str, str | None]:
+    answer = exchange.answer
+    if exchange.failure in ("cut", "timeout", "connection_error"):
+        return exchange.failure, exchange.error
+    if answer.status != 200:
+        return "http_error", _refusal(answer)
+    if stream.error or exchange.failure:
+        return "stream_error", stream.error or exchange.error
+    if not (stream.done or stream.finish_reason):
+        kind = answer.header("content-type") or "no content type"
+        return "stream_error", f"the answer ended without finish_reason and [DONE] ({kind}, {len(answer.body)} bytes)"
+    return "ok", None
+
+
+def _refusal(answer: Answer) -> str:
+    text = answer.body.decode(errors="replace")
+    try:
+        return _shorten(_message(json.loads(text)))
+    except (ValueError, AttributeError):
+        return _shorten(text)
+
+
+def _message(body: dict[str, Any]) -> str:
+    """An OpenAI error's message; older servers put it at the top level."""
+    error = body.get("error")
+    message = error.get("message") if isinstance(error, dict) else error or body.get("message")
+    return str(message or body)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _ERROR_CHARACTERS else text[: _ERROR_CHARACTERS - 1] + "…"

@@ -1,0 +1,37 @@
+"""Write the prompt fixtures: `python load-tests/prompts/generate.py` makes every file below again, byte for byte.
+
+A prompt is a list of token ids, because text doesn't survive decoding and encoding with the same length. The ids
+lie in 300…999: above the byte tokens and special tokens with which vocabularies begin, and low enough that every
+real vocabulary has them.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+FIRST_ID, LAST_ID = 300, 999
+PROMPTS = 32
+SEED = 6
+"""The lab that the first fixture was made for."""
+
+
+def fixture(input_tokens: int) -> str:
+    """JSON with `prompts`: 32 lists of `input_tokens` ids, one list a line so that a change shows in a diff."""
+    numbers = random.Random(f"{SEED}/{input_tokens}")
+    # Only random() promises the same sequence in every version of Python; randint() and choices() don't.
+    ids = LAST_ID - FIRST_ID + 1
+    prompts = [[FIRST_ID + int(numbers.random() * ids) for _ in range(input_tokens)] for _ in range(PROMPTS)]
+    lines = ",\n".join(f"  [{', '.join(map(str, prompt))}]" for prompt in prompts)
+    return f'{{"prompts": [\n{lines}\n]}}\n'
+
+
+FIXTURES = {"fixed-512.json": 512}
+"""File name: input tokens."""
+
+
+if __name__ == "__main__":
+    for name, input_tokens in FIXTURES.items():
+        (FOLDER / name).write_text(fixture(input_tokens), encoding="utf-8")
+        print(FOLDER / name)
