@@ -1,0 +1,392 @@
+"""Realistic rows of every table, for tests that need a warehouse with something in it.
+
+`lab_run` is a whole small run of L06 whose tables agree with one another; the other builders give one row each, and
+take any column as a keyword. Numbers resemble Phi-3-mini on one T4; they are no measurement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from lab_pipelines import cost
+from resources.warehouse import Warehouse
+
+Row = dict[str, Any]
+
+REQUESTED_AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+SKU = "Standard_NC4as_T4_v3"
+USD_PER_NODE_HOUR = Decimal("0.526")
+RUN_ID = "2f1c9a54-7d1e-4b7c-9a63-0f4b8f5f1a11"
+COLD_START_S = {
+    "node_ready": 284.0,
+    "driver_ready": 126.0,
+    "image_pulled": 101.0,
+    "model_loaded": 41.0,
+    "engine_ready": 88.0,
+    "first_token": 0.5,
+}
+INPUT_TOKENS, OUTPUT_TOKENS = 512, 256
+EVENTS = 8
+"""Streamed events per request: fewer than tokens, so that rows stay small."""
+
+
+def shared(**columns: Any) -> Row:
+    """The columns that every table begins with."""
+    return {
+        "lab": "L06",
+        "variant": "baseline",
+        "trial": 1,
+        "run_id": RUN_ID,
+        "target": "local",
+        "engine": "modelled-vllm",
+        "pace": "short",
+        "time_scale": 5.0,
+        "provenance": "modelled",
+        "recorded_at": REQUESTED_AT + timedelta(minutes=10),
+        "session_id": "session-1",
+    } | columns
+
+
+def session_row(**columns: Any) -> Row:
+    """A closed session; `state="open", released_at=None, held_s=None` for an open one."""
+    ready_at = REQUESTED_AT + timedelta(seconds=2)
+    released_at = ready_at + timedelta(minutes=2)
+    return {
+        **shared(),
+        "state": "closed",
+        "namespace": "lab-06",
+        "model": "microsoft/Phi-3-mini-4k-instruct",
+        "sku": SKU,
+        "nodes": 1,
+        "requested_at": REQUESTED_AT,
+        "ready_at": ready_at,
+        "released_at": released_at,
+        "cold_start_time_scale": 400.0,
+        **{f"{name}_s": seconds for name, seconds in COLD_START_S.items()},
+        "cold_start_s": sum(COLD_START_S.values()),
+        "held_s": (released_at - ready_at).total_seconds() * 5,
+        "spec_digest": "5" * 64,
+        "values_digest": "7" * 64,
+        "engine_args": json.dumps(["microsoft/Phi-3-mini-4k-instruct", "--dtype", "half"]),
+    } | columns
+
+
+def event_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "kind": "cold_start",
+        "name": "node_ready",
+        "started_at": REQUESTED_AT,
+        "ended_at": REQUESTED_AT + timedelta(seconds=0.71),
+        "duration_s": 284.0,
+        "outcome": "ok",
+        "detail": None,
+    } | columns
+
+
+def stage_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "step": "ramp",
+        "stage": 0,
+        "users": 1,
+        "started_at": REQUESTED_AT + timedelta(seconds=5),
+        "ended_at": REQUESTED_AT + timedelta(seconds=25),
+        "duration_s": 100.0,
+        "duration_wall_s": 20.0,
+        "hold_s": 40.0,
+        "min_requests": 20,
+        "requests_in_stage": 20,
+        "requests_ok": 20,
+        "output_tokens": 20 * OUTPUT_TOKENS,
+        "client_cpu_share": 0.04,
+    } | columns
+
+
+def request_row(**columns: Any) -> Row:
+    """A request that was served: TTFT 0.4 s, then an event every 0.3 s, in stack seconds."""
+    sent_at = columns.get("sent_at", REQUESTED_AT + timedelta(seconds=5))
+    offsets = [0.4 + 0.3 * n for n in range(EVENTS)]
+    return {
+        **shared(),
+        "step": "ramp",
+        "stage": 0,
+        "users": 1,
+        "request_id": "u0-1",
+        "worker": "local",
+        "user_index": 0,
+        "scheduled_at": sent_at,
+        "sent_at": sent_at,
+        "finished_at": sent_at + timedelta(seconds=offsets[-1] / 5),
+        "schedule_lag_s": 0.0,
+        "ttft_s": offsets[0],
+        "e2e_s": offsets[-1],
+        "tpot_s": (offsets[-1] - offsets[0]) / (OUTPUT_TOKENS - 1),
+        "event_offsets_s": offsets,
+        "input_tokens": INPUT_TOKENS,
+        "output_tokens": OUTPUT_TOKENS,
+        "expected_input_tokens": INPUT_TOKENS,
+        "expected_output_tokens": OUTPUT_TOKENS,
+        "outcome": "ok",
+        "http_status": 200,
+        "finish_reason": "length",
+        "error": None,
+        "server_ttft_s": 0.39,
+        "ttft_lag_wall_s": 0.002,
+        "receive_lag_p99_wall_s": 0.003,
+        "in_stage": True,
+        "valid": True,
+        "invalid_reasons": [],
+    } | columns
+
+
+def failed_request_row(**columns: Any) -> Row:
+    """A request that the server answered with 500."""
+    return request_row(
+        **{
+            "outcome": "http_error",
+            "http_status": 500,
+            "finish_reason": None,
+            "error": "500 Internal Server Error",
+            "ttft_s": None,
+            "e2e_s": None,
+            "tpot_s": None,
+            "event_offsets_s": [],
+            "input_tokens": None,
+            "output_tokens": None,
+            "server_ttft_s": None,
+            "ttft_lag_wall_s": None,
+            "receive_lag_p99_wall_s": None,
+            "valid": False,
+            "invalid_reasons": ["outcome: http_error"],
+        }
+        | columns
+    )
+
+
+def sample_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "step": "ramp",
+        "stage": 0,
+        "users": 1,
+        "measure": "queue_depth",
+        "unit": "requests",
+        "sampled_at": REQUESTED_AT + timedelta(seconds=6),
+        "value": 0.0,
+    } | columns
+
+
+def summary_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "step": "ramp",
+        "stage": 0,
+        "users": 1,
+        "measure": "queue_depth",
+        "unit": "requests",
+        "statistic": "mean",
+        "value": 0.0,
+        "samples": 20,
+        "status": "ok",
+        "gap_reason": None,
+        "promql": 'sum(vllm:num_requests_waiting{namespace="lab-06"})',
+        "window_start": REQUESTED_AT + timedelta(seconds=5),
+        "window_end": REQUESTED_AT + timedelta(seconds=25),
+    } | columns
+
+
+def gap_row(**columns: Any) -> Row:
+    """A measure that Prometheus had no series for."""
+    return summary_row(**{"value": None, "samples": 0, "status": "gap", "gap_reason": "no such series"} | columns)
+
+
+def counter_total_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "step": "ramp",
+        "quantity": "output_tokens",
+        "counter": 'vllm:generation_tokens_total{namespace="lab-06"}',
+        "client_total": 10_240.0,
+        "server_total": 10_260.0,
+        "disagreement": 20 / 10_240,
+    } | columns
+
+
+def cost_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "ChargePeriodStart": REQUESTED_AT + timedelta(seconds=5),
+        "ChargePeriodEnd": REQUESTED_AT + timedelta(seconds=25),
+        "BillingCurrency": "USD",
+        "ListUnitPrice": USD_PER_NODE_HOUR,
+        "PricingQuantity": Decimal("0.027777778"),
+        "PricingUnit": "node-hour",
+        "ListCost": Decimal("0.014611111"),
+        "SkuId": SKU,
+        "RegionId": "eastus",
+        "x_part": "serve",
+        "x_step": "ramp",
+        "x_stage": 0,
+        "x_state": "estimated",
+        "x_method": "list price",
+    } | columns
+
+
+def finding_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "finding": "throughput-saturates",
+        "claim": "Past 16 users more concurrency buys little",
+        "verdict": "confirmed",
+        "effect": 1.1,
+        "interval_low": 1.05,
+        "interval_high": 1.15,
+        "n": 2,
+        "method": "ratio of stage values",
+        "reason": "1.10 is below 1.25",
+    } | columns
+
+
+def lab_run(
+    *, users: Sequence[int] = (1, 4, 8), requests_per_stage: int = 24, priced: bool = True, **columns: Any
+) -> dict[str, list[Row]]:
+    """All tables of one run: a closed session and a ramp, one stage after the other, every request served.
+
+    In a stage of n users TTFT is 0.3 + 0.02 n stack seconds; `EVENTS` events of several tokens each follow, at
+    0.036 + 0.001 n seconds per token. `columns` are set in every row
+    of every table (`run_id`, `lab`, `target`, `session_id`, `time_scale`, …).
+    """
+    scale = columns.get("time_scale", 5.0)
+    at = REQUESTED_AT + timedelta(seconds=5)
+    stages, requests, samples, summaries = [], [], [], []
+    for index, n in enumerate(users):
+        where = {"stage": index, "users": n}
+        done, ended = _stage_requests(n, -(-requests_per_stage // n), at, scale, where | columns)
+        wall_s = (ended - at).total_seconds()
+        tokens = sum(row["output_tokens"] for row in done)
+        stages.append(
+            stage_row(
+                **where,
+                started_at=at,
+                ended_at=ended,
+                duration_s=wall_s * scale,
+                duration_wall_s=wall_s,
+                requests_in_stage=len(done),
+                requests_ok=len(done),
+                output_tokens=tokens,
+            )
+            | columns
+        )
+        requests += done
+        window = {"window_start": at, "window_end": ended}
+        for measure, unit, value in [
+            ("output_tokens_per_s", "tokens/s", tokens / (wall_s * scale)),
+            ("queue_depth", "requests", max(n - 24, 0) * 1.0),
+            ("kv_cache_usage", "ratio", min(n * 768 / 14_500, 1.0)),
+        ]:
+            summaries.append(summary_row(**where, **window, measure=measure, unit=unit, value=value) | columns)
+        summaries.append(gap_row(**where, **window, measure="gpu_power", unit="watts") | columns)
+        samples.append(sample_row(**where, sampled_at=at + (ended - at) / 2) | columns)
+        at = ended
+    released_at = at + timedelta(seconds=1)
+    held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
+    session = session_row(released_at=released_at, held_s=held_s, sku=SKU if priced else None) | columns
+    opened = session | {"state": "open", "released_at": None, "held_s": None}
+    costs = _cost_rows(session, stages, requests, priced=priced)
+    common = shared(**columns)
+    return {
+        "stack_sessions": [opened, session],
+        "events": _cold_start_rows(columns),
+        "load_stages": stages,
+        "requests": requests,
+        "metric_samples": samples,
+        "metric_summaries": summaries,
+        "counter_totals": [counter_total_row(**columns)],
+        "cost_records": costs,
+        "finops_sheet": cost.sheet_rows(costs, _work(stages), shared=common, sku=session["sku"]),
+        "findings": [finding_row(**columns)],
+    }
+
+
+def publish_run(warehouse: Warehouse, tables: Mapping[str, Sequence[Row]]) -> None:
+    """Publish what `lab_run` made."""
+    for table, rows in tables.items():
+        first = rows[0]
+        warehouse.publish(table, rows, target=first["target"], lab=first["lab"], run_id=first["run_id"])
+
+
+def warehouse_in(directory: Path, **fields: Any) -> Warehouse:
+    """An empty warehouse in a test's own folder."""
+    return Warehouse(data_dir=str(directory / "data"), **fields)
+
+
+def _stage_requests(users: int, each: int, start: datetime, scale: float, columns: Row) -> tuple[list[Row], datetime]:
+    """`each` requests of each user, one after the other; the rows, and when the last one ends."""
+    ttft_s, itl_s = 0.3 + 0.02 * users, (0.036 + 0.001 * users) * OUTPUT_TOKENS / EVENTS
+    offsets = [ttft_s + itl_s * n for n in range(EVENTS)]
+    length = timedelta(seconds=offsets[-1] / scale)
+    rows = [
+        request_row(
+            request_id=f"s{columns['stage']}-u{user}-{number}",
+            user_index=user,
+            sent_at=start + length * number,
+            finished_at=start + length * (number + 1),
+            ttft_s=ttft_s,
+            e2e_s=offsets[-1],
+            tpot_s=(offsets[-1] - ttft_s) / (OUTPUT_TOKENS - 1),
+            event_offsets_s=offsets,
+            server_ttft_s=ttft_s - 0.01,
+        )
+        | columns
+        for user in range(users)
+        for number in range(each)
+    ]
+    return rows, start + length * each
+
+
+def _cold_start_rows(columns: Row) -> list[Row]:
+    rows, at = [], REQUESTED_AT
+    for name, seconds in COLD_START_S.items():
+        scale = columns.get("time_scale", 5.0) if name == "first_token" else 400.0
+        ended = at + timedelta(seconds=seconds / scale)
+        rows.append(event_row(name=name, started_at=at, ended_at=ended, duration_s=seconds) | columns)
+        at = ended
+    return rows
+
+
+def _cost_rows(session: Row, stages: Sequence[Row], requests: Sequence[Row], *, priced: bool) -> list[Row]:
+    price = USD_PER_NODE_HOUR if priced else None
+    parts = cost.split_session(
+        cost.ClosedSession.from_row(session),
+        [cost.StageWindow(s["step"], s["stage"], s["started_at"], s["ended_at"]) for s in stages],
+        [cost.RequestInterval(r["sent_at"], r["finished_at"], r["outcome"]) for r in requests],
+        usd_per_node_hour=price,
+    )
+    return cost.cost_rows(
+        parts,
+        shared={name: session[name] for name in shared()},
+        sku=session["sku"],
+        region="eastus" if priced else None,
+        usd_per_node_hour=price,
+        price_source="a price sheet" if priced else None,
+    )
+
+
+def _work(stages: Sequence[Row]) -> list[cost.StageWork]:
+    return [
+        cost.StageWork(
+            step=s["step"],
+            stage=s["stage"],
+            users=s["users"],
+            requests=s["requests_ok"],
+            input_tokens=s["requests_ok"] * INPUT_TOKENS,
+            output_tokens=s["output_tokens"],
+        )
+        for s in stages
+    ]
