@@ -13,3 +13,13 @@ export PATH=$LABS_ROOT/.venv/bin:$LABS_ROOT/.tools/uv/bin:$PATH:$LABS_ROOT/.tool
 
 # Either would put foreign packages in front of the locked ones.
 unset PYTHONPATH PYTHONHOME
+
+# Service accounts and containers may have no home, but uv and the browser tests keep caches in one.
+if [[ ! -w ${HOME:-/nonexistent} ]]; then
+    export HOME=$LABS_ROOT/.tools/home
+fi
+
+# Filled by setup.sh only with libraries that the system lacks.
+if [[ -d $LABS_ROOT/.tools/lib ]]; then
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$LABS_ROOT/.tools/lib
+fi

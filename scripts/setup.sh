@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes this checkout ready to run: uv, the locked packages, Prometheus, Dagster's instance. Idempotent; a second run
-# has nothing to do and says so. Everything lands below the checkout (docs/setup.md), nothing is installed in the system.
+# Makes this checkout ready to run: uv, the locked packages, Prometheus, Dagster's instance. Everything lands below the
+# checkout (docs/setup.md); nothing is installed in the system. A second run has nothing to do and says so, unless the
+# caller is another script, with --quiet.
 set -euo pipefail
 shopt -s inherit_errexit
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -11,9 +12,10 @@ STAMP=.venv/labs-installed # which inputs the packages were installed from
 MADE_FOR=.venv/labs-made-for # where, and for which Python, the environment was made: a moved one is broken
 INITIALISED=.dagster/labs-initialised
 
-say() { printf 'setup: %s\n' "$*"; }
+# To stderr, so that `make sql Q=… >file` holds the answer alone.
+say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
-    printf 'setup: %s\n' "$*" >&2
+    say "$@"
     exit 1
 }
 has() { command -v "$1" >/dev/null; }
@@ -45,10 +47,11 @@ base_python() {
     fail "Python 3.11 or newer is needed: sudo apt-get install python3"
 }
 
-# Unpacks one of the system's own packages into $2 without installing it: no root, no service started, and the
-# signature is checked by apt as for any package. With lists that are missing or too old, it fetches lists of its own.
-unpack_system_package() {
-    local package=$1 into=$2 work log=$LABS_ROOT/.tools/apt.log
+# Takes the files that match $2 out of the system's package $1 into the folder $3, without installing the package: no
+# root, no service started, and apt checks its signature as for any other. With package lists that are missing or too
+# old, it fetches lists of its own.
+take_from_system_package() {
+    local package=$1 files=$2 into=$3 work log=$LABS_ROOT/.tools/apt.log
     has apt-get && has dpkg-deb || return 1
     work=$(mktemp -d "$LABS_ROOT/.tools/apt.XXXXXX")
     # Sandbox::User: as root, apt would switch to a user who can't write here.
@@ -62,12 +65,13 @@ unpack_system_package() {
         "${apt[@]}" "${own_lists[@]}" update || true
         "${apt[@]}" "${own_lists[@]}" download "$package"
     ) </dev/null >"$log" 2>&1 && dpkg-deb -x "$work"/*.deb "$work/unpacked" 2>>"$log"; then
-        rm -rf "$into"
-        mv "$work/unpacked" "$into"
+        mkdir -p "$into"
+        # shellcheck disable=SC2086 # $files is a pattern
+        mv "$work/unpacked/"$files "$into"
         rm -rf "$work"
     else
         rm -rf "$work"
-        sed 's/^/setup:   apt: /' "$log" | grep -E ' [EW]: ' | tail -n 5 >&2 || true
+        grep -E '^[EW]: ' "$log" | tail -n 5 | sed 's/^/setup: apt says /' >&2
         return 1
     fi
 }
@@ -79,9 +83,9 @@ pip_command() {
         printf '%s\n' "$python" -m pip
         return
     fi
-    unpack_system_package python3-pip-whl .tools/pip ||
+    take_from_system_package python3-pip-whl 'usr/share/python-wheels/pip-*.whl' .tools/pip ||
         fail "neither uv nor pip is installed, and apt can't fetch one: sudo apt-get install python3-pip"
-    wheel=$(echo .tools/pip/usr/share/python-wheels/pip-*.whl)
+    wheel=$(echo .tools/pip/pip-*.whl)
     printf '%s\n' "$python" "$wheel/pip" # a wheel is a zip file, and Python runs what is in one
 }
 
@@ -100,11 +104,26 @@ provide_uv() {
     pip=$(pip_command "$python")
     mapfile -t pip <<<"$pip"
     rm -rf .tools/uv
-    "${pip[@]}" install --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: \
+    PIP_ROOT_USER_ACTION=ignore "${pip[@]}" install --quiet --disable-pip-version-check --no-input --no-deps --only-binary :all: \
         --require-hashes --requirement scripts/uv.txt --target .tools/uv >&2 ||
         fail "pip could not fetch uv (above). Check the network, the proxy and the certificates" \
             "(sudo apt-get install ca-certificates), or install uv $UV_MINIMUM or newer yourself"
     hash -r # bash remembers the older uv
+}
+
+# Shared libraries that a wheel expects of the system and a minimal system lacks. Only tests need them.
+provide_libraries() {
+    local library package
+    while read -r library package; do
+        .venv/bin/python -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$library" 2>/dev/null && continue
+        say "fetching $library from the system's packages, without installing it"
+        take_from_system_package "$package" "usr/lib/*/${library%%.*}.so.*" .tools/lib ||
+            say "some tests will fail without $library: sudo apt-get install $package"
+    done <<'LIBRARIES'
+libgomp.so.1 libgomp1
+libatomic.so.1 libatomic1
+LIBRARIES
+    # libgomp: xllamacpp, the engine that is not ours. libatomic: the browser tests' playwright.
 }
 
 install_packages() {
@@ -115,10 +134,6 @@ install_packages() {
     # The user's index for pip is the user's index for uv, which doesn't read pip's variables.
     if [[ -n ${PIP_INDEX_URL:-} && -z ${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-} ]]; then
         export UV_DEFAULT_INDEX=$PIP_INDEX_URL
-    fi
-    # Without a home that can be written, uv has no place for its cache.
-    if [[ -z ${UV_CACHE_DIR:-}${XDG_CACHE_HOME:-} && ! -w ${HOME:-/nonexistent} ]]; then
-        export UV_CACHE_DIR=$LABS_ROOT/.tools/uv-cache
     fi
     # Set by people and CI systems for other projects; each contradicts what follows.
     unset UV_SYSTEM_PYTHON UV_TARGET UV_PREFIX UV_REQUIRE_HASHES UV_PYTHON VIRTUAL_ENV
@@ -134,20 +149,22 @@ install_packages() {
     uv pip sync --quiet --python .venv/bin/python --require-hashes --no-build requirements.lock
     # hatchling is in the lock, so that this builds without fetching anything.
     uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+    provide_libraries
     inputs_digest >"$STAMP"
 }
 
 provide_prometheus() {
-    if ! prometheus_is_ready; then
-        say "fetching Prometheus from the system's packages, without installing it"
-        unpack_system_package prometheus .tools/prometheus && prometheus_is_ready ||
-            fail "Prometheus is needed, and can't be fetched: sudo apt-get install prometheus" \
-                "(elsewhere: put prometheus and promtool on PATH)"
-    fi
     local program
+    # Debian 13 has promtool in a package of its own; before, it was in Prometheus's.
     for program in prometheus promtool; do
+        if ! has "$program"; then
+            say "fetching $program from the system's packages, without installing it"
+            take_from_system_package "$program" 'usr/bin/*' .tools/prometheus/usr/bin ||
+                fail "$program is needed, and apt can't fetch it: sudo apt-get install prometheus" \
+                    "(elsewhere: put prometheus and promtool on PATH)"
+        fi
         "$program" --version >/dev/null 2>&1 ||
-            fail "$(command -v "$program") doesn't run; try it with --version, or remove it and set up again"
+            fail "$(command -v "$program") doesn't run: see what '$program --version' says, and repair or remove it"
     done
 }
 
@@ -160,12 +177,12 @@ initialise_instance() {
 }
 
 if all_is_ready; then
-    say "everything is in place"
-    exit
+    [[ ${1:-} == --quiet ]] || say "everything is in place"
+    exit 0
 fi
 
 # Two set-ups at once would remove each other's files, and two first openings of an instance break it.
-mkdir -p .tools
+mkdir -p .tools "$HOME"
 exec {lock}>>.tools/setup.lock
 if ! flock --nonblock "$lock"; then
     say "another set-up is at work here; waiting for it"
