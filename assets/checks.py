@@ -7,6 +7,7 @@ inconclusive and block nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetChecksDefinition, AssetsDefinition, asset_check
@@ -20,6 +21,8 @@ from resources.labs import Labs
 from resources.warehouse import Warehouse
 
 Row = dict[str, Any]
+_USD_ROUNDING = Decimal("0.00000001")
+"""Node-hours and USD are each rounded to nine decimals."""
 Rule = Callable[[list[Row], LabSpec], AssetCheckResult]
 
 
@@ -32,7 +35,7 @@ def blocking(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksD
         )
         def check(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
             spec = labs.spec(context.partition_key)
-            run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run_id)
+            run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run.run_id)
             return rule(warehouse.query(sql, [run_id]), spec)
 
         return check
@@ -59,7 +62,9 @@ def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResu
     )
 
 
-@blocking(load_run, "SELECT outcome, count(*) AS n, any_value(error) AS example FROM requests WHERE run_id = ? GROUP BY 1")
+@blocking(
+    load_run, "SELECT outcome, count(*) AS n, any_value(error) AS example FROM requests WHERE run_id = ? GROUP BY 1"
+)
 def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Failed requests stay within the spec's budget; those cut off by the end of the load did not fail."""
     counted = {row["outcome"]: row["n"] for row in outcomes}
@@ -71,8 +76,8 @@ def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetChec
     )
     return _result(
         passed=rate <= spec.error_budget.error_rate,
-        description=f"{failed} of {ok + failed} requests failed ({rate:.2%}); allowed {spec.error_budget.error_rate:.2%}"
-        + (f". {examples}" if examples else ""),
+        description=f"{failed} of {ok + failed} requests failed ({rate:.2%}); the spec allows "
+        f"{spec.error_budget.error_rate:.2%}. {examples}".rstrip(),
         error_rate=rate,
     )
 
@@ -116,14 +121,28 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
 @blocking(
     cost_attribution,
     """
-    SELECT sum(ListCost) AS usd, sum(PricingQuantity) AS node_hours, any_value(ListUnitPrice) AS price,
-           count(DISTINCT ListUnitPrice) AS prices, any_value(x_session_node_hours) AS session_node_hours
-    FROM cost_records WHERE run_id = ? AND x_state = 'estimated'
+    SELECT s.nodes * (coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0)) / 3600 AS session_hours,
+           sum(c.PricingQuantity) AS hours, sum(c.ListCost) AS usd,
+           any_value(c.ListUnitPrice) AS price, count(DISTINCT c.ListUnitPrice) AS prices
+    FROM stack_sessions s LEFT JOIN cost_records c ON c.session_id = s.session_id AND c.x_state = 'estimated'
+    WHERE s.run_id = ? AND s.state = 'closed'
+    GROUP BY ALL
     """,
 )
 def cost_parts_sum_to_the_session(sums: list[Row], spec: LabSpec) -> AssetCheckResult:
-    """The parts' node-hours and dollars add up to the session's, exactly."""
-    raise AssertionError  # replaced below
+    """The parts' node-hours add up to the session's own, and their dollars to that times the price."""
+    row = sums[0]
+    if row["hours"] is None:
+        return _result(passed=False, description="the session has no cost records")
+    # The session's columns are floats of seconds from microsecond timestamps; a node-second is far above their error.
+    hours_agree = abs(float(row["hours"]) - row["session_hours"]) < 1e-6
+    priced = row["usd"] is not None
+    usd_agree = not priced or (row["prices"] == 1 and abs(row["usd"] - row["price"] * row["hours"]) <= _USD_ROUNDING)
+    total = f"{row['usd']:.6f} USD" if priced else "without a price"
+    return _result(
+        passed=hours_agree and usd_agree,
+        description=f"parts: {row['hours']:.6f} node-hours, {total}; session: {row['session_hours']:.6f} node-hours",
+    )
 
 
 __all__ = [

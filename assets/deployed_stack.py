@@ -9,6 +9,7 @@ from pydantic import Field
 
 from assets.common import LAB_ASSET, progress_to
 from lab_pipelines import rows
+from resources.billing import Billing
 from resources.cluster import Cluster
 from resources.labs import Labs
 from resources.warehouse import Warehouse
@@ -28,6 +29,7 @@ def deployed_stack(
     config: DeployedStackConfig,
     labs: Labs,
     cluster: Cluster,
+    billing: Billing,
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
@@ -43,6 +45,8 @@ def deployed_stack(
         progress=progress_to(context),
     )
     with cluster.released_on_error(spec.id):
+        # A stack whose price can't be looked up is not worth starting: its cost would fail after the load.
+        billing.node_hour_price(session.sku)
         where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
         row = rows.session_row(session, released_at=None)
         warehouse.publish("stack_sessions", [row], **where, part="open")

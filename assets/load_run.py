@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, TableColumn, TableRecord, TableSchema, asset
+from dagster import (
+    AssetExecutionContext,
+    MaterializeResult,
+    MetadataValue,
+    TableColumn,
+    TableRecord,
+    TableSchema,
+    asset,
+)
 
 from assets.common import LAB_ASSET, progress_to
 from assets.deployed_stack import deployed_stack

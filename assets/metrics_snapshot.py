@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
-from assets.findings import judge
 from assets.common import LAB_ASSET, progress_to
+from assets.findings import judge
 from assets.load_run import load_run
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import LabSpec
@@ -37,10 +37,15 @@ def metrics_snapshot(
     with cluster.released_on_error(spec.id):
         session = cluster.attach(spec.id)
         where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
-        stages = warehouse.query("SELECT * FROM load_stages WHERE session_id = ? ORDER BY step, stage", [session.session_id])
+        stages = warehouse.query(
+            "SELECT * FROM load_stages WHERE session_id = ? ORDER BY step, stage", [session.session_id]
+        )
         loaded_until = datetime.now(UTC)
         if not telemetry.wait_for_scrape(
-            session.prometheus_url, selector=session.metric_selector, after=loaded_until, timeout_s=LAST_SCRAPE_TIMEOUT_S
+            session.prometheus_url,
+            selector=session.metric_selector,
+            after=loaded_until,
+            timeout_s=LAST_SCRAPE_TIMEOUT_S,
         ):
             context.log.warning(
                 f"Prometheus did not scrape every target within {LAST_SCRAPE_TIMEOUT_S:.0f} s of the load's end; "
@@ -70,7 +75,9 @@ def metrics_snapshot(
             if table_rows:
                 warehouse.publish(table, table_rows, **where)
         released_at = cluster.release(spec.id) or datetime.now(UTC)
-        warehouse.publish("stack_sessions", [rows.session_row(session, released_at=released_at)], **where, part="closed")
+        warehouse.publish(
+            "stack_sessions", [rows.session_row(session, released_at=released_at)], **where, part="closed"
+        )
     gaps = sorted({row["measure"] for row in summaries if row["status"] == "gap"})
     progress_to(context)(f"read {len(summaries)} measures, {len(gaps)} kinds with gaps; the stack is released")
     return MaterializeResult(

@@ -50,11 +50,11 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
     """Processes on this machine; an engine that is not ours when the deployment names one."""
     data_dir = str(settings.data_dir)
     return {
-        "labs": Labs(target=settings.target, pace=settings.pace, region=settings.region),
+        "labs": Labs(target=settings.target, pace=settings.pace),
         "cluster": _local_cluster(settings, data_dir),
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
-        "billing": PriceSheetBilling(),
+        "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir),
     }
 

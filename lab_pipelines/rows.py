@@ -41,6 +41,14 @@ def common(session: Session) -> Row:
     }
 
 
+def common_of(row: Mapping[str, Any]) -> Row:
+    """The columns that every table begins with, for rows derived from `row`; written now."""
+    return {**{name: row[name] for name in _COMMON}, "recorded_at": datetime.now(UTC)}
+
+
+_COMMON = ("lab", "variant", "trial", "run_id", "target", "engine", "pace", "time_scale", "provenance", "session_id")
+
+
 def session_row(session: Session, *, released_at: datetime | None) -> Row:
     """`stack_sessions`: open without `released_at`, closed with it."""
     phase_s = {phase.name: phase.duration_s for phase in session.phases}
@@ -229,7 +237,9 @@ def summary_row(shared: Row, stage: Mapping[str, Any], measure: Measure, reading
     }
 
 
-def counter_total_row(session: Session, step: str, quantity: str, counter: str, *, client: float, server: float | None) -> Row:
+def counter_total_row(
+    session: Session, step: str, quantity: str, counter: str, *, client: float, server: float | None
+) -> Row:
     """`counter_totals`: one quantity over one load step."""
     return {
         **common(session),

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.prices import load_price_sheet
+from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest

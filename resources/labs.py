@@ -21,8 +21,6 @@ class Labs(ConfigurableResource):
     target: str
     pace: str | None = None
     """One of the spec's paces; unset: the target's default. `LABS_PACE` sets it for a whole process."""
-    region: str
-    """Azure region whose prices count."""
     catalog_dir: str = str(CATALOG_DIR)
 
     def spec(self, lab: str) -> LabSpec:

@@ -117,7 +117,7 @@ class Telemetry(ConfigurableResource):
     def _connect(self, url: str) -> PrometheusConnect:
         from prometheus_api_client import PrometheusConnect
 
-        return PrometheusConnect(url, timeout=self.timeout_s)
+        return PrometheusConnect(url, timeout=self.timeout_s)  # pyright: ignore[reportCallIssue] - its stubs lag
 
 
 def summarise(series: list[list[Sample]], measure: Measure, *, promql: str, time_scale: float) -> Reading:
@@ -156,7 +156,7 @@ def _samples(values: Sequence[Sequence[Any]]) -> list[Sample]:
 
 
 def _ask(promql: str, call: Callable[[], Any]) -> Any:
-    from prometheus_api_client import PrometheusApiClientException
+    from prometheus_api_client.exceptions import PrometheusApiClientException
     from requests import RequestException
 
     try:

@@ -1,0 +1,46 @@
+"""finops_sheet: what a token and a request cost, per stage and for the whole session; then refresh labs.duckdb."""
+
+from __future__ import annotations
+
+from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
+
+from assets.common import LAB_ASSET, closed_session, progress_to
+from assets.cost_attribution import cost_attribution
+from lab_pipelines import rows
+from lab_pipelines.cost import StageWork, sheet_rows
+from lab_pipelines.report.stage_table import stage_markdown
+from resources.labs import Labs
+from resources.warehouse import Warehouse
+
+_WORK = """
+    SELECT s.step, s.stage, s.users, s.requests_ok AS requests, s.output_tokens,
+           coalesce(sum(r.input_tokens) FILTER (r.outcome = 'ok' AND r.in_stage), 0)::BIGINT AS input_tokens
+    FROM load_stages s LEFT JOIN requests r USING (session_id, step, stage)
+    WHERE s.session_id = ?
+    GROUP BY ALL ORDER BY s.step, s.stage
+"""
+
+
+@asset(**LAB_ASSET, deps=[cost_attribution], description=__doc__)
+def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehouse) -> MaterializeResult:
+    spec = labs.spec(context.partition_key)
+    session = closed_session(warehouse, spec, labs.target, prefer=context.run_id)
+    costs = warehouse.query(
+        "SELECT * FROM cost_records WHERE session_id = ? AND x_state = 'estimated'", [session["session_id"]]
+    )
+    work = [StageWork(**row) for row in warehouse.query(_WORK, [session["session_id"]])]
+    sheet = sheet_rows(costs, work, shared=rows.common_of(session), sku=session["sku"])
+    warehouse.publish("finops_sheet", sheet, target=session["target"], lab=session["lab"], run_id=session["run_id"])
+    snapshot = warehouse.rebuild()
+    progress_to(context)(f"{snapshot.name} holds the new rows")
+    table = warehouse.query(
+        "SELECT * FROM stage_table WHERE session_id = ? ORDER BY step, stage", [session["session_id"]]
+    )
+    return MaterializeResult(
+        metadata={
+            "dagster/row_count": len(sheet),
+            "provenance": session["provenance"],
+            "stages": MetadataValue.md(stage_markdown(table)),
+            "warehouse": MetadataValue.path(snapshot),
+        }
+    )
