@@ -1,0 +1,66 @@
+"""How long a stack takes from nothing to an engine that answers: a plan of phases, from cold_start.yaml.
+
+Belongs here: the plan. Doesn't belong here: waiting for it (serve.py plays its own phases, a cluster the others).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lab_pipelines.catalog.loader import read_model
+from lab_pipelines.engine import tables
+
+PhaseName = Literal["node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready"]
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """One phase, in the order of the plan. `duration_s` is in stack seconds."""
+
+    name: PhaseName
+    duration_s: float
+    source: str
+    confidence: tables.Confidence
+
+
+class _Anchor(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    name: PhaseName
+    fixed_s: float = Field(ge=0)
+    weights_bytes_per_s: float | None = Field(default=None, gt=0)
+    source: str
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    measured_on: str
+    phases: list[_Anchor]
+
+
+@cache
+def _table() -> _Table:
+    return read_model(tables.TABLES_DIR / "cold_start.yaml", _Table)
+
+
+def cold_start_plan(gpu: str, model: str) -> list[PlannedPhase]:
+    """The phases of a cold start of `model` on a new node with `gpu`, in order.
+
+    Only the measured machine has confidence A; another one's phases are derived from it (by the model's bytes where
+    weights move, otherwise unchanged) and have confidence C. Raises `UnknownNameError`.
+    """
+    row, weights = tables.hardware(gpu), tables.model(model).weights_bytes
+    table = _table()
+    confidence: tables.Confidence = "A" if row.name == table.measured_on else "C"
+    return [
+        PlannedPhase(
+            name=anchor.name,
+            duration_s=anchor.fixed_s + (weights / anchor.weights_bytes_per_s if anchor.weights_bytes_per_s else 0.0),
+            source=anchor.source,
+            confidence=confidence,
+        )
+        for anchor in table.phases
+    ]

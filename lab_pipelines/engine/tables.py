@@ -1,0 +1,146 @@
+"""The tables of facts behind the engine model, typed: GPUs (hardware.yaml) and models (models.yaml).
+
+Belongs here: the shape of those tables and looking a row up by name.
+Doesn't belong here: what follows from the numbers (roofline.py, memory.py), cold starts (cold_start.py).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lab_pipelines.catalog.loader import read_model
+
+TABLES_DIR = Path(__file__).parent
+Confidence = Literal["A", "B", "C"]
+"""A: from a primary source. B: from a secondary one. C: an estimate."""
+WEIGHT_BYTES = 2
+"""Bytes per weight in fp16 and bf16, the only ones modelled."""
+KV_BYTES = 2
+"""Bytes per KV-cache element."""
+
+
+class UnknownNameError(LookupError):
+    """No row of that name. The message lists the names that exist."""
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Fact(_Row):
+    """One number, where it comes from, and how far to trust it."""
+
+    value: float = Field(ge=0)
+    source: str
+    confidence: Confidence
+
+
+class Hardware(_Row):
+    """One GPU. Units are in hardware.yaml's head."""
+
+    name: str
+    product: str
+    """As nvidia-smi names it."""
+    status: Literal["current", "retired"]
+    compute_capability: list[int] = Field(min_length=2, max_length=2)
+    fp16_flops: Fact
+    memory_bandwidth: Fact
+    memory_bytes: Fact
+    mfu: Fact
+    mbu: Fact
+    attention_mfu: Fact
+    attention_mbu: Fact
+    attention_layer_s: Fact
+    layer_s: Fact
+    host_s: Fact
+    host_per_sequence_s: Fact
+    power_w: Fact
+    idle_power_w: Fact
+    sm_clock_mhz: Fact
+    idle_sm_clock_mhz: Fact
+    memory_clock_mhz: Fact
+    idle_memory_clock_mhz: Fact
+    idle_temperature_c: Fact
+    load_temperature_c: Fact
+    memory_sensor: bool
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """bfloat16 needs compute capability 8.0."""
+        return self.compute_capability[0] >= 8
+
+
+class Architecture(_Row):
+    """A decoder's shape: L layers, h hidden, nq query and nkv key-value heads of d elements, V tokens."""
+
+    layers: int = Field(gt=0)
+    hidden: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    vocabulary: int = Field(gt=0)
+    tied_embeddings: bool
+    """The output head shares its weights with the input embedding."""
+    max_context: int = Field(gt=0)
+    dtype: Literal["bfloat16", "float16"]
+    source: str
+    confidence: Confidence
+
+
+class Model(_Row):
+    """One model. `name` is its repository on the Hugging Face hub, as vLLM is told."""
+
+    name: str
+    parameters: Fact
+    architecture: Architecture
+
+    @property
+    def weights_bytes(self) -> float:
+        """Bytes of weights in GPU memory."""
+        return self.parameters.value * WEIGHT_BYTES
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """2 * L * nkv * d * bytes per element."""
+        shape = self.architecture
+        return 2 * shape.layers * shape.kv_heads * shape.head_dim * KV_BYTES
+
+
+class _HardwareTable(_Row):
+    hardware: list[Hardware]
+
+
+class _ModelTable(_Row):
+    models: list[Model]
+
+
+@cache
+def all_hardware() -> dict[str, Hardware]:
+    """Every GPU by name. Raises `SpecError` for a wrong table."""
+    return {row.name: row for row in read_model(TABLES_DIR / "hardware.yaml", _HardwareTable).hardware}
+
+
+@cache
+def all_models() -> dict[str, Model]:
+    """Every model by name. Raises `SpecError` for a wrong table."""
+    return {row.name: row for row in read_model(TABLES_DIR / "models.yaml", _ModelTable).models}
+
+
+def hardware(name: str) -> Hardware:
+    """One GPU. Raises `UnknownNameError`."""
+    table = all_hardware()
+    if name not in table:
+        raise UnknownNameError(f"GPU {name!r} is not modelled; modelled are: {', '.join(table)}")
+    return table[name]
+
+
+def model(name: str) -> Model:
+    """One model. Raises `UnknownNameError`."""
+    table = all_models()
+    if name not in table:
+        raise UnknownNameError(f"model {name!r} is not modelled; modelled are: {', '.join(table)}")
+    return table[name]
