@@ -4,8 +4,6 @@ Belongs here: the rules that every lab's rows must meet. Doesn't belong here: a 
 inconclusive and block nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any

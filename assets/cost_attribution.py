@@ -1,7 +1,5 @@
 """cost_attribution: split the released session's node time into serve, idle, cold start and failed, and price it."""
 
-from __future__ import annotations
-
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
 from assets.common import LAB_ASSET, closed_session, progress_to

@@ -1,7 +1,5 @@
 """deployed_stack: bring the lab's stack up under a lease and record how long every phase took."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from dagster import AssetExecutionContext, Config, MaterializeResult, asset

@@ -1,7 +1,5 @@
 """finops_sheet: what a token and a request cost, per stage and for the whole session; then refresh labs.duckdb."""
 
-from __future__ import annotations
-
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
 from assets.common import LAB_ASSET, closed_session, progress_to

@@ -1,7 +1,5 @@
 """load_run: apply the lab's load steps to the live stack; every request becomes a row."""
 
-from __future__ import annotations
-
 from dagster import (
     AssetExecutionContext,
     MaterializeResult,

@@ -1,7 +1,5 @@
 """metrics_snapshot: read the lab's measures for every stage, compare totals, judge the findings, release the stack."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset

@@ -3,8 +3,6 @@
 Not partitioned: it shows all labs, whichever was materialized last.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
