@@ -113,8 +113,7 @@ class Warehouse(ConfigurableResource):
                 with connect(building) as connection, _explained(lake):
                     for table in lake.tables.values():
                         connection.execute(table.ddl)
-                        for path in lake.files(table):
-                            _load(connection, lake, table, path)
+                        _load(connection, lake, table)
                     self._create_views(connection)
                 descriptor = os.open(building, os.O_RDONLY)
                 os.fsync(descriptor)
@@ -200,16 +199,30 @@ def _explained(lake: Lake) -> Iterator[None]:
         raise WarehouseError("\n".join(damage) or str(error)) from None
 
 
-def _load(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, path: Path) -> None:
+def _load(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table) -> None:
+    """Copy the table's files into it, under the rules of its DDL. Raises `WarehouseError` that names the file."""
     import duckdb
 
-    columns = ", ".join(_quoted(column) for column in table.types if column in lake.columns(table, path))
+    files = lake.files(table)
+    if not files:
+        return
     try:
-        connection.execute(
-            f"INSERT INTO {_quoted(table.name)} BY NAME SELECT {columns} FROM {_read_parquet([path], union=False)}"
-        )
+        _insert(connection, lake, table, files)
     except (duckdb.ConstraintException, duckdb.ConversionException) as error:
-        raise WarehouseError(f"{path} doesn't fit {table.source.name} any more: {error}") from None
+        for path in files:
+            try:
+                _insert(connection, lake, table, [path])
+            except (duckdb.ConstraintException, duckdb.ConversionException) as reason:
+                raise WarehouseError(f"{path} breaks a rule of {table.source.name}: {reason}") from None
+        raise WarehouseError(f"the files of {table.name} break a rule of {table.source.name}: {error}") from None
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, files: list[Path]) -> None:
+    existing = frozenset[str]().union(*(lake.columns(table, path) for path in files))
+    columns = ", ".join(_quoted(column) for column in table.types if column in existing)
+    connection.execute(
+        f"INSERT INTO {_quoted(table.name)} BY NAME SELECT {columns} FROM {_read_parquet(files, union=True)}"
+    )
 
 
 def _read_parquet(files: list[Path], *, union: bool) -> str:
