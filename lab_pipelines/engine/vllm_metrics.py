@@ -80,32 +80,40 @@ def one_two_five(maximum: int) -> list[int]:
         decade *= 10
 
 
+class _Families:
+    """Makes vLLM's families with their common labels, and keeps them in order for the scrape."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self._labels = labels
+        self.metrics: list[Metric] = []
+
+    def counter(self, name: str, text: str, **choices: tuple[str, ...]) -> Counter:
+        made = Counter(f"vllm:{name}", text, _series(self._labels, choices))
+        self.metrics.append(made)
+        return made
+
+    def gauge(self, name: str, text: str, **choices: tuple[str, ...]) -> Gauge:
+        made = Gauge(f"vllm:{name}", text, _series(self._labels, choices))
+        self.metrics.append(made)
+        return made
+
+    def histogram(self, name: str, text: str, bounds: list[float] | list[int]) -> Histogram:
+        made = Histogram(f"vllm:{name}", text, self._labels, bounds)
+        self.metrics.append(made)
+        return made
+
+
 class VllmMetrics:
-    """The series of one server, to be fed by the pacer and the API."""
+    """The series of one server, to be fed by the pacer."""
 
     def __init__(self, args: EngineArgs, memory: MemoryPlan, *, time_scale: float) -> None:
         model = {"model_name": args.served_model_names[0]}
         labels = {**model, "engine": "0"}
-        self._metrics: list[Metric] = []
+        families = _Families(labels)
+        counter, gauge, histogram = families.counter, families.gauge, families.histogram
 
-        def counter(name: str, text: str, **choices: tuple[str, ...]) -> Counter:
-            made = Counter(f"vllm:{name}", text, _series(labels, choices))
-            self._metrics.append(made)
-            return made
-
-        def gauge(name: str, text: str, value: float = 0.0, **choices: tuple[str, ...]) -> Gauge:
-            made = Gauge(f"vllm:{name}", text, _series(labels, choices), value)
-            self._metrics.append(made)
-            return made
-
-        def histogram(name: str, text: str, bounds: list[float] | list[int]) -> Histogram:
-            made = Histogram(f"vllm:{name}", text, labels, bounds)
-            self._metrics.append(made)
-            return made
-
-        counter("estimated_flops_per_gpu", "FLOPs per GPU; stays 0 unless vLLM's MFU metrics are on.")
-        counter("estimated_read_bytes_per_gpu", "Bytes read per GPU; stays 0 unless vLLM's MFU metrics are on.")
-        counter("estimated_write_bytes_per_gpu", "Bytes written per GPU; stays 0 unless vLLM's MFU metrics are on.")
+        for estimate in ("flops", "read_bytes", "write_bytes"):
+            counter(f"estimated_{estimate}_per_gpu", "Stays 0 unless vLLM's MFU metrics are on.")
         self.running = gauge("num_requests_running", "Requests in the batch.")
         self.waiting = gauge("num_requests_waiting", "Requests in the queue.")
         reasons = gauge("num_requests_waiting_by_reason", "Requests in the queue.", reason=("capacity", "deferred"))
@@ -135,7 +143,7 @@ class VllmMetrics:
         self.generation_tokens = counter("generation_tokens", "Tokens generated.").child(**labels)
         success = counter("request_success", "Requests that ended, by reason.", finished_reason=FINISHED_REASONS)
         self.finished = {reason: success.child(**labels, finished_reason=reason) for reason in FINISHED_REASONS}
-        self._metrics.append(
+        families.metrics.append(
             Counter(
                 "vllm:admission_rejections",
                 "Requests refused by a queue limit; the model has none.",
@@ -166,30 +174,34 @@ class VllmMetrics:
         self.prefill_computed = histogram(
             "request_prefill_kv_computed_tokens", "Prompt tokens computed per request.", tokens
         )
-        cache_tokens = memory.kv_blocks * BLOCK_TOKENS
-        config = {
-            **_CACHE_CONFIG,
-            "engine": "0",
-            "block_size": str(BLOCK_TOKENS),
-            "effective_attention_block_size": str(BLOCK_TOKENS),
-            "gpu_memory_utilization": str(args.gpu_memory_utilization),
-            "kv_cache_max_concurrency": str(cache_tokens / args.max_model_len),
-            "kv_cache_size_tokens": str(cache_tokens),
-            "num_gpu_blocks": str(memory.kv_blocks),
-        }
         late = Counter(
             "labs_engine_late_seconds", "Wall seconds by which steps ended after their deadline, summed.", [labels]
         )
         self.late_wall_s = late.child(**labels)
         steps = Counter("labs_engine_steps", "Engine steps.", [labels])
         self.steps = steps.child(**labels)
-        self._metrics += [
-            Gauge("vllm:cache_config_info", "The KV cache's configuration.", [config], 1.0),
+        families.metrics += [
+            Gauge("vllm:cache_config_info", "The KV cache's configuration.", [_cache_config(args, memory)], 1.0),
             late,
             steps,
             Gauge("labs_engine_time_scale", "Stack seconds per wall second.", [labels], time_scale),
         ]
+        self._metrics = families.metrics
 
+    def set_waiting(self, requests: int) -> None:
+        """The queue's length; all of it waits for capacity."""
+        self.waiting.set_all(requests)
+        self._waiting_by_reason.set(requests, **self._capacity)
+
+    def render(self) -> bytes:
+        """The text of a scrape."""
+        return render(self._metrics)
+
+
+class ProcessMetrics:
+    """What vLLM's HTTP instrumentation and prometheus_client say of the process, whatever it serves."""
+
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         GCCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -217,11 +229,6 @@ class VllmMetrics:
             registry=self._registry,
         )
 
-    def set_waiting(self, requests: int) -> None:
-        """The queue's length; all of it waits for capacity."""
-        self.waiting.set_all(requests)
-        self._waiting_by_reason.set(requests, **self._capacity)
-
     def http_done(
         self, *, handler: str, method: str, status: int, bytes_in: int, bytes_out: int, duration_s: float
     ) -> None:
@@ -234,7 +241,21 @@ class VllmMetrics:
 
     def render(self) -> bytes:
         """The text of a scrape."""
-        return generate_latest(self._registry) + render(self._metrics)
+        return generate_latest(self._registry)
+
+
+def _cache_config(args: EngineArgs, memory: MemoryPlan) -> dict[str, str]:
+    tokens = memory.kv_blocks * BLOCK_TOKENS
+    return {
+        **_CACHE_CONFIG,
+        "engine": "0",
+        "block_size": str(BLOCK_TOKENS),
+        "effective_attention_block_size": str(BLOCK_TOKENS),
+        "gpu_memory_utilization": str(args.gpu_memory_utilization),
+        "kv_cache_max_concurrency": str(tokens / args.max_model_len),
+        "kv_cache_size_tokens": str(tokens),
+        "num_gpu_blocks": str(memory.kv_blocks),
+    }
 
 
 def _series(labels: dict[str, str], choices: dict[str, tuple[str, ...]]) -> list[dict[str, str]]:
