@@ -45,7 +45,7 @@ class Deployment:
     data_dir: Path = REPO_ROOT / "warehouse" / "data"
     external_engine: ExternalEngine | None = None
     sku: str | None = None
-    """Azure SKU that prices an external engine's machine; None: its cost is not known. Our own servers' is the lab's."""
+    """Azure SKU that prices an external engine's machine; None: its cost is not known. Ours is the lab's."""
     region: str = "eastus"
 
     @classmethod
