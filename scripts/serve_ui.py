@@ -21,6 +21,8 @@ FIRST_PORT = 3000
 PORTS_TO_TRY = 100
 GRACE_S = 30.0
 """From the interrupt to SIGKILL. A run that is under way cancels and takes its stack down in this time."""
+QUIET = "ignore:Function `dev_command` is superseded"
+"""Dagster recommends `dg dev` instead, which comes with the developers' extra only."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -80,7 +82,20 @@ def main() -> int:
     # is left of the session afterwards is known to be ours. A handler is set above, so the child starts with the
     # default one: `dagster dev` under an ignored SIGINT, as in a script's background job, can't be interrupted.
     leader = subprocess.Popen(
-        [sys.executable, "-m", "dagster", "dev", "--host", "127.0.0.1", "--port", str(port), "-w", "workspace.yaml"],
+        [
+            sys.executable,
+            "-W",
+            QUIET,
+            "-m",
+            "dagster",
+            "dev",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-w",
+            "workspace.yaml",
+        ],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
