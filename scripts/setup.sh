@@ -146,7 +146,8 @@ install_packages() {
         venv_identity .venv/bin/python >"$MADE_FOR"
     fi
     say "installing the locked packages (the first time: a minute or two)"
-    uv pip sync --quiet --python .venv/bin/python --require-hashes --no-build requirements.lock
+    uv pip sync --quiet --python .venv/bin/python --require-hashes --no-build requirements.lock ||
+        fail "uv could not install the locked packages (above). Check the network, the proxy and the index settings"
     # hatchling is in the lock, so that this builds without fetching anything.
     uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
     provide_libraries
