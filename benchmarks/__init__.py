@@ -1,0 +1,15 @@
+"""Measures what the project promises of itself: overhead, the client's own lag, import time, memory.
+
+    python -m benchmarks.run [--only NAME] [--quick]
+
+    run         the command line: which benchmarks, the table, results/latest.json
+    figures     a measured figure beside its bound
+    demo        one run of the main command, watched from outside
+    bare        the same work without the pipeline, as a script of its own
+    overhead    where the time of both went
+    client_lag  how late the load generator sees what the server sent
+    imports     the code location's import against `import dagster`
+
+A figure over its bound is reported, not an error; a benchmark that can't be run is.
+Doesn't belong here: numbers of a lab's stack (those are rows in the warehouse).
+"""

@@ -1,0 +1,110 @@
+"""The benchmarks' command line: runs them, prints the figures beside their bounds, writes results/latest.json.
+
+It exits with 0 also when a figure is over its bound, and says so; it exits with 1 when a benchmark could not be run.
+Doesn't belong here: measuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from benchmarks import client_lag, demo, figures, imports, overhead
+from benchmarks.demo import BenchmarkError
+from benchmarks.figures import Figure
+
+RESULT = Path(__file__).parent / "results" / "latest.json"
+BENCHMARKS = ("overhead", "lag", "import", "memory")
+
+
+def main() -> int:
+    """Run what the arguments ask for. Returns the exit code."""
+    options = _options()
+    wanted = options.only or BENCHMARKS
+    taken_at = datetime.now(UTC)
+    try:
+        measured = measure(wanted, quick=options.quick)
+    except BenchmarkError as error:
+        print(f"a benchmark could not be run: {error}", file=sys.stderr)
+        return 1
+    result = {
+        "taken_at": taken_at.isoformat(timespec="seconds"),
+        "machine": machine(),
+        "quick": options.quick,
+        "figures": [figure.as_json() for figure in measured],
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    console = Console()
+    console.print(figures.table(measured))
+    for note in figures.notes(measured):
+        print(note)
+    print("machine: " + ", ".join(f"{name} {value}" for name, value in result["machine"].items()))
+    over = [figure.name for figure in measured if figure.met is False]
+    print(f"over their bound: {', '.join(over) or 'none'}; written to {RESULT}")
+    return 0
+
+
+def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]:
+    """The figures of the benchmarks in `wanted`, in their usual order. Raises `BenchmarkError`."""
+    measured: list[Figure] = []
+    if "import" in wanted:
+        _say("importing by turns")
+        measured += imports.measure(pairs=3 if quick else 9)
+    if not set(wanted) & {"overhead", "lag", "memory"}:
+        return measured
+    pace = "smoke" if quick else "short"
+    _say(f"running L06 at pace {pace}")
+    with demo.demonstrated(pace) as run, TemporaryDirectory(prefix="labs-bench-") as folder:
+        if "memory" in wanted:
+            measured += run.peak.figures()
+        if "lag" in wanted:
+            measured += client_lag.figures(run)
+            measured.append(
+                Figure(client_lag.NAME, "this benchmark's own CPU meanwhile", run.sampler_cpu_share, "cores")
+            )
+        if "overhead" in wanted:
+            _say("doing the bare work")
+            measured += overhead.figures(run, Path(folder))
+    return measured
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": models[0].split(":", 1)[1].strip() if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--only", action="append", choices=BENCHMARKS, help="may be repeated; default: all")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="pace smoke and fewer imports: shows that the benchmarks run, not what the figures are",
+    )
+    return parser.parse_args()
+
+
+def _say(line: str) -> None:
+    print(f"bench: {line} …", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The benchmarks' arithmetic: a figure is held against its bound, and the parts of a run sum to the whole."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from benchmarks.client_lag import lag_figures
+from benchmarks.figures import Figure, quantile, table
+from benchmarks.overhead import ASSETS, Span, demo_parts
+
+
+def test_a_figure_is_met_up_to_its_bound_and_neither_without_a_bound_or_a_value() -> None:
+    assert Figure("b", "at the bound", 5.0, "ms", at_most=5.0).met is True
+    assert Figure("b", "over it", 5.1, "ms", at_most=5.0).met is False
+    assert Figure("b", "no bound", 5.1, "ms").met is None
+    assert Figure("b", "no value", None, "ms", at_most=5.0).met is None
+
+
+def test_a_quantile_is_one_of_the_values_and_the_maximum_where_there_are_too_few() -> None:
+    values = [float(n) for n in range(1, 101)]
+    assert quantile(values, 0.5) == 50
+    assert quantile(values, 0.99) == 99
+    assert quantile(values[:20], 0.99) == 20
+    with pytest.raises(ValueError, match="no values"):
+        quantile([], 0.5)
+
+
+def test_the_lag_bound_counts_at_32_users_only() -> None:
+    at_32 = {figure.name: figure for figure in lag_figures("lag", [0.001, 0.006], users=32)}
+    assert at_32["TTFT lag, p99"].value == pytest.approx(6.0)
+    assert at_32["TTFT lag, p99"].met is False
+    assert [figure.met for figure in lag_figures("lag", [0.001, 0.006], users=4)] == [None, None, None]
+    assert [figure.value for figure in lag_figures("lag", [], users=32)] == [None]
+
+
+def test_the_parts_of_a_run_and_its_stages_sum_to_its_wall_time() -> None:
+    names = ["node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready", "first_token"]
+    # Seconds apart, so that a moment that is counted twice or not at all shows in the sum.
+    phases = {name: Span(110 + 2.0 * n, 111.5 + 2.0 * n) for n, name in enumerate(names)}
+    steps = {"deployed_stack": Span(109, 130), "load_run": Span(131, 180), "load_run_check": Span(181, 184)}
+    steps |= {name: Span(190 + 10.0 * n, 197 + 10.0 * n) for n, name in enumerate(ASSETS[2:])}
+    stages = [Span(140, 150), Span(151, 170)]
+    parts = demo_parts(Span(100, 250), steps, phases, stages)
+    assert sum(parts.values()) == pytest.approx(150 - 29)
+    assert all(seconds >= 0 for seconds in parts.values())
+    assert parts["load: between stages"] == pytest.approx(1)
+    assert parts["checks"] == pytest.approx(3)
+    assert parts["load: drain, read records, publish"] == pytest.approx(10)
+
+
+def test_the_table_says_which_figures_are_over_their_bound() -> None:
+    output = io.StringIO()
+    figures = [Figure("lag", "p99", 7.0, "ms", at_most=5.0), Figure("memory", "peak", 800.0, "MiB", at_most=2048)]
+    Console(file=output, width=120).print(table(figures))
+    lines = output.getvalue().splitlines()
+    assert any("p99" in line and "≤ 5 ms" in line and "NO" in line for line in lines)
+    assert any("peak" in line and "yes" in line for line in lines)
