@@ -52,13 +52,9 @@ class ExternalEngineCluster(LoopbackCluster):
         prometheus_url, selector = self.prometheus_url, self.prometheus_selector
         if prometheus_url is None:
             selector = f'namespace="{spec.namespace}"'
-            prometheus_url = prometheus_server.start(
-                [ScrapeTarget("engine", f"{self.base_url.removesuffix('/v1')}/metrics")],
-                namespace=spec.namespace,
-                interval_s=scrape_interval_s(1.0),
-                folder=folder,
-                environ=environ,
-            )
+            prometheus_url = prometheus_server.start(interval_s=scrape_interval_s(1.0), folder=folder, environ=environ)
+            metrics = ScrapeTarget("engine", f"{self.base_url.removesuffix('/v1')}/metrics")
+            prometheus_server.announce(prometheus_url, [metrics], namespace=spec.namespace, folder=folder)
         progress(f"{model} at {self.base_url} answers; it is not ours, so it has no cold start and stays up")
         return Session(
             session_id=environ[processes.LEASE_ID_VARIABLE],

@@ -193,6 +193,9 @@ class LocalCluster(LoopbackCluster):
         gpu = load_prices().sku(spec.gpu.sku).gpu
         model = arguments[0]
 
+        prometheus_url = prometheus_server.start(
+            interval_s=scrape_interval_s(pace.time_scale), folder=folder, environ=environ
+        )
         phases = self._prepare_node(gpu, model, progress)
         announce, log = folder / "server.json", folder / "server.jsonl"
         process = processes.spawn(
@@ -210,15 +213,14 @@ class LocalCluster(LoopbackCluster):
         )
         server = _wait_for_announcement(process, announce, folder / "server.out")
         phases += _server_phases(log)
-        prometheus_url = prometheus_server.start(
-            [ScrapeTarget("vllm", server["metrics_url"]), ScrapeTarget("dcgm-exporter", server["dcgm_url"])],
-            namespace=spec.namespace,
-            interval_s=scrape_interval_s(pace.time_scale),
-            folder=folder,
-            environ=environ,
-        )
         ready_at = datetime.now(UTC)
         phases.append(first_token(server["base_url"], model, time_scale=pace.time_scale))
+        prometheus_server.announce(
+            prometheus_url,
+            [ScrapeTarget("vllm", server["metrics_url"]), ScrapeTarget("dcgm-exporter", server["dcgm_url"])],
+            namespace=spec.namespace,
+            folder=folder,
+        )
         cold_start_s = sum(phase.duration_s for phase in phases)
         progress(f"{model} on {gpu} is ready after a cold start of {cold_start_s:.0f} s (modelled)")
         return Session(

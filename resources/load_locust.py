@@ -191,14 +191,18 @@ def read_result(workdir: Path) -> LoadResult:
 
 
 def _in_its_stage(record: dict[str, Any], stages: Sequence[Mapping[str, Any]]) -> RequestRecord:
-    """The record with the stage in which it was sent. What was sent while the load was being cut counts as the last."""
+    """The record with the stage in which it was sent. What was sent while the load was being cut counts as the last.
+
+    A request that was cut did not finish within any stage.
+    """
     sent_at = record["scheduled_at"] + record["sent_offset_s"]
     finished_at = record["scheduled_at"] + record["finished_offset_s"]
     # Stamps are rounded to the microsecond, so a stage's first request may seem to precede it by one.
     position = max(bisect_right([stage["started_at"] for stage in stages], sent_at + 2e-6) - 1, 0)
     stage = stages[position]
+    in_stage = record["outcome"] != "cut" and finished_at <= stage["ended_at"]
     try:
-        return RequestRecord(**record, stage=stage["stage"], in_stage=finished_at <= stage["ended_at"])
+        return RequestRecord(**record, stage=stage["stage"], in_stage=in_stage)
     except ValidationError as error:
         raise ValueError(f"request {record.get('request_id')}: {error}") from error
 

@@ -1,5 +1,9 @@
 """A real Prometheus for one local stack: its configuration, its process, its readiness.
 
+It is started before its targets are known, and told of them through a file: Prometheus hands targets to its scrapers
+on a five-second tick that begins with the process, whichever way they are discovered. Started with the stack instead
+of after it, the tick falls into the cold start.
+
 Doesn't belong here: asking it (telemetry.py).
 """
 
@@ -20,6 +24,10 @@ from resources import binaries, processes
 from resources.cluster import ClusterError
 
 READY_TIMEOUT_S = 20.0
+FIRST_SCRAPE_TIMEOUT_S = 20.0
+TARGETS_FILE = "targets.json"
+_NEVER = "0001-01-01T00:00:00Z"
+"""Prometheus's way to say that a target was not scraped yet."""
 _PORT_ATTEMPTS = 5
 
 
@@ -30,34 +38,62 @@ class ScrapeTarget:
     """Of the metrics page itself."""
 
 
-def configuration(targets: list[ScrapeTarget], *, namespace: str, interval_s: float) -> dict[str, Any]:
-    """Prometheus's configuration file. Every target carries the label `namespace`, as pods do in a cluster. Pure."""
+def configuration(*, targets_file: Path, interval_s: float) -> dict[str, Any]:
+    """Prometheus's configuration: whatever stands in `targets_file`, at `interval_s` wall seconds. Pure."""
     interval = f"{round(interval_s * 1000)}ms"
-    jobs = []
+    return {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "scrape_configs": [{"job_name": "stack", "file_sd_configs": [{"files": [str(targets_file)]}]}],
+    }
+
+
+def target_groups(targets: list[ScrapeTarget], *, namespace: str) -> list[dict[str, Any]]:
+    """What stands in the targets file. Every target carries the label `namespace`, as pods do in a cluster. Pure."""
+    groups = []
     for target in targets:
         parts = urlsplit(target.url)
-        jobs.append(
-            {
-                "job_name": target.job,
-                "scheme": parts.scheme,
-                "metrics_path": parts.path or "/metrics",
-                "static_configs": [{"targets": [parts.netloc], "labels": {"namespace": namespace}}],
-            }
-        )
-    return {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": jobs}
+        labels = {
+            "job": target.job,
+            "namespace": namespace,
+            "__scheme__": parts.scheme,
+            "__metrics_path__": parts.path or "/metrics",
+        }
+        groups.append({"targets": [parts.netloc], "labels": labels})
+    return groups
 
 
-def start(
-    targets: list[ScrapeTarget], *, namespace: str, interval_s: float, folder: Path, environ: dict[str, str]
-) -> str:
-    """Start Prometheus on a free loopback port and wait until it is ready; its URL. Raises `ClusterError`."""
+def announce(url: str, targets: list[ScrapeTarget], *, namespace: str, folder: Path) -> None:
+    """Tell the Prometheus at `url`, started in `folder`, what to scrape, and wait until it has scraped all of it once.
+
+    A counter that grows before its first scrape has lost that growth for ever. Raises `ClusterError`.
+    """
+    path = folder / TARGETS_FILE
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(target_groups(targets, namespace=namespace)), encoding="utf-8")
+    temporary.replace(path)
+    deadline = time.monotonic() + FIRST_SCRAPE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{url}/api/v1/targets?state=active", timeout=5) as response:
+            active = json.load(response)["data"]["activeTargets"]
+        if len(active) == len(targets) and all(target["lastScrape"] > _NEVER for target in active):
+            return
+        time.sleep(0.05)
+    raise ClusterError(f"Prometheus at {url} did not scrape its targets within {FIRST_SCRAPE_TIMEOUT_S:.0f} s")
+
+
+def start(*, interval_s: float, folder: Path, environ: dict[str, str]) -> str:
+    """Start Prometheus on a free loopback port and wait until it is ready; its URL. Raises `ClusterError`.
+
+    It scrapes nothing until `announce`.
+    """
     try:
         binary = binaries.find("prometheus")
     except binaries.BinaryNotFoundError as error:
         raise ClusterError(str(error)) from None
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
-    config.write_text(json.dumps(configuration(targets, namespace=namespace, interval_s=interval_s)))  # JSON is YAML
+    settings = configuration(targets_file=folder / TARGETS_FILE, interval_s=interval_s)
+    config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     log = folder / "prometheus.log"
     for _ in range(_PORT_ATTEMPTS):
         port = _free_port()

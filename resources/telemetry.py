@@ -103,7 +103,7 @@ class Telemetry(ConfigurableResource):
         return math.fsum(counter_increase(_samples(one["values"]), since=start.timestamp()) for one in answer)
 
     def wait_for_scrape(self, prometheus_url: str, *, selector: str, after: datetime, timeout_s: float) -> bool:
-        """Wait until every target has been scraped after `after`; False if that did not happen in time."""
+        """Wait until every target that is known has been scraped after `after`; False if that took too long."""
         promql = f"min(timestamp(up{{{selector}}}))"
         deadline = time.monotonic() + timeout_s
         with self._connect(prometheus_url) as client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -43,9 +42,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("prometheus")
     with metrics_page() as page:
         environ = processes.marker(folder, "lease")
-        url = prometheus_server.start(
-            [ScrapeTarget("vllm", page.url)], namespace="lab-06", interval_s=0.1, folder=folder, environ=environ
-        )
+        url = prometheus_server.start(interval_s=0.1, folder=folder, environ=environ)
+        prometheus_server.announce(url, [ScrapeTarget("vllm", page.url)], namespace="lab-06", folder=folder)
         yield Watched(url, page, Telemetry())
         processes.end(processes.find_marked(folder)["lease"])
 
@@ -102,14 +100,17 @@ def test_a_query_that_prometheus_refuses_is_shown_with_its_answer(watched: Watch
         watched.read("sum(depth{$selector}", datetime.now(UTC) - timedelta(seconds=1), over="stage_end")
 
 
-def test_prometheus_keeps_what_it_needs_below_the_runs_folder(watched: Watched, tmp_path: Path) -> None:
-    config = prometheus_server.configuration(
-        [ScrapeTarget("engine", "https://llm.example:8443/metrics")], namespace="lab-06", interval_s=0.4
+def test_a_target_is_scraped_where_its_url_says_and_carries_the_labs_namespace() -> None:
+    [group] = prometheus_server.target_groups(
+        [ScrapeTarget("engine", "https://llm.example:8443/metrics")], namespace="lab-06"
     )
-    assert config["global"]["scrape_interval"] == "400ms"
-    [job] = config["scrape_configs"]
-    assert (job["scheme"], job["metrics_path"]) == ("https", "/metrics")
-    assert job["static_configs"] == [{"targets": ["llm.example:8443"], "labels": {"namespace": "lab-06"}}]
+    assert group["targets"] == ["llm.example:8443"]
+    assert group["labels"] == {
+        "job": "engine",
+        "namespace": "lab-06",
+        "__scheme__": "https",
+        "__metrics_path__": "/metrics",
+    }
 
 
 @pytest.mark.parametrize(
