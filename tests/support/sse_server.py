@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +44,6 @@ class Reply:
     request: Received
     keep_alive: bool = True
     chunked: bool = True
-    stamped: list[tuple[int, bytes]] = field(default_factory=list)
 
     async def raw(self, data: bytes) -> None:
         self.writer.write(data)
@@ -68,8 +67,8 @@ class Reply:
         """One piece of the body, as one HTTP chunk where the answer is chunked."""
         await self.raw(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
-    async def event(self, chunk: dict[str, Any] | str, *, stamp: bool = False) -> None:
-        await self.body((b": sent_ns=%d\n" % time.monotonic_ns() if stamp else b"") + event(chunk))
+    async def event(self, chunk: dict[str, Any] | str) -> None:
+        await self.body(event(chunk))
 
     async def end(self) -> None:
         if self.chunked:
@@ -115,12 +114,13 @@ def completion(*, ttft_s: float = 0.0, itl_s: float = 0.0, tokens_per_event: int
         tokens: int = request.body["max_tokens"]
         await reply.stamped_head()
         await asyncio.sleep(ttft_s + request.number // 2 % 16 * itl_s)
+        middle = event(text(" a" * tokens_per_event))  # rendered once, to keep the server out of what is measured
         for first in range(0, tokens, tokens_per_event):
             if itl_s:
                 await asyncio.sleep(itl_s - time.monotonic() % itl_s)
-            count = min(tokens_per_event, tokens - first)
-            last = first + count == tokens
-            await reply.event(text(" a" * count, finish_reason="length" if last else None), stamp=True)
+            left = tokens - first
+            chunk = middle if left > tokens_per_event else event(text(" a" * left, finish_reason="length"))
+            await reply.body(b": sent_ns=%d\n%b" % (time.monotonic_ns(), chunk))
         await reply.event(usage(request, tokens))
         await reply.event("[DONE]")
         await reply.end()
