@@ -6,7 +6,7 @@ The load is constant between two changes, so every step is a closed form, exact 
 - a utilisation follows the load as a first-order lag with a time constant of one second, which stands for the
   driver's sampling window: u(t) = load + (u0 - load) * exp(-t / 1 s);
 - power = idle + (limit - idle) * utilisation; energy is its integral;
-- temperature follows idle + (loaded - idle) * (power - idle power) / (limit - idle power) with 40 s.
+- temperature follows idle + (loaded - idle) * utilisation with a time constant of 40 s.
 The forms are simplifications (confidence C); the T4 in particular sits at its power limit under almost any load.
 """
 
@@ -78,17 +78,18 @@ class GpuState:
         if elapsed <= 0:
             return
         self._now_s = now_s
-        load, decay = self._load, exp(-elapsed / WINDOW_S)
-        mean_busy = load.busy + (self._busy - load.busy) * WINDOW_S * (1 - decay) / elapsed
-        self._busy = load.busy + (self._busy - load.busy) * decay
+        load, hardware = self._load, self._hardware
+        decay, cooling = exp(-elapsed / WINDOW_S), exp(-elapsed / THERMAL_S)
+        away = self._busy - load.busy
+        # The integral of u(t), and the solution of dT/dt = (settled(u(t)) - T) / THERMAL_S.
+        self._energy_j += elapsed * self._power_w(load.busy + away * WINDOW_S * (1 - decay) / elapsed)
+        span_c = hardware.load_temperature_c.value - hardware.idle_temperature_c.value
+        settled_c = hardware.idle_temperature_c.value + span_c * load.busy
+        fast_c = span_c * away / (1 - THERMAL_S / WINDOW_S)
+        self._temperature_c = settled_c + fast_c * decay + (self._temperature_c - settled_c - fast_c) * cooling
+        self._busy = load.busy + away * decay
         self._compute = load.compute + (self._compute - load.compute) * decay
         self._memory = load.memory + (self._memory - load.memory) * decay
-        self._energy_j += self._power_w(mean_busy) * elapsed
-        hardware = self._hardware
-        settled = hardware.idle_temperature_c.value + mean_busy * (
-            hardware.load_temperature_c.value - hardware.idle_temperature_c.value
-        )
-        self._temperature_c = settled + (self._temperature_c - settled) * exp(-elapsed / THERMAL_S)
 
     def _power_w(self, busy: float) -> float:
         idle = self._hardware.idle_power_w.value

@@ -17,8 +17,9 @@ import json
 import time
 import uuid
 import zlib
+from array import array
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -75,11 +76,12 @@ class _Body(BaseModel):
     stream_options: _StreamOptions | None = None
 
 
-_TokenIds = list[Annotated[int, Field(ge=0)]]
+# Strict, so that a list of texts isn't read as numbers; left to right, so that the first fit ends the trying.
+_TokenIds = list[Annotated[int, Field(ge=0, strict=True)]]
 
 
 class _CompletionBody(_Body):
-    prompt: _TokenIds | list[_TokenIds] | str | list[str] | None = None
+    prompt: Annotated[_TokenIds | list[_TokenIds] | str | list[str] | None, Field(union_mode="left_to_right")] = None
 
 
 class _Message(BaseModel):
@@ -309,11 +311,11 @@ def _prompt(request: _CompletionBody, args: EngineArgs) -> tuple[int, bytes]:
         raise ApiError(400, "The prompt is empty; give a text or a list of token ids.", param="prompt")
     if isinstance(prompt, str):
         return count_text_tokens(prompt), prompt.encode("utf-8", errors="surrogatepass")
-    ids = [token for token in prompt if isinstance(token, int)]
+    ids = cast(list[int], prompt)
     vocabulary = args.model.architecture.vocabulary
     if max(ids) >= vocabulary:
         raise ApiError(400, f"Token id {max(ids)} is out of vocabulary ({vocabulary} tokens).", param="prompt")
-    return len(ids), str(ids).encode()
+    return len(ids), array("q", ids).tobytes()
 
 
 def _chat_prompt(request: _ChatBody) -> tuple[int, bytes]:

@@ -1,0 +1,67 @@
+"""vLLM's arguments are understood as vLLM does, and refused by name where the model can't follow."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab_pipelines.engine import tables
+from lab_pipelines.engine.args import EngineArgsError, parse_engine_args
+
+PHI_3 = "microsoft/Phi-3-mini-4k-instruct"
+T4 = tables.hardware("T4")
+OFF = "--no-enable-prefix-caching"
+
+
+def test_what_is_not_given_has_vllms_defaults() -> None:
+    args = parse_engine_args([PHI_3, OFF], T4)
+    assert (args.max_model_len, args.max_num_seqs, args.max_num_batched_tokens) == (4096, 256, 2048)
+    assert args.gpu_memory_utilization == 0.92
+    assert args.chunked_prefill
+    assert args.served_model_names == (PHI_3,)
+
+
+def test_underscores_and_dashes_equal_signs_and_spaces_mean_the_same() -> None:
+    dashes = parse_engine_args([PHI_3, OFF, "--gpu-memory-utilization", "0.85", "--max-num-seqs=64"], T4)
+    underscores = parse_engine_args(
+        ["--model", PHI_3, "--no_enable_prefix_caching", "--gpu_memory_utilization=0.85", "--max_num_seqs", "64"], T4
+    )
+    assert dashes == underscores
+    assert dashes.gpu_memory_utilization == 0.85
+
+
+def test_without_chunked_prefill_a_step_holds_a_whole_prompt() -> None:
+    args = parse_engine_args([PHI_3, OFF, "--no-enable-chunked-prefill"], T4)
+    assert (args.chunked_prefill, args.max_num_batched_tokens) == (False, 4096)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([PHI_3], "prefix caching.* not modelled yet; add --no-enable-prefix-caching"),
+        ([PHI_3, "--enable-prefix-caching"], "add --no-enable-prefix-caching"),
+        ([PHI_3, OFF, "--tensor-parallel-size", "2"], "--tensor-parallel-size 2 is not modelled yet"),
+        ([PHI_3, OFF, "--enforce-eager"], "'--enforce-eager' is not modelled; modelled are: .*--max-num-seqs"),
+        ([PHI_3, OFF, "--max-num", "3"], "'--max-num' is not modelled"),
+        ([PHI_3, OFF, "--dtype", "bfloat16"], r"capability of at least 8\.0, and Tesla T4 has 7\.5; use --dtype half"),
+        ([PHI_3, OFF, "--dtype", "fp8"], "--dtype.*invalid choice"),
+        ([PHI_3, OFF, "--max-model-len", "8192"], "8192 is more than the 4096"),
+        ([PHI_3, OFF, "--max-model-len", "0"], "--max-model-len 0 is not a positive number"),
+        ([PHI_3, OFF, "--max-num-seqs", "many"], "--max-num-seqs: invalid int value: 'many'"),
+        ([PHI_3, OFF, "--max-num-batched-tokens", "128"], "128 is below --max-num-seqs 256"),
+        (
+            [PHI_3, OFF, "--no-enable-chunked-prefill", "--max-num-batched-tokens", "2048"],
+            "2048 is below --max-model-len 4096",
+        ),
+        ([PHI_3, OFF, "--gpu-memory-utilization", "1.2"], "1.2 is not a share"),
+        ([OFF], "no model is given"),
+        ([PHI_3, OFF, "--model", "microsoft/Phi-4-mini-instruct"], "given twice"),
+        (["nobody/nothing", OFF], "'nobody/nothing' is not modelled; modelled are"),
+    ],
+)
+def test_what_cannot_be_modelled_is_refused_with_the_remedy(arguments: list[str], message: str) -> None:
+    with pytest.raises(EngineArgsError, match=message):
+        parse_engine_args(arguments, T4)
+
+
+def test_bfloat16_is_fine_on_an_a100() -> None:
+    assert parse_engine_args([PHI_3, OFF, "--dtype", "bfloat16"], tables.hardware("A100-80G")).max_model_len == 4096

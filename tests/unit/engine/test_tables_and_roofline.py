@@ -1,0 +1,131 @@
+"""The tables have sources, and the step time that follows from them agrees with what was measured elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab_pipelines.engine import tables
+from lab_pipelines.engine.memory import GpuMemoryError, plan_memory
+from lab_pipelines.engine.roofline import Batch, StepCost
+from lab_pipelines.engine.tables import Fact
+
+PHI_3 = "microsoft/Phi-3-mini-4k-instruct"
+
+
+def decode(sequences: int, context: int) -> Batch:
+    return Batch(sequences, sequences * context, 0, 0.0, 0, sequences, sequences)
+
+
+def prefill(tokens: int) -> Batch:
+    return Batch(0, 0, tokens, tokens * tokens / 2, 0, 1, 1)
+
+
+@pytest.mark.parametrize("gpu", tables.all_hardware())
+def test_every_number_of_a_gpu_names_its_source(gpu: str) -> None:
+    facts = [value for _, value in tables.hardware(gpu) if isinstance(value, Fact)]
+    assert len(facts) > 15
+    assert all(len(fact.source) > 5 for fact in facts)
+
+
+def test_the_v100_is_history() -> None:
+    assert {row.name: row.status for row in tables.all_hardware().values()} == {
+        "T4": "current",
+        "A100-80G": "current",
+        "V100-16G": "retired",
+    }
+
+
+def test_an_unknown_name_is_answered_with_the_names_that_exist() -> None:
+    with pytest.raises(tables.UnknownNameError, match="'H900' is not modelled; modelled are: T4, A100-80G"):
+        tables.hardware("H900")
+    with pytest.raises(tables.UnknownNameError, match=PHI_3):
+        tables.model("gpt-9")
+
+
+@pytest.mark.parametrize(
+    ("model", "bytes_per_token"),
+    [
+        (PHI_3, 393_216),
+        ("microsoft/Phi-4-mini-instruct", 131_072),
+        ("mistralai/Mistral-7B-Instruct-v0.2", 131_072),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 131_072),
+    ],
+)
+def test_kv_bytes_per_token_follow_from_the_architecture(model: str, bytes_per_token: int) -> None:
+    assert tables.model(model).kv_bytes_per_token == bytes_per_token
+
+
+def test_a_lone_phi_3_stream_on_a_t4_takes_32_to_38_ms_per_token() -> None:
+    cost = StepCost(tables.hardware("T4"), tables.model(PHI_3))
+    assert 0.032 <= cost.step_s(decode(1, 640)) <= 0.038
+
+
+@pytest.mark.parametrize(
+    ("requests", "rate", "tpot_ms"),
+    [(3.60, 2, 8.06), (7.45, 4, 8.40), (15.97, 8, 9.12), (36.5, 16, 10.68), (155.4, 32, 25.5)],
+)
+def test_phi_4_mini_on_an_a100_agrees_with_kaitos_sweep(requests: float, rate: int, tpot_ms: float) -> None:
+    # KAITO, Phi-4-mini, 200 tokens in and 200 out, A100-80G PCIe (kaito-project/kaito, a100/benchmark-phi4-p*.csv).
+    # In the mean, a step also carries the prompts that arrive while it lasts.
+    cost = StepCost(tables.hardware("A100-80G"), tables.model("microsoft/Phi-4-mini-instruct"))
+    n, arriving = round(requests), rate * tpot_ms / 1000 * 200
+    step = cost.step_s(Batch(n, n * 300, round(arriving), arriving * 100, 0, n, n))
+    assert step * 1000 == pytest.approx(tpot_ms, rel=0.08)
+
+
+@pytest.mark.parametrize(("tokens", "measured_ms"), [(512, 34.9), (1024, 75.6), (4096, 275.0)])
+def test_llama_3_prefill_on_an_a100_agrees_with_vidurs_profile(tokens: int, measured_ms: float) -> None:
+    # Vidur, Llama-3-8B, matrix multiplications and elementwise operations of a whole model; without attention and host.
+    row = tables.hardware("A100-80G")
+    cost = StepCost(row, tables.model("meta-llama/Meta-Llama-3-8B-Instruct"))
+    without_attention = Batch(0, 0, tokens, 0.0, 0, 0, 0)
+    host = row.host_s.value + 32 * row.attention_layer_s.value
+    assert (cost.step_s(without_attention) - host) * 1000 == pytest.approx(measured_ms, rel=0.15)
+
+
+def test_more_work_never_takes_less_time() -> None:
+    cost = StepCost(tables.hardware("T4"), tables.model(PHI_3))
+    assert cost.step_s(decode(8, 640)) > cost.step_s(decode(4, 640)) > cost.step_s(decode(4, 320))
+    assert cost.step_s(prefill(1024)) > cost.step_s(prefill(512))
+    cached = Batch(0, 0, 512, 512 * (512 + 256), 512, 1, 1)
+    assert cost.step_s(prefill(512)) < cost.step_s(cached) < cost.step_s(prefill(1024))
+
+
+def test_shares_are_shares_and_decoding_is_bound_by_memory_prefill_by_compute() -> None:
+    cost = StepCost(tables.hardware("T4"), tables.model(PHI_3))
+    for batch in (decode(1, 640), decode(32, 640), prefill(2048)):
+        assert all(0 < share <= 1 for share in cost.shares(batch, cost.step_s(batch)))
+    alone, prompt = decode(1, 640), prefill(2048)
+    assert cost.shares(alone, cost.step_s(alone)).memory > 0.5
+    assert cost.shares(prompt, cost.step_s(prompt)).compute > 0.3
+    assert cost.shares(alone, cost.step_s(alone)).compute < 0.05
+
+
+def test_phi_3_leaves_a_t4_913_blocks_at_vllms_default() -> None:
+    plan = plan_memory(tables.hardware("T4"), tables.model(PHI_3), utilization=0.92, max_model_len=4096)
+    # (15,637,086,208 * 0.92 - 7.64e9 - 1e9) / (16 * 393,216)
+    assert plan.kv_blocks == 913
+
+
+def test_more_memory_never_lowers_capacity() -> None:
+    row, model = tables.hardware("T4"), tables.model(PHI_3)
+    blocks = [plan_memory(row, model, utilization=share / 100, max_model_len=512).kv_blocks for share in range(60, 101)]
+    assert blocks == sorted(blocks)
+    assert blocks[0] < blocks[-1]
+
+
+def test_mistral_7b_does_not_fit_a_t4() -> None:
+    mistral = tables.model("mistralai/Mistral-7B-Instruct-v0.2")
+    with pytest.raises(GpuMemoryError, match=r"No available memory for the cache blocks.*gpu-memory-utilization"):
+        plan_memory(tables.hardware("T4"), mistral, utilization=0.92, max_model_len=4096)
+
+
+def test_weights_that_are_larger_than_the_gpu_run_out_of_memory() -> None:
+    llama = tables.model("meta-llama/Meta-Llama-3-8B-Instruct")
+    with pytest.raises(GpuMemoryError, match=r"CUDA out of memory: .* needs 14\.96 GiB"):
+        plan_memory(tables.hardware("T4"), llama, utilization=0.92, max_model_len=4096)
+
+
+def test_a_cache_that_cannot_hold_one_request_is_refused_with_what_it_could_hold() -> None:
+    with pytest.raises(GpuMemoryError, match=r"max seq len \(4096\).*enough for \d+ tokens.*--max-model-len"):
+        plan_memory(tables.hardware("T4"), tables.model(PHI_3), utilization=0.60, max_model_len=4096)
