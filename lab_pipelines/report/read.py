@@ -1,0 +1,98 @@
+"""Reads what the report shows: the newest session of each lab, variant, target, pace and engine.
+
+Doesn't belong here: how any of it looks (page.py).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab_pipelines.catalog.loader import Catalog, LabNotWrittenError
+from lab_pipelines.catalog.spec import Identity
+from lab_pipelines.report.wording import Row
+
+if TYPE_CHECKING:
+    from resources.warehouse import Warehouse
+
+_SQL = Path(__file__).parent / "sql"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One session and all that is known of it."""
+
+    overview: Row
+    """Of the view `run_overview`."""
+    stages: list[Row]
+    cold_start: list[Row]
+    cost: list[Row]
+    gaps: list[Row]
+    findings: list[Row]
+
+    @property
+    def lab(self) -> str:
+        return self.overview["lab"]
+
+
+@dataclass(frozen=True)
+class Report:
+    written_at: datetime
+    labs: Mapping[str, Identity]
+    """The whole year, by id."""
+    questions: Mapping[str, str]
+    """Of the labs that have results and a spec."""
+    totals: Sequence[Row]
+    sections: list[Section]
+
+    @property
+    def labs_with_results(self) -> list[str]:
+        return sorted({section.lab for section in self.sections})
+
+
+def read_sections(warehouse: Warehouse) -> list[Section]:
+    """The shown sessions, by lab and target, newest first. Raises the warehouse's own error."""
+    overviews = warehouse.query(_sql("overview"))
+    parts = {name: _by_session(warehouse, name) for name in ("stages", "cold_start", "cost", "gaps", "findings")}
+    # The sessions are fixed by the first query: rows of a run that is published meanwhile find no section.
+    return [
+        Section(overview=overview, **{name: rows[overview["session_id"]] for name, rows in parts.items()})
+        for overview in overviews
+    ]
+
+
+def read_report(warehouse: Warehouse, catalog: Catalog, *, now: datetime) -> Report:
+    """Everything the page shows. Raises the warehouse's own error, and `SpecError` for a broken catalog."""
+    sections = read_sections(warehouse)
+    return Report(
+        written_at=now,
+        labs=catalog.labs,
+        questions=_questions(catalog, {section.lab for section in sections}),
+        totals=warehouse.query(_sql("totals")),
+        sections=sections,
+    )
+
+
+def _questions(catalog: Catalog, labs: set[str]) -> dict[str, str]:
+    questions = {}
+    for lab in sorted(labs & catalog.labs.keys()):
+        try:
+            questions[lab] = catalog.spec(lab).question
+        except LabNotWrittenError:  # results outlive a spec that was withdrawn
+            continue
+    return questions
+
+
+def _by_session(warehouse: Warehouse, name: str) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for row in warehouse.query(_sql(name)):
+        rows[row["session_id"]].append(row)
+    return rows
+
+
+def _sql(name: str) -> str:
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")

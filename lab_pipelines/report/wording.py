@@ -1,0 +1,70 @@
+"""How numbers, gaps and provenance read, wherever a person meets them: page, Markdown, terminal.
+
+Doesn't belong here: which numbers are shown (stage_table.py, page.py).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+Row = Mapping[str, Any]
+Number = int | float | Decimal
+
+GAP = "\N{EN DASH}"
+"""An unknown value. Its reason stands in the list of gaps."""
+ROUGH = "≈"
+"""Precedes a quantile whose sample is too small for a 95 % interval."""
+ROUGH_NOTE = f"{ROUGH} too few requests for a 95 % interval: a p95 needs 72, a p99 needs 368."
+GAP_NOTE = f"{GAP} not known; the reason is listed under the gaps."
+
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
+
+
+def decimals_for(values: Iterable[Number | None], *, significant: int, at_most: int) -> int:
+    """Decimals that give the smallest non-zero value its `significant` digits, so that a column stays aligned."""
+    smallest = min((abs(float(v)) for v in values if v), default=1.0)
+    return min(max(significant - 1 - math.floor(math.log10(smallest)), 0), at_most)
+
+
+def number(value: Number | None, decimals: int) -> str:
+    """`value` with a thin grouping of thousands; a gap for None."""
+    return GAP if value is None else f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def short(value: Number | None, significant: int = 3) -> str:
+    """One number on its own, e.g. in a sentence."""
+    return number(value, decimals_for([value], significant=significant, at_most=7) if value else 0)
+
+
+def duration(seconds: float | None) -> str:
+    """Stack seconds as a person says them: `42.0 s`, `12 min 48 s`."""
+    if seconds is None:
+        return GAP
+    if seconds < 120:
+        return f"{short(seconds)} s"
+    return f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60} s"
+
+
+def provenance_line(row: Row) -> str:
+    """Where a number comes from, in one line. `row` is any row of the warehouse."""
+    return f"{origin(row)} · {place(row)}"
+
+
+def origin(row: Row) -> str:
+    """Whether a row was measured or modelled, and how fast its clock ran."""
+    scale = row["time_scale"]
+    return f"{row['provenance']} · {'real time' if scale == 1 else f'{scale:g} stack s per wall s'}"
+
+
+def place(row: Row) -> str:
+    """Where a row's stack lived, how long its stages held, and what served it."""
+    return f"target {row['target']} · pace {row['pace']} · {row['engine']}"
+
+
+def markdown_text(text: object) -> str:
+    """Any text as literal Markdown on one line, fit for a table cell."""
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
