@@ -151,10 +151,14 @@ def _free_port() -> int:
 
 
 def _remedy(workdir: Path) -> str:
-    """The last lines of Locust's log, and where the rest is."""
+    """What Locust's log says was wrong, and where the rest is.
+
+    Its last lines alone would often be the summary table, which it prints after every error.
+    """
     log = workdir / LOG_FILE
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    return "\n".join([f"Mend what its log says, then run the load again. The end of {log}:", *lines[-15:]])
+    said = [line for line in lines if "/ERROR/" in line][-5:] or lines[-15:]
+    return "\n".join([f"Mend what its log says, then run the load again. From {log}:", *said])
 
 
 # Reading what the processes wrote. A request's stage follows from the times alone, so that no process of a

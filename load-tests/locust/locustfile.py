@@ -144,17 +144,21 @@ class PlanShape(LoadTestShape):
         super().__init__()
         self._begun = 0
         self._watch: StageWatch | None = None
+        self._edge = 0.0
+        """When the last stage ended, Unix time; the next one begins at that very moment."""
         self._finished = Event()
 
     def tick(self) -> tuple[int, float] | None:
         """Block until the current stage ends. Returns the next one's users and spawn rate, or None after the last."""
-        if self._watch is not None and not self._wait_for_end(self._watch):
+        if self._watch is None:
+            self._edge = _now()
+        elif not self._wait_for_end(self._watch):
             return None
         if self._begun == len(process.plan.stages):
             return None
         stage = process.plan.stages[self._begun]
         self._begun += 1
-        self._watch = StageWatch(stage, started_at=_now())
+        self._watch = StageWatch(stage, started_at=self._edge)
         # Locust starts and stops so many users a second; at the largest number a step takes place at once.
         return stage.users, max(stage.users for stage in process.plan.stages)
 
@@ -177,6 +181,7 @@ class PlanShape(LoadTestShape):
                 return False
             self._finished.clear()
             self._finished.wait(min(watch.next_change(now), report_at - now, 1.0))
+        self._edge = now
         with (process.folder / STAGES_FILE).open("a", encoding="utf-8") as file:
             stage = {"stage": watch.stage.stage, "users": watch.stage.users}
             file.write(json.dumps({**stage, "started_at": watch.started_at, "ended_at": now}) + "\n")

@@ -77,7 +77,7 @@ def test_a_ramp_holds_its_stages_and_records_every_request(tmp_path: Path) -> No
     first, second = result.stages
     assert (first.stage, first.users, second.stage, second.users) == (0, 1, 1, 3)
     assert first.ended_at - first.started_at >= 1.2
-    assert second.started_at == pytest.approx(first.ended_at, abs=0.05)
+    assert second.started_at == first.ended_at
     assert all(record.client_cpu_share > 0 for record in result.stages)
     for record, at_least in ((first, 3), (second, 12)):
         within = [r for r in result.requests if r.stage == record.stage and r.in_stage]
@@ -85,7 +85,9 @@ def test_a_ramp_holds_its_stages_and_records_every_request(tmp_path: Path) -> No
         assert all(record.started_at - 1e-5 <= r.scheduled_at + r.sent_offset_s <= record.ended_at for r in within)
 
     whole = [r for r in result.requests if r.outcome == "ok"]
-    assert len(whole) + sum(r.outcome == "cut" for r in result.requests) == len(result.requests) == len(server.received)
+    assert {r.outcome for r in result.requests} <= {"ok", "cut"}
+    # A request that was cut while it was being sent may not have reached the server.
+    assert len(whole) <= len(server.received) <= len(result.requests)
     assert all((r.input_tokens, r.output_tokens, r.http_status) == (512, OUTPUT_TOKENS, 200) for r in whole)
     assert all(len(r.event_offsets_s) == OUTPUT_TOKENS for r in whole)
     assert all(r.event_offsets_s == sorted(r.event_offsets_s) for r in whole)
@@ -133,7 +135,7 @@ def test_every_way_to_fail_is_an_outcome_and_the_user_goes_on(tmp_path: Path) ->
                 reply.keep_alive = False
 
     with SseServer(behave) as server:
-        load = plan(server.base_url, stage(0, 1, min_requests=7, max_s=60), timeout_wall_s=1.0)
+        load = plan(server.base_url, stage(0, 1, min_requests=7, max_s=60), timeout_wall_s=3.0)
         result = run(load, tmp_path)
 
     outcomes = [r.outcome for r in result.requests][:7]
@@ -143,7 +145,7 @@ def test_every_way_to_fail_is_an_outcome_and_the_user_goes_on(tmp_path: Path) ->
     assert errors[1] == "too long"
     assert errors[2] == "the stream carried an error: engine died"
     assert "closed the connection" in (errors[3] or "")
-    assert "1 s" in (errors[4] or "")
+    assert "3 s" in (errors[4] or "")
 
 
 def test_a_dead_server_is_not_hammered(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_dead_server_is_not_hammered(tmp_path: Path) -> None:
     for user in (0, 1):
         starts = [r.scheduled_at for r in result.requests if r.user_index == user]
         pauses = [later - earlier for earlier, later in pairwise(starts)]
-        assert all(later > earlier for earlier, later in pairwise(pauses))
+        assert all(pause >= 0.1 * 2**n for n, pause in enumerate(pauses))
 
 
 def test_at_the_end_running_requests_are_cut_with_what_had_arrived(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_fewer_users_in_a_later_stage_are_fewer_requests_at_once(tmp_path: Path)
 
 def test_two_workers_share_the_users_and_their_records_are_merged(tmp_path: Path) -> None:
     with SseServer(completion(itl_s=0.005)) as server:
-        load = plan(server.base_url, stage(0, 2, min_requests=6), stage(1, 5, min_requests=15))
+        load = plan(server.base_url, stage(0, 2, min_requests=6), stage(1, 5, min_requests=25))
         result = run(load, tmp_path, processes=2)
 
     assert [s.users for s in result.stages] == [2, 5]
@@ -194,9 +196,9 @@ def test_two_workers_share_the_users_and_their_records_are_merged(tmp_path: Path
     assert {r.user_index for r in result.requests if r.in_stage and r.stage == 0} == {0, 1}
     assert len({r.user_index for r in result.requests}) == 5
     assert {r.user_index % 2 for r in result.requests if r.worker == "worker-1"} == {1}
-    for number, at_least in ((0, 6), (1, 15)):
+    for number, at_least in ((0, 6), (1, 25)):
         assert sum(r.in_stage and r.stage == number for r in result.requests) >= at_least
-    assert len({r.request_id for r in result.requests}) == len(result.requests) == len(server.received)
+    assert len({r.request_id for r in result.requests}) == len(result.requests)
     assert Counter(r.outcome for r in result.requests).keys() <= {"ok", "cut"}
     prompts = {tuple(received.body["prompt"][:8]) for received in server.received}
     assert len(prompts) == len(server.received)
@@ -218,6 +220,30 @@ def test_an_interrupt_leaves_no_process_behind(tmp_path: Path, processes: int) -
                 load, workdir=tmp_path, environ={MARKER: str(tmp_path)}, progress=interrupt
             )
         assert marked(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_lost_worker_fails_the_load(tmp_path: Path) -> None:
+    """With one worker less the load isn't what the plan says, whatever Locust makes of the others."""
+
+    def lose_one(line: str) -> None:
+        if "stage 1/2" in line and "ended" in line:
+            group = marked(tmp_path)
+            workers = [process for process in group if process.ppid() in {other.pid for other in group}]
+            workers[0].kill()
+
+    with (
+        SseServer(completion(itl_s=0.005)) as server,
+        pytest.raises(LoadError, match="Locust ended with code 3") as error,
+    ):
+        LocustLoadGenerator(processes=2).run(
+            plan(server.base_url, stage(0, 2), stage(1, 2, hold_s=60, max_s=60)),
+            workdir=tmp_path,
+            environ={MARKER: str(tmp_path)},
+            progress=lose_one,
+        )
+    assert "1 of 2 workers are left" in str(error.value)
+    assert marked(tmp_path) == []
 
 
 def test_a_load_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

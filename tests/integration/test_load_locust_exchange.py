@@ -51,20 +51,22 @@ def test_a_stamped_stream_is_read_whole_and_never_before_it_was_sent() -> None:
     assert record["event_offsets_s"][0] >= record["server_ttft_s"]
 
 
-def test_what_has_arrived_is_stamped_at_once_and_not_when_the_next_piece_comes() -> None:
-    """The server holds the second event back until the client's own stamp of the first lies in the past."""
+def test_what_has_arrived_is_taken_in_at_once_and_not_when_the_next_piece_comes() -> None:
+    """The server sends its second event only after it has seen that the client holds the first."""
+    exchange = Exchange(user_index=0, number=0, scheduled=time.monotonic(), sent=0.0)
     released: list[float] = []
 
     async def behave(request: Received, reply: Reply) -> None:
         await reply.head()
         await reply.event(text(" a"))
-        await asyncio.sleep(0.5)
+        while not (exchange.reads and exchange.reads[-1][1]):
+            await asyncio.sleep(0.005)
         released.append(time.monotonic())
         await reply.event(text(" b", finish_reason="length"))
         await reply.end()
 
     with SseServer(behave) as server:
-        exchange = perform(Connection(server.base_url))
+        Connection(server.base_url).perform(exchange, BODY, timeout_s=30)
     first, second = list(events(exchange.answer.body, exchange.reads, complete=True))
     assert first.arrived < released[0] <= second.arrived
 

@@ -110,8 +110,19 @@ class Connection:
         deadline = gevent.Timeout.start_new(timeout_s)
         reusable = False
         try:
-            self._send(exchange, body)
-            self._receive(exchange)
+            kept = self._connect_unless_kept()
+            try:
+                self._exchange(exchange, body)
+            except OSError:
+                if not kept or exchange.reads:
+                    raise
+                # A server may close a kept connection at any moment, and its close may cross our request: llama.cpp's
+                # does so after every stream, unannounced, which failed one request in nine. A completion changes
+                # nothing, so one without a byte of an answer goes out once more (RFC 9112, 9.3.1).
+                self.close()
+                self._connect_unless_kept()
+                exchange.answer = Answer()
+                self._exchange(exchange, body)
             reusable = not exchange.answer.should_close()
         except gevent.Timeout as expired:
             if expired is not deadline:
@@ -133,14 +144,21 @@ class Connection:
             self._socket.close()
             self._socket = None
 
-    def _send(self, exchange: Exchange, body: bytes) -> None:
+    def _connect_unless_kept(self) -> bool:
+        """See to it that there is a connection. Whether it is one that was open already."""
         if self._socket is not None and _has_news(self._socket):
             # An idle connection has nothing to say: the server closed it, or sent what nobody asked for.
             self.close()
-        if self._socket is None:
-            self._socket = self._connect()
+        if self._socket is not None:
+            return True
+        self._socket = self._connect()
+        return False
+
+    def _exchange(self, exchange: Exchange, body: bytes) -> None:
+        assert self._socket is not None
         exchange.sent = time.monotonic()
         self._socket.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        self._receive(exchange)
 
     def _connect(self) -> gevent.socket.socket | ssl.SSLSocket:
         connected = gevent.socket.create_connection((self._host, self._port), timeout=CONNECT_TIMEOUT_S)
