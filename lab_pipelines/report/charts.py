@@ -92,7 +92,7 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
     base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("phase:N", sort=order, title=None, axis=_category_axis()))
     # Room on the right for the last bar's own label.
     scale = alt.Scale(domain=[0, total * 1.28], nice=False)
-    axis = alt.Axis(values=_linear_ticks(total), grid=True, format="~r")
+    axis = alt.Axis(values=_linear_ticks(total), grid=True, format=".6~r")
     bars = base.mark_bar(color="var(--series-2)", height=13).encode(
         x=alt.X("from:Q", title="stack seconds after the request", scale=scale, axis=axis), x2="to:Q"
     )
@@ -120,7 +120,7 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     )
     largest = max(amounts) or 1.0
     scale = alt.Scale(domain=[0, largest * 1.5], nice=False)
-    axis = alt.Axis(values=_linear_ticks(largest), grid=True, format="~r")
+    axis = alt.Axis(values=_linear_ticks(largest), grid=True, format=".6~r")
     bars = base.mark_bar(height=18).encode(
         x=alt.X("amount:Q", stack=None, title=f"{unit}, {rows[0]['state']}", scale=scale, axis=axis),
         color=alt.Color("part:N", legend=None, scale=alt.Scale(domain=list(PARTS.values()), range=_PART_COLOURS)),
@@ -176,7 +176,7 @@ def _value_axis(known: Sequence[float], *, logarithmic: bool) -> alt.Y:
     else:
         ticks = _linear_ticks(max(known) or 1.0)
         scale = alt.Scale(domain=[0, max(ticks[-1], max(known) * 1.04)], nice=False)
-    return alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(values=ticks, format="~r"))
+    return alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(values=ticks, format=".6~r"))
 
 
 def _linear_ticks(largest: float) -> list[float]:

@@ -22,7 +22,7 @@ from lab_pipelines.report import charts
 from lab_pipelines.report.charts import Picture
 from lab_pipelines.report.read import Report, Section
 from lab_pipelines.report.stage_table import COLUMNS, Cell, ladders, notes, stage_cells, stage_markdown
-from lab_pipelines.report.wording import Row, duration, markdown_text, number, origin, place, short
+from lab_pipelines.report.wording import Row, duration, effect, gap_place, markdown_text, number, origin, place, short
 
 _FOLDER = Path(__file__).parent
 
@@ -132,23 +132,6 @@ def session_pictures(section: Section) -> list[Picture]:
         charts.cold_start(section.cold_start, section.overview),
         charts.cost_split(section.cost, section.overview),
     ]
-
-
-def effect(finding: Row) -> str:
-    """A finding's effect with its 95 % interval, as far as they are known."""
-    if finding["effect"] is None:
-        return "no effect size"
-    if finding["interval_low"] is None or finding["interval_high"] is None:
-        return f"{short(finding['effect'])}, no interval"
-    return (
-        f"{short(finding['effect'])}, 95 % interval {short(finding['interval_low'])} to "
-        f"{short(finding['interval_high'])}"
-    )
-
-
-def gap_place(gap: Row) -> str:
-    """Where a number is missing."""
-    return "whole session" if gap["users"] is None else f"at {', '.join(str(n) for n in gap['users'])} users"
 
 
 def price_note(total: Row) -> str:

@@ -65,6 +65,23 @@ def place(row: Row) -> str:
     return f"target {row['target']} · pace {row['pace']} · {row['engine']}"
 
 
+def effect(finding: Row) -> str:
+    """A finding's effect with its 95 % interval, as far as they are known."""
+    if finding["effect"] is None:
+        return "no effect size"
+    if finding["interval_low"] is None or finding["interval_high"] is None:
+        return f"{short(finding['effect'])}, no interval"
+    return (
+        f"{short(finding['effect'])}, 95 % interval {short(finding['interval_low'])} to "
+        f"{short(finding['interval_high'])}"
+    )
+
+
+def gap_place(gap: Row) -> str:
+    """Where a number is missing."""
+    return "whole session" if gap["users"] is None else f"at {', '.join(str(n) for n in gap['users'])} users"
+
+
 def markdown_text(text: object) -> str:
     """Any text as literal Markdown on one line, fit for a table cell."""
     return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
