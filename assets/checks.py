@@ -109,7 +109,9 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
         )
     wrong = [t for t in compared if t["disagreement"] is None or t["disagreement"] > allowed]
     listed = "; ".join(
-        f"{t['quantity']}: server {t['server_total']:.0f}, client {t['client_total']:.0f}" for t in compared
+        f"{t['quantity']}: server {t['server_total']:.0f}, client {t['client_total']:.0f}"
+        + (f" to {t['client_total'] + t['client_unknown']:.0f}" if t["client_unknown"] else "")
+        for t in compared
     )
     return _result(passed=not wrong, description=f"{listed} (allowed difference {allowed:.1%})")
 

@@ -10,10 +10,16 @@ from lab_pipelines.report.stage_table import stage_markdown
 from resources.labs import Labs
 from resources.warehouse import Warehouse
 
+# Tokens of a stage are those that passed in its window, whichever request they belong to: output tokens as they
+# arrived, and a prompt's tokens when its first output token did.
 _WORK = """
     SELECT s.step, s.stage, s.users, s.requests_ok AS requests, s.output_tokens,
-           coalesce(sum(r.input_tokens) FILTER (r.outcome = 'ok' AND r.in_stage), 0)::BIGINT AS input_tokens
-    FROM load_stages s LEFT JOIN requests r USING (session_id, step, stage)
+           coalesce(sum(coalesce(r.input_tokens, r.expected_input_tokens)), 0)::BIGINT AS input_tokens
+    FROM load_stages s
+    LEFT JOIN requests r
+      ON r.session_id = s.session_id AND r.step = s.step
+     AND r.scheduled_at + to_microseconds((1e6 * r.ttft_s / r.time_scale)::BIGINT) >= s.started_at
+     AND r.scheduled_at + to_microseconds((1e6 * r.ttft_s / r.time_scale)::BIGINT) < s.ended_at
     WHERE s.session_id = ?
     GROUP BY ALL ORDER BY s.step, s.stage
 """

@@ -18,7 +18,8 @@ LAST_SCRAPE_TIMEOUT_S = 10.0
 
 _CLIENT_TOTALS = """
     SELECT coalesce(sum(output_tokens), 0)::DOUBLE AS output_tokens,
-           count(*) FILTER (outcome = 'ok')::DOUBLE AS requests_ok
+           count(*) FILTER (outcome = 'ok')::DOUBLE AS requests_ok,
+           count(*) FILTER (outcome = 'cut')::DOUBLE AS requests_cut
     FROM requests WHERE session_id = ? AND step = ?
 """
 
@@ -105,7 +106,14 @@ def _counter_totals(
             )
             totals.append(
                 rows.counter_total_row(
-                    session, step, total.client, total.counter, client=client[total.client], server=server
+                    session,
+                    step,
+                    total.client,
+                    total.counter,
+                    client=client[total.client],
+                    # Streams run in phase: when the load ends, several answers may be complete but not yet read.
+                    unknown=client["requests_cut"] if total.client == "requests_ok" else 0.0,
+                    server=server,
                 )
             )
     return totals

@@ -113,7 +113,7 @@ def load_plan(session: Session, step: LoadStep, pace: Pace) -> LoadPlan:
                 stage=index,
                 users=n,
                 hold_wall_s=pace.hold_s / session.time_scale,
-                min_requests=pace.min_requests,
+                min_requests=pace.requests_needed(n),
                 max_hold_wall_s=pace.max_hold_s / session.time_scale,
             )
             for index, n in enumerate(users)
@@ -190,7 +190,7 @@ def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult)
             "duration_s": (stage.ended_at - stage.started_at) * session.time_scale,
             "duration_wall_s": stage.ended_at - stage.started_at,
             "hold_s": pace.hold_s,
-            "min_requests": pace.min_requests,
+            "min_requests": pace.requests_needed(stage.users),
             "requests_in_stage": sum(1 for r in result.requests if r.stage == stage.stage and r.in_stage),
             "requests_ok": sum(
                 1 for r in result.requests if r.stage == stage.stage and r.in_stage and r.outcome == "ok"
@@ -238,17 +238,28 @@ def summary_row(shared: Row, stage: Mapping[str, Any], measure: Measure, reading
 
 
 def counter_total_row(
-    session: Session, step: str, quantity: str, counter: str, *, client: float, server: float | None
+    session: Session,
+    step: str,
+    quantity: str,
+    counter: str,
+    *,
+    client: float,
+    unknown: float,
+    server: float | None,
 ) -> Row:
-    """`counter_totals`: one quantity over one load step."""
+    """`counter_totals`: one quantity over one load step; the truth lies between `client` and `client + unknown`."""
+    disagreement = None
+    if server is not None and client:
+        disagreement = max(client - server, server - (client + unknown), 0.0) / client
     return {
         **common(session),
         "step": step,
         "quantity": quantity,
         "counter": counter,
         "client_total": client,
+        "client_unknown": unknown,
         "server_total": server,
-        "disagreement": abs(server - client) / client if server is not None and client else None,
+        "disagreement": disagreement,
     }
 
 

@@ -213,6 +213,7 @@ def counter_total_row(**columns: Any) -> Row:
         "quantity": "output_tokens",
         "counter": 'vllm:generation_tokens_total{namespace="lab-06"}',
         "client_total": 10_240.0,
+        "client_unknown": 0.0,
         "server_total": 10_260.0,
         "disagreement": 20 / 10_240,
     } | columns
