@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIRST_PORT = 3000
 PORTS_TO_TRY = 100
 GRACE_S = 30.0
-"""From the interrupt to SIGKILL. A run that is under way cancels and takes its stack down in this time."""
+"""From an interrupt to SIGKILL. A run that is under way takes its stack down in this time."""
 QUIET = "ignore:Function `dev_command` is superseded"
 """Dagster recommends `dg dev` instead, which comes with the developers' extra only."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,18 +49,23 @@ def processes_of_session(session_id: int) -> Iterator[psutil.Process]:
 
 
 def stop(leader: subprocess.Popen[bytes]) -> None:
-    """Interrupt the leader, which shuts its services down in order; then end whatever outlived it."""
+    """Interrupt the services, then the runs that outlive them, so that these take their stacks down; kill the rest."""
     import psutil
 
     if leader.poll() is None:
         leader.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             leader.wait(timeout=GRACE_S)
-    # Code servers and runs are children of the services, and notice their end a moment later.
-    _, alive = psutil.wait_procs(list(processes_of_session(leader.pid)), timeout=GRACE_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    # A code server waits for its runs without telling them to end: killing these here left Prometheus and the engine
+    # behind. An interrupt makes a run's `finally` release the stack, and the server follows.
+    alive = list(processes_of_session(leader.pid))
+    if alive:
+        print(f"ui: ending {len(alive)} processes of services and runs", flush=True)
+    for ending in (signal.SIGINT, signal.SIGKILL):
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(ending)
+        _, alive = psutil.wait_procs(alive, timeout=GRACE_S)
     leader.wait()
 
 

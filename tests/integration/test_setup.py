@@ -6,6 +6,7 @@ Doesn't belong here: what needs a network. That the set-up fetches what is missi
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -211,11 +212,12 @@ def test_two_set_ups_at_once_make_one_sound_checkout_and_a_third_does_nothing(ch
 # --- Dagster's instance ---
 
 
-def test_dagster_accepts_every_setting_of_the_local_instance() -> None:
+def test_dagster_accepts_every_setting_of_the_local_instance(tmp_path: Path) -> None:
     from dagster import DagsterInstance
     from dagster._core.instance.config import PoolGranularity
 
-    with DagsterInstance.from_config(str(REPO_ROOT / "deploy" / "local"), config_filename="dagster.yaml") as instance:
+    shutil.copy(REPO_ROOT / "deploy" / "local" / "dagster.yaml", tmp_path)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.telemetry_enabled is False
         assert instance.nux_enabled is False
         assert instance.run_monitoring_enabled is True
@@ -367,12 +369,24 @@ def test_ci_fails_when_any_phase_fails_and_names_it(checkout: Path, machine: Pat
 # --- the UI ---
 
 TINY_DEFINITIONS = """
-from dagster import Definitions, asset
+import threading
+from pathlib import Path
+from dagster import Definitions, asset, in_process_executor
 
 @asset
-def nothing() -> None: ...
+def held() -> None:
+    Path("held").touch()
+    try:
+        threading.Event().wait()
+    finally:
+        Path("released").touch()
 
-defs = Definitions(assets=[nothing])
+defs = Definitions(assets=[held], executor=in_process_executor)
+"""
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { __typename ... on PythonError { message } }
+}
 """
 MARK = "LABS_TEST_UI"
 
@@ -396,10 +410,33 @@ def answers(url: str) -> bool:
         return False
 
 
+def launch_held_run(url: str) -> None:
+    params = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "tiny",
+            "jobName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["held"]}],
+        },
+        "runConfigData": {},
+        "mode": "default",
+    }
+    request = urllib.request.Request(
+        f"{url}/graphql",
+        json.dumps({"query": LAUNCH, "variables": {"params": params}}).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        launched = json.load(response)
+    assert launched["data"]["launchRun"]["__typename"] == "LaunchRunSuccess", launched
+
+
 @pytest.mark.slow
-def test_the_ui_serves_on_loopback_and_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_an_interrupt_of_the_ui_ends_runs_in_order_and_leaves_no_process_behind(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TINY_DEFINITIONS, encoding="utf-8")
-    (tmp_path / "workspace.yaml").write_text("load_from:\n  - python_file: tiny.py\n", encoding="utf-8")
+    (tmp_path / "workspace.yaml").write_text(
+        "load_from:\n  - python_file: {relative_path: tiny.py, location_name: tiny}\n", encoding="utf-8"
+    )
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(REPO_ROOT / "deploy" / "local" / "dagster.yaml", home)
@@ -416,21 +453,29 @@ def test_the_ui_serves_on_loopback_and_an_interrupt_leaves_no_process_behind(tmp
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    try:
-        deadline = time.monotonic() + 120
-        url = ""
-        while not (url and answers(f"{url}/server_info")):
+    deadline = time.monotonic() + 200
+
+    def wait_for(happened: Callable[[], bool]) -> None:
+        while not happened():
             assert ui.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
-            said = [line for line in log.read_text().splitlines() if line.startswith("ui: starting on ")]
-            url = said[0].split()[3] if said else ""
             time.sleep(0.2)
-        assert url.startswith("http://127.0.0.1:")
-        assert len(marked_processes(str(tmp_path))) >= 4, "the script, dagster dev, the web server, the daemon"
+
+    def url() -> str:
+        said = [line for line in log.read_text().splitlines() if line.startswith("ui: starting on ")]
+        return said[0].split()[3] if said else ""
+
+    try:
+        wait_for(lambda: bool(url()) and answers(f"{url()}/server_info"))
+        assert url().startswith("http://127.0.0.1:")
+        launch_held_run(url())
+        wait_for((tmp_path / "held").exists)
+        assert len(marked_processes(str(tmp_path))) >= 5, "the script, dagster dev, the web server, the daemon, the run"
         ui.send_signal(signal.SIGINT)
-        assert ui.wait(timeout=90) == 0, log.read_text()
+        assert ui.wait(timeout=100) == 0, log.read_text()
+        assert (tmp_path / "released").exists(), "the run was killed before it could take its stack down"
         assert marked_processes(str(tmp_path)) == [], log.read_text()
-        assert not answers(f"{url}/server_info")
+        assert not answers(f"{url()}/server_info")
     finally:
         for process in marked_processes(str(tmp_path)):
             process.kill()
