@@ -24,13 +24,13 @@ ui: ## Dagster's UI on 127.0.0.1, until Ctrl-C
 # As typed: $ and quotes belong to SQL, not to make or the shell.
 sql: export LABS_QUESTION = $(value Q)
 sql: ## ask the warehouse: make sql Q="select 1", or Q=the name of a file in warehouse/queries
-	@bash scripts/labs.sh sql "$$LABS_QUESTION"
+	@bash scripts/labs.sh sql -- "$$LABS_QUESTION"
 
 report: ## write the year in numbers from what the warehouse holds
 	@bash scripts/labs.sh report
 
-baseline: ## pin L06's latest numbers in results/baselines
-	@bash scripts/labs.sh baseline
+baseline: ## pin L06's newest numbers in results/baselines; ARGS=--again for a further one
+	@bash scripts/labs.sh baseline pin L06 $(ARGS)
 
 bench: ## measure the pipeline's overhead and the load generator's lag
 	@bash scripts/bench.sh

@@ -278,12 +278,14 @@ def test_plain_make_lists_every_target(checkout: Path) -> None:
 
 
 @needs_make
-@pytest.mark.parametrize("question", ["select '$1' as \"a b\"", "select 1 -- 100% `true` $(false) \\n", "select\n 1"])
+@pytest.mark.parametrize(
+    "question", ["select '$1' as \"a b\"", "select 1 -- 100% `true` $(false) \\n", "-- a comment\nselect 1"]
+)
 def test_a_question_reaches_the_warehouse_as_it_was_typed(checkout: Path, question: str) -> None:
     (checkout / "scripts" / "labs.sh").write_text('printf "%s|" "$@"', encoding="utf-8")
     result = run(["make", "sql", f"Q={question}"], cwd=checkout, path=os.environ["PATH"])
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"sql|{question}|"
+    assert result.stdout == f"sql|--|{question}|"
 
 
 def as_if_set_up(checkout: Path, *, dagster: str, labs: str = "exit 0") -> Path:
