@@ -47,8 +47,8 @@ def cost_attribution(
         part="estimated",
     )
     usd = {name: sum(p.usd for p in parts if p.part == name and p.usd is not None) for name in PARTS}
-    total = f"{sum(usd.values()):.4f} USD" if price else "no price is known for this machine"
-    progress_to(context)(f"the session cost {total}")
+    total = f"{sum(usd.values()):.4f} USD" if price else "unknown: no price is known for this machine"
+    progress_to(context)(f"cost of the session: {total}")
     return MaterializeResult(
         metadata={
             "dagster/row_count": len(parts),

@@ -50,7 +50,9 @@ class ExternalEngineCluster(LoopbackCluster):
         model = self.model or _first_model(self.base_url)
         token = first_token(self.base_url, model, time_scale=1.0)
         prometheus_url, selector = self.prometheus_url, self.prometheus_selector
-        if prometheus_url is None:
+        if prometheus_url is not None:
+            _require_prometheus(prometheus_url)
+        else:
             selector = f'namespace="{spec.namespace}"'
             prometheus_url = prometheus_server.start(interval_s=scrape_interval_s(1.0), folder=folder, environ=environ)
             metrics = ScrapeTarget("engine", f"{self.base_url.removesuffix('/v1')}/metrics")
@@ -91,4 +93,16 @@ def _first_model(base_url: str) -> str:
         raise ClusterError(
             f"{base_url}/models does not name a model ({error}). Is the server up, and does LABS_OPENAI_BASE_URL end "
             "in /v1? LABS_OPENAI_MODEL names a model without asking"
+        ) from None
+
+
+def _require_prometheus(url: str) -> None:
+    """Fail before the load is applied, not after it, when its server side could not be read."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/v1/query?query=1", timeout=10) as response:
+            json.load(response)["data"]["result"]
+    except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError) as error:
+        raise ClusterError(
+            f"{url} does not answer as a Prometheus does ({error}). Is it up, and is LABS_PROMETHEUS_URL its address "
+            "without /api? Unset it, and a Prometheus of our own scrapes the engine"
         ) from None

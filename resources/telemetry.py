@@ -33,6 +33,12 @@ _STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
 }
 
 
+_BASE_LOOKBACK_S = 300
+"""How far before a window the last scrape may lie that counters are measured from. Five minutes, as in Prometheus's own
+staleness rule: somebody else's Prometheus may scrape once a minute, and without that scrape the first one within the
+window would be the base, and all growth before it lost."""
+
+
 class TelemetryError(RuntimeError):
     """Prometheus could not be asked, or refused a query. The message holds the query and its answer."""
 
@@ -93,8 +99,7 @@ class Telemetry(ConfigurableResource):
 
         From raw samples, because PromQL's increase() extrapolates to the window's edges. Raises `TelemetryError`.
         """
-        # One scrape before the start is needed as the base; it is at most a few seconds old.
-        seconds = math.ceil((end - start).total_seconds()) + 10
+        seconds = math.ceil((end - start).total_seconds()) + _BASE_LOOKBACK_S
         promql = f"{Template(counter).substitute(selector=selector)}[{seconds}s]"
         with self._connect(prometheus_url) as client:
             answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
