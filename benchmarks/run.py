@@ -24,6 +24,8 @@ from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 
 RESULT = Path(__file__).parent / "results" / "latest.json"
+_TABLE_WIDTH = 120
+"""Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 BENCHMARKS = ("overhead", "lag", "import", "memory")
 
 
@@ -46,7 +48,7 @@ def main() -> int:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console = Console()
-    console.print(figures.table(measured))
+    console.print(figures.table(measured), width=max(console.width, _TABLE_WIDTH))
     for note in figures.notes(measured):
         print(note)
     print("machine: " + ", ".join(f"{name} {value}" for name, value in result["machine"].items()))

@@ -145,15 +145,24 @@ def processes_of(place: Place) -> list[psutil.Process]:
     return found
 
 
-def leases_alive(place: Place) -> dict[str | None, list[str]]:
-    """Live processes by the lease that they are labelled with, each as `pid command line`."""
+def lease_of(process: psutil.Process) -> str | None:
+    """The lease that a process is labelled with; None for a process without a label, or one that has just ended."""
+    try:
+        return process.environ().get(_LEASE_ID)
+    except psutil.Error:
+        return None
+
+
+def alive_by_lease(place: Place) -> dict[str | None, list[str]]:
+    """Live processes of the place by the lease that they are labelled with, each as `pid command line`."""
     found: dict[str | None, list[str]] = {}
     for process in processes_of(place):
         try:
-            lease_id = process.environ().get(_LEASE_ID)
-            found.setdefault(lease_id, []).append(f"{process.pid} {' '.join(process.cmdline())}")
+            command = " ".join(process.cmdline())
         except psutil.Error:
             continue
+        if command:  # else it has ended since
+            found.setdefault(lease_of(process), []).append(f"{process.pid} {command}")
     return found
 
 
