@@ -1,0 +1,194 @@
+"""Rows are in stack seconds, say what they are, and keep what can't be used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lab_pipelines import rows
+from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.spec import LoadStep, Measure
+from resources.cluster import Phase, Session
+from resources.load_generator import LoadPlan, LoadResult, RequestRecord, StageRecord
+from resources.telemetry import Reading, Sample
+from tests.support.rows import warehouse_in
+
+REQUESTED = datetime(2026, 3, 12, 9, 0, tzinfo=UTC)
+READY = REQUESTED + timedelta(seconds=2)
+START = READY.timestamp() + 10
+SPEC = load_catalog().spec("L06")
+
+
+def session(**changes: Any) -> Session:
+    fields: dict[str, Any] = {
+        "session_id": "lease-1",
+        "lab": "L06",
+        "variant": "baseline",
+        "run_id": "run-1",
+        "target": "local",
+        "engine": "modelled-vllm",
+        "provenance": "modelled",
+        "pace": "short",
+        "time_scale": 5.0,
+        "cold_start_time_scale": 400.0,
+        "namespace": "lab-06",
+        "model": "m",
+        "sku": "Standard_NC4as_T4_v3",
+        "nodes": 1,
+        "base_url": "http://127.0.0.1:1/v1",
+        "prometheus_url": "http://127.0.0.1:2",
+        "metric_selector": 'namespace="lab-06"',
+        "engine_args": ["m"],
+        "spec_digest": "s",
+        "values_digest": "v",
+        "requested_at": REQUESTED,
+        "ready_at": READY,
+        "phases": [
+            Phase(name="node_ready", started_at=REQUESTED, ended_at=READY, duration_s=284.0),
+            Phase(name="first_token", started_at=READY, ended_at=READY, duration_s=0.5),
+        ],
+    }
+    return Session(**{**fields, **changes})
+
+
+def record(**changes: Any) -> RequestRecord:
+    """Scheduled as stage 0 begins, sent 10 ms later; three tokens at 0.2, 0.3 and 0.4 s, in wall time."""
+    fields: dict[str, Any] = {
+        "request_id": "r",
+        "worker": "local",
+        "user_index": 0,
+        "stage": 0,
+        "in_stage": True,
+        "scheduled_at": START,
+        "sent_offset_s": 0.01,
+        "finished_offset_s": 0.4,
+        "event_offsets_s": [0.2, 0.3, 0.4],
+        "input_tokens": 512,
+        "output_tokens": 3,
+        "outcome": "ok",
+        "http_status": 200,
+        "finish_reason": "length",
+        "error": None,
+        "server_ttft_s": 0.188,
+        "receive_lag_p99_s": 0.001,
+    }
+    return RequestRecord(**{**fields, **changes})
+
+
+def plan() -> LoadPlan:
+    step = SPEC.steps[0]
+    assert isinstance(step, LoadStep)
+    return rows.load_plan(session(), step, SPEC.paces["short"])
+
+
+def result(*records: RequestRecord) -> LoadResult:
+    stages = [
+        StageRecord(stage=0, users=1, started_at=START, ended_at=START + 8, client_cpu_share=0.2),
+        StageRecord(stage=1, users=4, started_at=START + 8, ended_at=START + 16, client_cpu_share=None),
+    ]
+    return LoadResult(requests=list(records), stages=stages)
+
+
+def test_a_plan_is_in_wall_seconds_and_gives_every_user_several_requests() -> None:
+    stages = plan().stages
+    assert [stage.users for stage in stages] == [1, 4, 8, 16, 32]
+    assert [stage.min_requests for stage in stages] == [20, 20, 24, 48, 96]
+    assert {stage.hold_wall_s for stage in stages} == {8.0}
+    assert plan().timeout_wall_s == 120.0
+
+
+def test_a_pace_may_leave_out_the_high_stages() -> None:
+    step = SPEC.steps[0]
+    smoke = rows.load_plan(session(time_scale=40.0), step, SPEC.paces["smoke"])
+    assert [stage.users for stage in smoke.stages] == [1, 4]
+
+
+def test_latencies_are_in_stack_seconds_from_the_scheduled_time_and_the_clients_lag_is_in_wall_seconds() -> None:
+    [row] = rows.request_rows(session(), plan(), result(record()))
+    assert row["ttft_s"] == pytest.approx(1.0)
+    assert row["e2e_s"] == pytest.approx(2.0)
+    assert row["tpot_s"] == pytest.approx((2.0 - 1.0) / 2)
+    assert row["schedule_lag_s"] == pytest.approx(0.05)
+    assert row["server_ttft_s"] == pytest.approx(0.94)
+    assert row["ttft_lag_wall_s"] == pytest.approx(0.2 - 0.01 - 0.188)
+    assert row["receive_lag_p99_wall_s"] == 0.001
+    assert (row["valid"], row["invalid_reasons"]) == (True, [])
+
+
+def test_a_request_that_was_cut_or_straddles_two_stages_is_kept_and_says_why_it_does_not_count() -> None:
+    cut = record(outcome="cut", output_tokens=None, finish_reason=None, in_stage=False)
+    [row] = rows.request_rows(session(), plan(), result(cut))
+    assert row["valid"] is False
+    assert row["invalid_reasons"] == ["outcome: cut", "began and ended in different stages"]
+    assert row["output_tokens"] == 3, "what had arrived is counted"
+    assert row["e2e_s"] is None and row["tpot_s"] is None
+    silent = record(outcome="timeout", event_offsets_s=[], output_tokens=None, server_ttft_s=None)
+    [row] = rows.request_rows(session(), plan(), result(silent))
+    assert row["ttft_s"] is None and row["ttft_lag_wall_s"] is None and row["output_tokens"] == 0
+
+
+def test_a_stages_tokens_are_those_that_arrived_in_its_window_whichever_request_they_belong_to() -> None:
+    straddling = record(scheduled_at=START + 7.75, in_stage=False)  # tokens at 7.95, 8.05 and 8.15 s
+    first, second = rows.stage_rows(session(), plan(), SPEC.paces["short"], result(record(), straddling))
+    assert (first["output_tokens"], second["output_tokens"]) == (3 + 1, 2)
+    assert (first["requests_in_stage"], first["requests_ok"]) == (1, 1)
+    assert (first["duration_s"], first["duration_wall_s"]) == (40.0, 8.0)
+
+
+def test_an_event_of_several_tokens_counts_for_all_of_them() -> None:
+    doubled = record(output_tokens=6)
+    stage = StageRecord(stage=0, users=1, started_at=START, ended_at=START + 0.35, client_cpu_share=None)
+    assert rows.tokens_in_window(doubled, stage) == 4
+
+
+def test_a_closed_session_knows_how_long_it_was_held_in_stack_time() -> None:
+    opened = rows.session_row(session(), released_at=None)
+    closed = rows.session_row(session(), released_at=READY + timedelta(seconds=100))
+    assert (opened["state"], opened["held_s"]) == ("open", None)
+    assert (closed["state"], closed["held_s"]) == ("closed", 500.0)
+    assert closed["cold_start_s"] == 284.5
+    assert closed["image_pulled_s"] is None, "a phase that was not seen is a gap"
+
+
+def test_a_faster_clock_makes_any_engine_modelled() -> None:
+    real = session(engine="external", provenance="measured")
+    assert rows.common(real)["provenance"] == "modelled"
+    assert rows.common(real.model_copy(update={"time_scale": 1.0}))["provenance"] == "measured"
+
+
+def test_totals_disagree_only_by_what_the_client_can_know() -> None:
+    def disagreement(server: float | None, unknown: float) -> float | None:
+        return rows.counter_total_row(
+            session(), "ramp", "requests_ok", "c", client=100, unknown=unknown, server=server
+        )["disagreement"]
+
+    assert disagreement(100, 0) == 0
+    assert disagreement(103, 0) == 0.03
+    assert disagreement(97, 8) == 0.03
+    assert disagreement(108, 8) == 0, "a request that was cut may have finished at the server"
+    assert disagreement(110, 8) == 0.02
+    assert disagreement(None, 0) is None
+
+
+def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
+    warehouse, one = warehouse_in(tmp_path), session()
+    where = {"target": "local", "lab": "L06", "run_id": "run-1"}
+    stage = rows.stage_rows(one, plan(), SPEC.paces["short"], result(record()))[0]
+    measure = Measure(name="depth", unit="requests", promql="x{$selector}", over="stage")
+    reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
+    published = {
+        "stack_sessions": [rows.session_row(one, released_at=None)],
+        "events": rows.cold_start_events(one),
+        "requests": rows.request_rows(one, plan(), result(record())),
+        "load_stages": [stage],
+        "metric_samples": rows.sample_rows(rows.common(one), stage, measure, reading),
+        "metric_summaries": [rows.summary_row(rows.common(one), stage, measure, reading)],
+        "counter_totals": [
+            rows.counter_total_row(one, "ramp", "requests_ok", "c", client=1.0, unknown=0.0, server=None)
+        ],
+    }
+    for table, table_rows in published.items():
+        warehouse.publish(table, table_rows, **where)
+        assert warehouse.query(f"SELECT count(*) AS n FROM {table}") == [{"n": len(table_rows)}]
