@@ -6,6 +6,8 @@ Belongs here: which samples a kind of finding is judged on. Doesn't belong here:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import Finding, LabSpec
 from lab_pipelines.statistics.findings import batch_means, ratio
@@ -55,6 +57,9 @@ def _row(session: Session, finding: Finding, batches: dict[int, list[float]]) ->
         comparison=finding.comparison,
         threshold=finding.threshold,
     )
+    if left_out := [users for users, means in batches.items() if not means]:
+        stages = " and ".join(f"{users} users" for users in left_out)
+        judgement = replace(judgement, reason=f"pace {session.pace} has no stage with {stages}")
     return {
         **rows.common(session),
         "finding": finding.id,
