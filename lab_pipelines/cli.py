@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab_pipelines.deployment import REPO_ROOT, TARGETS, Deployment, DeploymentError
+from lab_pipelines.report.wording import printable
 
 if TYPE_CHECKING:
     from lab_pipelines.report.read import Section
@@ -34,6 +35,8 @@ ROWS_SHOWN = 200
 """Longest answer that is printed as a table; --csv and --json print all of it."""
 NO_TERMINAL_WIDTH = 10_000
 """Columns when the output goes to a file or a pipe: nothing is cut there."""
+COMFORTABLE_WIDTH, WIDTH_NEEDED = 96, 80
+"""Terminal columns with which the table of `show-run` is airy, and with which it is complete."""
 _TRY_SQL = "select users, output_tokens_per_s, ttft_p95_s from stage_table order by users"
 
 app = typer.Typer(
@@ -115,9 +118,9 @@ def show_run(
     _print_run(section, f"{lab} · {identity.title}")
     page = settings.data_dir / "report" / "year_in_numbers.html"
     out = _console()
-    out.print(Text(f"\nReport  {page if page.exists() else 'not written yet: make report'}"))
+    out.print(Text(f"\nReport  {page if page.exists() else 'not written yet: make report'}"), soft_wrap=True)
     out.print(Text("Next    make ui"))
-    out.print(Text(f'        make sql Q="{_TRY_SQL}"'))
+    out.print(Text(f'        make sql Q="{_TRY_SQL}"'), soft_wrap=True)
 
 
 @app.command()
@@ -240,26 +243,27 @@ def _unknown_lab(lab: str) -> NoReturn:
 
 def _print_run(section: Section, title: str) -> None:
     from lab_pipelines.report.stage_table import COLUMNS, ladders, notes, stage_cells
-    from lab_pipelines.report.wording import effect, gap_place, provenance_line
+    from lab_pipelines.report.wording import ROUGH, effect, gap_place, provenance_line
 
     out = _console()
     out.print(Text(title, style="bold"))
     out.print(Text(provenance_line(section.overview)))
     for rows in ladders(section.stages):
         cells = stage_cells(rows)
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        gap = 1 if out.width >= COMFORTABLE_WIDTH else 0
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False)
         for column in COLUMNS:
-            header = "\n".join(part for part in (column.group, column.name, column.unit) if part)
+            header = "\n".join(column.header.replace(",", "").split())
             table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
         for line in cells:
-            table.add_row(*(Text(str(cell)) for cell in line))
+            table.add_row(*(Text(f"{ROUGH * cell.rough}{cell.text}") for cell in line))
         out.print(table)
         for note in notes(cells):
             out.print(Text(note, style="dim"))
     for finding in section.findings:
-        out.print(Text(_printable(f"{finding['verdict']}: {finding['claim']} ({effect(finding)})")))
+        out.print(Text(f"{finding['verdict']}: {finding['claim']} ({effect(finding)})"))
     for gap in section.gaps:
-        out.print(Text(_printable(f"gap: {gap['measure']}, {gap_place(gap)}: {gap['reason']}"), style="dim"))
+        out.print(Text(f"gap: {gap['measure']}, {gap_place(gap)}: {gap['reason']}", style="dim"))
 
 
 def _print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -270,9 +274,9 @@ def _print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
     shown = rows[:ROWS_SHOWN]
     for number, column in enumerate(columns):
         numeric = any(isinstance(row[number], int | float | Decimal) for row in shown)
-        table.add_column(Text(_printable(column)), justify="right" if numeric else "left")
+        table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")
     for row in shown:
-        table.add_row(*(Text(_printable(_shown(value))) for value in row))
+        table.add_row(*(Text(printable(_shown(value))) for value in row))
     out.print(table)
     if len(rows) > ROWS_SHOWN:
         out.print(Text(f"the first {ROWS_SHOWN} rows; --csv and --json print all"))
@@ -301,13 +305,12 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _printable(text: str) -> str:
-    """`text` without what a terminal would obey: rows may carry an engine's own error messages."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL_WIDTH)
+    terminal = Console()
+    if not terminal.is_terminal:
+        return Console(width=NO_TERMINAL_WIDTH)
+    # A narrower terminal wraps lines, which is still better than figures cut down to "1…".
+    return Console(width=max(terminal.width, WIDTH_NEEDED))
 
 
 @contextmanager
@@ -326,5 +329,5 @@ def _mistakes_explained() -> Iterator[None]:
 
 
 def _fail(message: str, *, code: int = 1) -> NoReturn:
-    typer.echo(f"labs: {_printable(message)}", err=True)
+    typer.echo(f"labs: {printable(message)}", err=True)
     raise typer.Exit(code)

@@ -3,6 +3,8 @@
 Colours are CSS variables of the page (`--series-1` … and `--muted`), text is `currentColor`, so that one SVG serves
 light, dark and print. Unknown values stay unknown: a line breaks there, it never touches zero. No network, no script.
 
+Rows come from read.py, which takes out control characters: the renderer's XML writer aborts the process on one.
+
 Doesn't belong here: which rows are shown (read.py), the page around the picture (page.py).
 """
 

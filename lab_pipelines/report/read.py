@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lab_pipelines.catalog.loader import Catalog, LabNotWrittenError
 from lab_pipelines.catalog.spec import Identity
-from lab_pipelines.report.wording import Row
+from lab_pipelines.report.wording import Row, printable
 
 if TYPE_CHECKING:
     from resources.warehouse import Warehouse
@@ -56,7 +56,7 @@ class Report:
 
 def read_sections(warehouse: Warehouse) -> list[Section]:
     """The shown sessions, by lab and target, newest first. Raises the warehouse's own error."""
-    overviews = warehouse.query(_sql("overview"))
+    overviews = _rows(warehouse, "overview")
     parts = {name: _by_session(warehouse, name) for name in ("stages", "cold_start", "cost", "gaps", "findings")}
     # The sessions are fixed by the first query: rows of a run that is published meanwhile find no section.
     return [
@@ -72,7 +72,7 @@ def read_report(warehouse: Warehouse, catalog: Catalog, *, now: datetime) -> Rep
         written_at=now,
         labs=catalog.labs,
         questions=_questions(catalog, {section.lab for section in sections}),
-        totals=warehouse.query(_sql("totals")),
+        totals=_rows(warehouse, "totals"),
         sections=sections,
     )
 
@@ -89,10 +89,15 @@ def _questions(catalog: Catalog, labs: set[str]) -> dict[str, str]:
 
 def _by_session(warehouse: Warehouse, name: str) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = defaultdict(list)
-    for row in warehouse.query(_sql(name)):
+    for row in _rows(warehouse, name):
         rows[row["session_id"]].append(row)
     return rows
 
 
-def _sql(name: str) -> str:
-    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
+def _rows(warehouse: Warehouse, name: str) -> list[Row]:
+    """The answer to one of our questions. Its text is fit to be shown: engines put what they like into an error."""
+    answer = warehouse.query((_SQL / f"{name}.sql").read_text(encoding="utf-8"))
+    return [
+        {column: printable(value) if isinstance(value, str) else value for column, value in row.items()}
+        for row in answer
+    ]

@@ -82,6 +82,11 @@ def gap_place(gap: Row) -> str:
     return "whole session" if gap["users"] is None else f"at {', '.join(str(n) for n in gap['users'])} users"
 
 
+def printable(text: str) -> str:
+    """`text` without control characters: a terminal obeys them, and the chart renderer aborts the process on one."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def markdown_text(text: object) -> str:
     """Any text as literal Markdown on one line, fit for a table cell."""
-    return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", printable(" ".join(str(text).split())))
