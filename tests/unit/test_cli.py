@@ -1,0 +1,286 @@
+"""`labs` as people call it: answers, tables, files, and mistakes that end in one clear message and an exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lab_pipelines import baseline
+from lab_pipelines.baseline import spec_digest
+from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.cli import QUERIES_DIR, ROWS_SHOWN, app
+from lab_pipelines.deployment import REPO_ROOT
+from resources.warehouse import Warehouse
+from tests.support.rows import Row, lab_run, publish_run, warehouse_in
+
+Labs = Callable[..., Result]
+
+
+def pinnable_run() -> dict[str, list[Row]]:
+    """A whole run of L06 as its spec stands today."""
+    spec = load_catalog().spec("L06")
+    tables = lab_run(users=spec.steps[0].users, requests_per_stage=40)
+    for row in tables["stack_sessions"]:
+        row["spec_digest"] = spec_digest(spec)
+    return tables
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return warehouse_in(tmp_path)
+
+
+@pytest.fixture
+def labs(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labs:
+    """The command line on this test's warehouse and baselines."""
+    for name in [name for name in os.environ if name.startswith("LABS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LABS_DATA_DIR", warehouse.data_dir)
+    monkeypatch.setattr(baseline, "BASELINES_DIR", tmp_path / "baselines")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def refused(result: Result, code: int) -> str:
+    """The message of a call that had to fail: on stderr, no traceback, nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return result.stderr
+
+
+# labs sql
+
+
+@pytest.fixture
+def snapshot(warehouse: Warehouse) -> Warehouse:
+    publish_run(warehouse, lab_run(users=(1, 4)))
+    warehouse.rebuild()
+    return warehouse
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_an_answer_is_printed_as_a_table(labs: Labs) -> None:
+    result = labs("sql", "select users, target, null as nothing from stage_table order by users")
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    assert lines[0] == ["users", "target", "nothing"]
+    assert lines[2:] == [["1", "local", "NULL"], ["4", "local", "NULL"]]
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_an_answer_as_json_keeps_numbers_and_nulls(labs: Labs) -> None:
+    result = labs("sql", "select users, 0.5::decimal(3, 2) as half, null as n, [1, 2] as l from stage_table", "--json")
+    assert json.loads(result.stdout) == [
+        {"users": users, "half": 0.5, "n": None, "l": [1, 2]} for users in (1, 4)
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_an_answer_as_csv_quotes_what_needs_it(labs: Labs) -> None:
+    result = labs("sql", """select users, 'a,"b"' as text from stage_table order by users""", "--csv")
+    assert list(csv.reader(io.StringIO(result.stdout))) == [["users", "text"], ["1", 'a,"b"'], ["4", 'a,"b"']]
+
+
+@pytest.mark.usefixtures("snapshot")
+@pytest.mark.parametrize("name", sorted(path.stem for path in QUERIES_DIR.glob("*.sql")))
+def test_every_example_question_can_be_asked_by_its_name(labs: Labs, name: str) -> None:
+    result = labs("sql", name, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_a_file_of_sql_can_be_asked(labs: Labs, tmp_path: Path) -> None:
+    (tmp_path / "mine.sql").write_text("-- How many?\nselect count(*) as stages from load_stages", encoding="utf-8")
+    assert json.loads(labs("sql", str(tmp_path / "mine.sql"), "--json").stdout) == [{"stages": 2}]
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_a_long_answer_is_cut_in_the_table_and_says_so_but_whole_as_csv(labs: Labs) -> None:
+    question = f"select range as n from range({ROWS_SHOWN + 50})"
+    assert f"the first {ROWS_SHOWN} rows" in labs("sql", question).stdout
+    assert len(labs("sql", question, "--csv").stdout.splitlines()) == ROWS_SHOWN + 51
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_text_from_rows_can_t_give_orders_to_the_terminal(labs: Labs) -> None:
+    assert "\x1b" not in labs("sql", "select chr(27) || '[2Jgone' as t").stdout
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_wrong_sql_is_one_message(labs: Labs) -> None:
+    assert "stage_tabel does not exist" in refused(labs("sql", "select * from stage_tabel"), 1)
+
+
+@pytest.mark.usefixtures("snapshot")
+@pytest.mark.parametrize("statement", ["drop view stage_table", "create table x (a int)", "copy (select 1) to 'x.csv'"])
+def test_the_warehouse_can_only_be_read(labs: Labs, statement: str) -> None:
+    refused(labs("sql", statement), 1)
+    assert labs("sql", "select count(*) from stage_table").exit_code == 0
+
+
+def test_without_a_warehouse_the_remedy_is_named(labs: Labs) -> None:
+    assert "make demo" in refused(labs("sql", "select 1 as one"), 1)
+
+
+def test_an_unknown_name_lists_the_known_questions(labs: Labs) -> None:
+    message = refused(labs("sql", "nonsense"), 2)
+    assert "where_did_the_money_go" in message
+
+
+def test_no_question_lists_the_known_ones(labs: Labs) -> None:
+    assert "cheapest_stage" in refused(labs("sql", ""), 2)
+
+
+def test_two_formats_at_once_are_refused(labs: Labs) -> None:
+    assert "exclude each other" in refused(labs("sql", "select 1 as one", "--json", "--csv"), 2)
+
+
+# labs show-run
+
+
+def test_a_run_is_shown_with_its_figures_its_provenance_and_what_to_do_next(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1, 4, 8)))
+    result = labs("show-run", "L06")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.replace("\N{NARROW NO-BREAK SPACE}", "").splitlines()
+    assert lines[:2] == [
+        "L06 · The Load Test Contract",
+        "modelled · 5 stack s per wall s · target local · pace short · modelled-vllm",
+    ]
+    figures = [line.split() for line in lines if line.split()[:1] in (["1"], ["4"], ["8"])]
+    assert [line[0] for line in figures] == ["1", "4", "8"]
+    assert {len(line) for line in figures} == {11}
+    for part in (
+        "≈ too few requests",
+        "gap: gpu_power, at 1, 4, 8 users: no such series",
+        "make ui",
+        'make sql Q="select',
+    ):
+        assert part in result.stdout
+
+
+def test_the_report_s_path_is_shown_once_it_is_there(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1,)))
+    assert "not written yet: make report" in labs("show-run", "L06").stdout
+    assert labs("report").exit_code == 0
+    assert str(Path(warehouse.data_dir) / "report" / "year_in_numbers.html") in labs("show-run", "L06").stdout
+
+
+def test_the_question_that_show_run_suggests_has_an_answer(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1,)))
+    warehouse.rebuild()
+    suggested = labs("show-run", "L06").stdout.split('make sql Q="')[1].split('"')[0]
+    assert len(json.loads(labs("sql", suggested, "--json").stdout)) == 1
+
+
+def test_a_lab_without_a_run_says_what_to_do(labs: Labs) -> None:
+    assert "make demo" in refused(labs("show-run", "L06"), 1)
+
+
+def test_runs_of_another_target_are_not_shown(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1,)))
+    assert "no run on target aks" in refused(labs("show-run", "L06", "--target", "aks"), 1)
+
+
+def test_an_unknown_lab_or_target_is_refused_with_the_known_ones(labs: Labs) -> None:
+    assert "L01 to L78" in refused(labs("show-run", "L99"), 2)
+    assert "rehearsal" in refused(labs("show-run", "L06", "--target", "moon"), 2)
+
+
+def test_a_wrong_setting_is_refused_with_its_remedy(labs: Labs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABS_TARGET", "moon")
+    assert "LABS_TARGET='moon'" in refused(labs("report"), 2)
+
+
+def test_a_damaged_lake_is_one_message_that_names_the_file(labs: Labs, warehouse: Warehouse) -> None:
+    foreign = Path(warehouse.data_dir) / "lake" / "requests" / "target=local" / "lab=L06" / "x.parquet"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"not Parquet")
+    assert "x.parquet" in refused(labs("report"), 1)
+
+
+# labs report
+
+
+def test_the_report_is_written_and_counted(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1, 4)))
+    result = labs("report")
+    assert result.exit_code == 0, result.output
+    count, html, markdown = result.stdout.splitlines()
+    assert count == "1 of 78 labs have results, 2 stages in all"
+    assert Path(html).is_file()
+    assert Path(markdown).is_file()
+
+
+# labs baseline
+
+
+def test_a_run_is_pinned_shown_and_verified(labs: Labs, warehouse: Warehouse) -> None:
+    assert "no baseline is pinned yet" in labs("baseline", "show").stdout
+    publish_run(warehouse, pinnable_run())
+    result = labs("baseline", "pin", "L06")
+    assert result.exit_code == 0, result.output
+    assert (baseline.BASELINES_DIR / "L06" / "local" / "0001.json").is_file()
+    shown = labs("baseline", "show").stdout
+    assert "0001.json" in shown
+    assert "modelled-vllm" in shown
+    assert labs("baseline", "verify").stdout == "1 baselines, every one as it was pinned\n"
+
+
+def test_pinning_again_needs_the_flag_and_keeps_the_former_file(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, pinnable_run())
+    assert labs("baseline", "pin", "L06").exit_code == 0
+    first = (baseline.BASELINES_DIR / "L06" / "local" / "0001.json").read_bytes()
+    assert "--again" in refused(labs("baseline", "pin", "L06"), 1)
+    assert labs("baseline", "pin", "L06", "--again").exit_code == 0
+    assert (baseline.BASELINES_DIR / "L06" / "local" / "0001.json").read_bytes() == first
+    assert "0002.json" in labs("baseline", "show").stdout
+
+
+def test_an_edited_baseline_is_found_out(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, pinnable_run())
+    assert labs("baseline", "pin", "L06").exit_code == 0
+    path = baseline.BASELINES_DIR / "L06" / "local" / "0001.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"stage": 0', '"stage": 7'), encoding="utf-8")
+    for command in ("verify", "show"):
+        assert "digest" in refused(labs("baseline", command), 1)
+
+
+def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
+    assert "L99" in refused(labs("baseline", "pin", "L99"), 2)
+    assert "not written yet" in refused(labs("baseline", "pin", "L07"), 1)
+    assert "no run on local yet" in refused(labs("baseline", "pin", "L06"), 1)
+
+
+# The program itself
+
+
+def test_the_module_loads_without_dagster_duckdb_or_the_chart_renderer() -> None:
+    heavy = ["dagster", "duckdb", "pandas", "pyarrow", "altair", "vl_convert"]
+    code = f"import sys, lab_pipelines.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_installed_command_answers(warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1,)))
+    warehouse.rebuild()
+    done = subprocess.run(
+        [Path(sys.executable).with_name("labs"), "sql", "select users from stage_table", "--csv"],
+        env={"PATH": os.environ["PATH"], "LABS_DATA_DIR": warehouse.data_dir},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["users", "1"]
