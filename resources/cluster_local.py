@@ -278,7 +278,7 @@ def first_token(base_url: str, model: str, *, time_scale: float) -> Phase:
     started = datetime.now(UTC)
     try:
         with urllib.request.urlopen(request, timeout=FIRST_TOKEN_TIMEOUT_S) as response:
-            response.read()
+            answer, ended = response.read().decode(errors="replace"), datetime.now(UTC)
     except urllib.error.HTTPError as error:
         detail = error.read().decode(errors="replace")[:300]
         raise ClusterError(
@@ -286,13 +286,25 @@ def first_token(base_url: str, model: str, *, time_scale: float) -> Phase:
         ) from None
     except (urllib.error.URLError, OSError) as error:
         raise ClusterError(f"{base_url}/completions did not answer a request for one token: {error}") from None
-    ended = datetime.now(UTC)
+    if not _is_completion(answer):
+        # llama.cpp, for one, has a /completions of its own beside the one below /v1.
+        raise ClusterError(
+            f"{base_url}/completions answers, but not with an OpenAI completion; the base URL of most servers ends in "
+            f"/v1. The answer begins: {answer[:200]}"
+        )
     return Phase(
         name="first_token",
         started_at=started,
         ended_at=ended,
         duration_s=(ended - started).total_seconds() * time_scale,
     )
+
+
+def _is_completion(answer: str) -> bool:
+    try:
+        return isinstance(json.loads(answer)["choices"][0]["text"], str)
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _wait_for_announcement(process: subprocess.Popen[bytes], announce: Path, output: Path) -> Mapping[str, Any]:
