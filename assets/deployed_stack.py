@@ -8,7 +8,7 @@ from pydantic import Field
 from assets.common import LAB_ASSET, progress_to
 from lab_pipelines import rows
 from resources.billing import Billing
-from resources.cluster import Cluster
+from resources.cluster import Cluster, StackOrder
 from resources.labs import Labs
 from resources.warehouse import Warehouse
 
@@ -33,15 +33,15 @@ def deployed_stack(
     spec = labs.spec(context.partition_key)
     variant = labs.variant(spec)
     pace_name, pace = labs.pace_of(spec)
-    session = cluster.deploy(
-        spec,
-        variant,
+    order = StackOrder(
+        spec=spec,
+        variant=variant,
         run_id=context.run_id,
         pace_name=pace_name,
         pace=pace,
         hold=timedelta(minutes=config.hold_minutes) if config.hold_minutes else None,
-        progress=progress_to(context),
     )
+    session = cluster.deploy(order, progress=progress_to(context))
     with cluster.released_on_error(spec.id):
         # A stack whose price can't be looked up is not worth starting: its cost would fail after the load.
         billing.node_hour_price(session.sku)

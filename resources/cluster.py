@@ -1,7 +1,7 @@
 """The contract of a cluster: put a lab's stack somewhere, hold it under a lease, and take it away again.
 
 Belongs here: the abstract `Cluster` and the records that every implementation speaks of.
-Doesn't belong here: processes (cluster_local.py), Kubernetes or Azure.
+Doesn't belong here: processes (cluster_loopback.py, cluster_local.py), Kubernetes or Azure.
 """
 
 from __future__ import annotations
@@ -36,6 +36,18 @@ class LeaseHeldError(ClusterError):
 
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StackOrder(Record):
+    """What a run asks a cluster for."""
+
+    spec: LabSpec
+    variant: Variant
+    run_id: str
+    pace_name: str
+    pace: Pace
+    hold: timedelta | None
+    """How long the stack may outlive the process that asked for it; None: not at all."""
 
 
 class Lease(Record):
@@ -103,21 +115,11 @@ class Cluster(ConfigurableResource, ABC):
     """Places where a lab's stack can live. Every method may be called from another process than the last one."""
 
     @abstractmethod
-    def deploy(
-        self,
-        spec: LabSpec,
-        variant: Variant,
-        *,
-        run_id: str,
-        pace_name: str,
-        pace: Pace,
-        hold: timedelta | None,
-        progress: Progress,
-    ) -> Session:
+    def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
         """Take the lease, bring the stack up, wait until it answers, and return it.
 
-        Reaps what dead runs left behind first. With `hold`, the stack may outlive the process that called, for that
-        long. Raises `LeaseHeldError`, or `ClusterError` after having removed whatever it had started.
+        Reaps what dead runs left behind first. Raises `LeaseHeldError`, or `ClusterError` after having removed whatever
+        it had started.
         """
 
     @abstractmethod

@@ -12,11 +12,10 @@ import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
-from resources.cluster import ClusterError, Progress, Session
-from resources.cluster_local import LoopbackCluster, first_token, scrape_interval_s
+from resources.cluster import ClusterError, Progress, Session, StackOrder
+from resources.cluster_loopback import LoopbackCluster, first_token, scrape_interval_s
 from resources.prometheus_server import ScrapeTarget
 
 
@@ -29,18 +28,8 @@ class ExternalEngineCluster(LoopbackCluster):
     prometheus_selector: str
     sku: str | None
 
-    def _bring_up(
-        self,
-        spec: LabSpec,
-        variant: Variant,
-        *,
-        run_id: str,
-        pace_name: str,
-        pace: Pace,
-        environ: dict[str, str],
-        folder: Path,
-        progress: Progress,
-    ) -> Session:
+    def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
+        spec, variant = order.spec, order.variant
         if variant.values:
             raise ClusterError(
                 f"variant {variant.id} of {spec.id} changes the engine's configuration, and an engine that is not "
@@ -62,11 +51,11 @@ class ExternalEngineCluster(LoopbackCluster):
             session_id=environ[processes.LEASE_ID_VARIABLE],
             lab=spec.id,
             variant=variant.id,
-            run_id=run_id,
+            run_id=order.run_id,
             target="local",
             engine="external",
             provenance="measured",
-            pace=pace_name,
+            pace=order.pace_name,
             time_scale=1.0,
             cold_start_time_scale=1.0,
             namespace=spec.namespace,

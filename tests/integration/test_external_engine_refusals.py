@@ -11,7 +11,7 @@ import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import Variant
-from resources.cluster import ClusterError, Session
+from resources.cluster import ClusterError, Session, StackOrder
 from resources.cluster_external import ExternalEngineCluster
 from resources.leases import LeaseBook
 from tests.support.tiny_llama import MODEL, TinyLlama, tiny_llama
@@ -44,15 +44,15 @@ def deploy(
         sku=None,
     )
     try:
-        return cluster.deploy(
-            spec,
-            variant or spec.variants[0],
+        order = StackOrder(
+            spec=spec,
+            variant=variant or spec.variants[0],
             run_id="run",
             pace_name="smoke",
             pace=spec.paces["smoke"],
             hold=None,
-            progress=lambda line: None,
         )
+        return cluster.deploy(order, progress=lambda line: None)
     except ClusterError:
         assert LeaseBook(folder / "state").all() == []
         raise

@@ -1,0 +1,179 @@
+"""What every stack on this machine's loopback shares: its lease, how it is reaped and released, its first token.
+
+Belongs here: `LoopbackCluster` and helpers of its kinds. Doesn't belong here: what the processes are
+(cluster_local.py, cluster_external.py).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import urllib.error
+import urllib.request
+from abc import abstractmethod
+from datetime import UTC, datetime
+from pathlib import Path
+
+from resources import processes
+from resources.cluster import Cluster, ClusterError, Phase, Progress, Reaped, Session, StackOrder
+from resources.leases import TTL, LeaseBook, LeaseFile, why_dead
+
+FIRST_TOKEN_TIMEOUT_S = 60.0
+
+
+class LoopbackCluster(Cluster):
+    """Leases, reaping and release for any stack whose processes run on this machine."""
+
+    data_dir: str
+
+    @abstractmethod
+    def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
+        """Start the stack's processes with `environ` and return when they answer. May raise with some of them up."""
+
+    def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
+        lab, book = order.spec.id, self._book()
+        with book.locked():
+            for reaped in self._reap(book):
+                progress(f"reaped the stack of {reaped.lab}, because {reaped.reason}: {len(reaped.removed)} processes")
+            entry = book.take(lab, order.run_id, hold=order.hold)
+        lease_id = entry.lease.lease_id
+        try:
+            session = self._bring_up(
+                order,
+                environ=processes.marker(self._state_dir, lease_id),
+                folder=self.run_folder(order.run_id, lab),
+                progress=progress,
+            )
+        except BaseException:
+            self._release(lab, lease_id)
+            raise
+        book.write(entry.model_copy(update={"session": session}))
+        if order.hold is None:
+            # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
+            atexit.register(self._release, lab, lease_id)
+        return session
+
+    def attach(self, lab: str) -> Session:
+        entry = self._book().read(lab)
+        if entry is None or entry.session is None or why_dead(entry, now=datetime.now(UTC), owner_alive=_alive(entry)):
+            raise ClusterError(
+                f"no stack of {lab} is up. Materialize deployed_stack in the same run, or first on its own "
+                "with hold_minutes set"
+            )
+        return entry.session
+
+    def marker(self, lab: str) -> dict[str, str]:
+        entry = self._book().read(lab)
+        return processes.marker(self._state_dir, entry.lease.lease_id) if entry else {}
+
+    def renew(self, session: Session) -> None:
+        book = self._book()
+        with book.locked():
+            entry = book.read(session.lab)
+            if entry is None or entry.session != session:
+                raise ClusterError(f"the lease of {session.lab} is gone: its stack was released or reaped meanwhile")
+            expires_at = max(entry.lease.expires_at, datetime.now(UTC) + TTL)
+            book.write(entry.model_copy(update={"lease": entry.lease.model_copy(update={"expires_at": expires_at})}))
+
+    def release(self, lab: str) -> datetime | None:
+        return self._release(lab, None)
+
+    def reap(self) -> list[Reaped]:
+        book = self._book()
+        with book.locked():
+            return self._reap(book)
+
+    def run_folder(self, run_id: str, lab: str) -> Path:
+        """Where a run keeps the logs and raw files of its stack and load."""
+        return Path(self.data_dir) / "runs" / run_id / lab
+
+    @property
+    def _state_dir(self) -> Path:
+        return Path(self.data_dir) / "state"
+
+    def _book(self) -> LeaseBook:
+        return LeaseBook(self._state_dir)
+
+    def _release(self, lab: str, lease_id: str | None) -> datetime | None:
+        """End the processes first and forget the lease last, so that dying in between leaves it for the reaper."""
+        book = self._book()
+        with book.locked():
+            entry = book.read(lab)
+            if entry is None or (lease_id is not None and entry.lease.lease_id != lease_id):
+                return None
+            processes.end(processes.find_marked(self._state_dir).get(entry.lease.lease_id, []))
+            book.remove(lab)
+            return datetime.now(UTC)
+
+    def _reap(self, book: LeaseBook) -> list[Reaped]:
+        marked = processes.find_marked(self._state_dir)
+        reaped, good = [], set()
+        for entry in book.all():
+            reason = why_dead(entry, now=datetime.now(UTC), owner_alive=_alive(entry))
+            if reason is None:
+                good.add(entry.lease.lease_id)
+                continue
+            removed = processes.end(marked.pop(entry.lease.lease_id, []))
+            book.remove(entry.lease.lab)
+            reaped.append(_reaped(entry, reason, removed))
+        for lease_id, orphans in marked.items():
+            if lease_id not in good:
+                removed = processes.end(orphans)
+                reaped.append(
+                    Reaped(
+                        lease_id=lease_id, lab="unknown", run_id="unknown", reason="it has no lease", removed=removed
+                    )
+                )
+        return reaped
+
+
+def scrape_interval_s(time_scale: float) -> float:
+    """Wall seconds between scrapes: about two stack seconds, within what a small machine bears and a person waits."""
+    return min(max(2.0 / time_scale, 0.1), 1.0)
+
+
+def first_token(base_url: str, model: str, *, time_scale: float) -> Phase:
+    """Ask the engine for one token, as the readiness that counts. Raises `ClusterError`."""
+    body = {"model": model, "prompt": [300] * 8, "max_tokens": 1, "temperature": 0.0}
+    request = urllib.request.Request(
+        f"{base_url}/completions", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+    )
+    started = datetime.now(UTC)
+    try:
+        with urllib.request.urlopen(request, timeout=FIRST_TOKEN_TIMEOUT_S) as response:
+            answer, ended = response.read().decode(errors="replace"), datetime.now(UTC)
+    except urllib.error.HTTPError as error:
+        detail = error.read().decode(errors="replace")[:300]
+        raise ClusterError(
+            f"{base_url}/completions answered {error.code} to a request for one token: {detail}"
+        ) from None
+    except (urllib.error.URLError, OSError) as error:
+        raise ClusterError(f"{base_url}/completions did not answer a request for one token: {error}") from None
+    if not _is_completion(answer):
+        # llama.cpp, for one, has a /completions of its own beside the one below /v1.
+        raise ClusterError(
+            f"{base_url}/completions answers, but not with an OpenAI completion; the base URL of most servers ends in "
+            f"/v1. The answer begins: {answer[:200]}"
+        )
+    return Phase(
+        name="first_token",
+        started_at=started,
+        ended_at=ended,
+        duration_s=(ended - started).total_seconds() * time_scale,
+    )
+
+
+def _is_completion(answer: str) -> bool:
+    try:
+        return isinstance(json.loads(answer)["choices"][0]["text"], str)
+    except (ValueError, LookupError, TypeError):
+        return False
+
+
+def _alive(entry: LeaseFile) -> bool:
+    return processes.is_alive(entry.lease.owner)
+
+
+def _reaped(entry: LeaseFile, reason: str, removed: list[str]) -> Reaped:
+    lease = entry.lease
+    return Reaped(lease_id=lease.lease_id, lab=lease.lab, run_id=lease.run_id, reason=reason, removed=removed)
