@@ -146,7 +146,9 @@ install_packages() {
         venv_identity .venv/bin/python >"$MADE_FOR"
     fi
     say "installing the locked packages (the first time: a minute or two)"
-    uv pip sync --quiet --python .venv/bin/python --require-hashes --no-build requirements.lock ||
+    # Byte code now, not at the first import: the first demo would be slower by ten seconds, and with
+    # PYTHONDONTWRITEBYTECODE in the environment every run would.
+    uv pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes --no-build requirements.lock ||
         fail "uv could not install the locked packages (above). Check the network, the proxy and the index settings"
     # hatchling is in the lock, so that this builds without fetching anything.
     uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
