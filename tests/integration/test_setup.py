@@ -342,7 +342,7 @@ def ci_machine(checkout: Path, machine: Path, *, makefile: str) -> Path:
     assert make
     (machine / "make").symlink_to(make)
     # Of these, .ci/run asks only whether they are there; apt-get is asked when ca-certificates are missing here.
-    for name in ("python3", "git", "chromium", "apt-get", "sudo"):
+    for name in ("python3", "git", "chromium", "openssl", "apt-get", "sudo"):
         add_program(machine, name, "exit 0")
     return checkout
 
