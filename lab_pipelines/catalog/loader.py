@@ -129,8 +129,8 @@ def _line_of(node: yaml.Node | None, location: list[Any]) -> int:
             key, node = found[0]
             line = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
+            item = node.value[part]
+            node, line = item, item.start_mark.line + 1
         else:
             return line
     return line

@@ -102,8 +102,9 @@ class Pace(SpecModel):
     """How long each stage holds, and how fast the stack's clock runs.
 
     A stage ends when it has held for `hold_s` and enough requests have started and finished within it: `min_requests`,
-    and `requests_per_user` for each concurrent user. At `max_hold_s` it ends all the same and fails the blocking check. `time_scale` = stack seconds per wall
-    second; anything but 1 needs a modelled server, and is recorded in every row and shown in every table.
+    and `requests_per_user` for each concurrent user. At `max_hold_s` it ends all the same and fails the blocking check.
+    `time_scale` = stack seconds per wall second; anything but 1 needs a modelled server, and is recorded in every row
+    and shown in every table.
     """
 
     time_scale: float = Field(gt=0)

@@ -27,6 +27,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+RECEIVED_NS = "labs.received_ns"
+"""Key of the ASGI scope: CLOCK_MONOTONIC in ns at which the request had been read in full (serve.py)."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
 VLLM_VERSION = "0.32.0"
 _GENERATING: dict[str, Kind] = {"/v1/completions": "completion", "/v1/chat/completions": "chat"}
@@ -103,7 +105,7 @@ class VllmApi:
 
     async def _generate(self, kind: Kind, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         body = await _read_body(receive)
-        received_ns = time.monotonic_ns()
+        received_ns: int = scope[RECEIVED_NS]
         stamped = _header(scope, b"x-labs-stamps") == b"1"
         stamps: list[tuple[bytes, bytes]] = []
         if stamped:
