@@ -26,6 +26,8 @@ from benchmarks.figures import Figure
 RESULT = Path(__file__).parent / "results" / "latest.json"
 _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
+_BUSY = 0.5
+"""Load average from which on other work is likely to have disturbed the figures."""
 BENCHMARKS = ("overhead", "lag", "import", "memory")
 
 
@@ -33,7 +35,7 @@ def main() -> int:
     """Run what the arguments ask for. Returns the exit code."""
     options = _options()
     wanted = options.only or BENCHMARKS
-    taken_at = datetime.now(UTC)
+    taken_at, taken_on = datetime.now(UTC), machine()
     try:
         measured = measure(wanted, quick=options.quick)
     except BenchmarkError as error:
@@ -41,18 +43,20 @@ def main() -> int:
         return 1
     result = {
         "taken_at": taken_at.isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": taken_on,
         "quick": options.quick,
         "figures": [figure.as_json() for figure in measured],
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    console = Console()
-    console.print(figures.table(measured), width=max(console.width, _TABLE_WIDTH))
+    console = Console(width=max(Console().width, _TABLE_WIDTH))
+    console.print(figures.table(measured))
     for note in figures.notes(measured):
         print(note)
     print("machine: " + ", ".join(f"{name} {value}" for name, value in result["machine"].items()))
     over = [figure.name for figure in measured if figure.met is False]
+    if taken_on["load_average_before"] > _BUSY:
+        print("the machine was busy with something else: figures of time and lag say more about that than about us")
     print(f"over their bound: {', '.join(over) or 'none'}; written to {RESULT}")
     return 0
 
@@ -62,7 +66,7 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     measured: list[Figure] = []
     if "import" in wanted:
         _say("importing by turns")
-        measured += imports.measure(pairs=3 if quick else 9)
+        measured += imports.measure(pairs=3 if quick else 11)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"
@@ -90,6 +94,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "load_average_before": round(os.getloadavg()[0], 1),
     }
 
 
