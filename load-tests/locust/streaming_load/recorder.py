@@ -9,6 +9,7 @@ Doesn't belong here: what a record says (records.py).
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,8 +77,14 @@ class Recorder:
             self._on_record(record)
 
     def _breathe(self) -> None:
+        """Let the streams of this process go first, and whatever else waits for this core.
+
+        A server on this machine is woken on the core that sent to it, and would otherwise wait there until the kernel's
+        next tick while answers are decoded: 4 ms in the TTFT of every request that was sent together with others.
+        """
         if not self._closing:
             gevent.idle()
+            os.sched_yield()
 
 
 class ProcessMeter:
