@@ -80,7 +80,7 @@ def ratio(
         reach = math.exp(float(t.ppf(0.975, freedom)) * math.sqrt(variance))
         low, high = effect / reach, effect * reach
     holds = {"above": (low > threshold, high <= threshold), "below": (high < threshold, low >= threshold)}[comparison]
-    interval = f"[{low:.3g}, {high:.3g}]"
+    interval = f"[{low:.4g}, {high:.4g}]"  # rounded to three it may seem to touch what it clears
     if holds[0]:
         return Judgement("confirmed", effect, low, high, n, method, f"{interval} is {comparison} {threshold:g}")
     if holds[1]:
