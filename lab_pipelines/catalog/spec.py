@@ -255,7 +255,8 @@ class LabSpec(Identity):
         users = {users for step in self.steps for users in step.users}
         for finding in self.findings:
             if missing := {finding.numerator_users, finding.denominator_users} - users:
-                raise ValueError(f"findings: {finding.id} compares {missing} users, which no step has")
+                listed = ", ".join(str(number) for number in sorted(missing))
+                raise ValueError(f"findings: {finding.id} compares {listed} users, which no step has")
         return self
 
     def pace(self, name: str | None, target: Target) -> tuple[str, Pace]:

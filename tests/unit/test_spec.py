@@ -57,7 +57,7 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ("helm-values/lab06/values.yaml", "helm-values/../secrets.yaml", r"stack\.chart\.values: must be a file below"),
         ("load-tests/prompts", "/etc", r"steps\.0\.request\.prompts: string should match pattern"),
         ("targets: [local]", "targets: [cloud]", r"targets\.0: input should be 'local', 'rehearsal', 'kubernetes'"),
-        ("numerator_users: 32", "numerator_users: 33", r"findings: throughput-saturates compares \{33\} users"),
+        ("numerator_users: 32", "numerator_users: 33", r"findings: throughput-saturates compares 33 users"),
         ("phase: 1", "phase: 1\nphase: 2", r"L06\.yaml:5: phase: is given more than once"),
         ("targets: [local]", "targets: [local", r"L06\.yaml:\d+: not valid YAML"),
         ("gpu:\n", "gpu: &gpu\n", None),
