@@ -124,7 +124,7 @@ def _wait_for_announcement(process: subprocess.Popen[bytes], announce: Path, out
             return json.loads(announce.read_text(encoding="utf-8"))
         if process.poll() is not None:
             break
-        time.sleep(0.02)
+        time.sleep(0.02)  # a file that another process writes tells of no event
     state = f"ended with exit code {process.returncode}" if process.poll() is not None else "did not answer in time"
     tail = "\n".join(output.read_text(errors="replace").splitlines()[-5:])
     raise ClusterError(f"the modelled vLLM server {state}; its output ({output}) ends:\n{tail}")
