@@ -8,4 +8,4 @@ from dagster import StaticPartitionsDefinition
 
 from lab_pipelines.catalog.loader import load_catalog
 
-lab_partitions = StaticPartitionsDefinition(list(load_catalog().labs))
+lab_partitions = StaticPartitionsDefinition(list(load_catalog().ids))

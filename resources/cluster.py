@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict
 
-from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.catalog.spec import ApplyStep, ComponentKind, LabSpec, Pace, Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance
 
@@ -70,6 +70,18 @@ class Phase(Record):
     duration_s: float
 
 
+class Endpoint(Record):
+    """One component of a stack that is up, and how to reach it."""
+
+    component: str
+    kind: ComponentKind
+    base_url: str | None
+    """An engine's OpenAI base URL, ending in /v1; an HTTP server's root; Alertmanager's root for `monitoring`."""
+    metrics_url: str | None
+    log: str | None
+    """Where its structured log lines are: a file of JSON lines on this machine, or a LogQL selector."""
+
+
 class Session(Record):
     """A stack that is up, and everything that a later asset needs to know of it."""
 
@@ -84,11 +96,11 @@ class Session(Record):
     time_scale: float
     cold_start_time_scale: float
     namespace: str
-    model: str
+    model: str | None
+    """None: the stack has no engine."""
     sku: str | None
     nodes: int
-    base_url: str
-    """OpenAI base URL, ending in /v1."""
+    endpoints: list[Endpoint]
     prometheus_url: str
     metric_selector: str
     """What `$selector` stands for in this session's PromQL."""
@@ -99,6 +111,29 @@ class Session(Record):
     ready_at: datetime
     phases: list[Phase]
     """Empty for an engine that was already running."""
+
+    def endpoint(self, component: str) -> Endpoint:
+        """The component's endpoint. Raises `ClusterError`."""
+        for endpoint in self.endpoints:
+            if endpoint.component == component:
+                return endpoint
+        raise ClusterError(f"{self.lab} has no component {component!r} that is up")
+
+
+class PodOutcome(Record):
+    """What became of one pod of a manifest. `reason` is the scheduler's or the container's message, if there is one."""
+
+    name: str
+    phase: str
+    reason: str | None
+
+
+class ApplyOutcome(Record):
+    """What the API server and the scheduler made of a manifest. `message` is the API server's refusal."""
+
+    accepted: bool
+    message: str | None
+    pods: list[PodOutcome]
 
 
 class Reaped(Record):
@@ -148,6 +183,25 @@ class Cluster(ConfigurableResource, ABC):
     @abstractmethod
     def reap(self) -> list[Reaped]:
         """Remove whatever belongs to expired leases or dead owners. Never touches what isn't ours."""
+
+    # What steps do to a stack that is up. A target that can't do one of them says so with `ClusterError`; no spec that
+    # needs it names that target.
+
+    @abstractmethod
+    def stop(self, session: Session, component: str) -> None:
+        """Take one component down, its endpoint kept for `start`."""
+
+    @abstractmethod
+    def start(self, session: Session, component: str, values: dict[str, Any], *, progress: Progress) -> list[Phase]:
+        """Bring a stopped component up again at its endpoint, `values` merged over its own; an engine's cold start."""
+
+    @abstractmethod
+    def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
+        """The component's structured log lines of this session, oldest first; each has `at`, Unix time in seconds."""
+
+    @abstractmethod
+    def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
+        """Apply the step's manifests to the lab's namespace and watch its pods until they are as expected or time ends."""
 
     @contextmanager
     def released_on_error(self, lab: str) -> Iterator[None]:

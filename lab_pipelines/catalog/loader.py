@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from lab_pipelines.catalog.spec import Identity, LabSpec
+from lab_pipelines.catalog.spec import LabSpec, Outline
 
 CATALOG_DIR = Path(__file__).parent
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,74 +30,94 @@ class SpecError(ValueError):
 
 
 class LabNotWrittenError(LookupError):
-    """The lab exists by name; its spec does not."""
+    """The lab is an outline. The message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The year's labs. `labs` holds all of them by id, in order; `spec()` reads a complete one on demand."""
+    """The year's labs, one file LNN.yaml each. A file is read when it is first asked for."""
 
     directory: Path
-    labs: dict[str, Identity] = field(hash=False)
+    ids: tuple[str, ...]
+    """In the year's order. They come from the file names, so that knowing them costs no reading."""
+    _read: dict[str, LabSpec | Outline] = field(default_factory=dict, repr=False, compare=False)
+
+    def lab(self, lab: str) -> LabSpec | Outline:
+        """The lab, complete or not. Raises `LookupError` for one that the year does not have, `SpecError`."""
+        if lab not in self.ids:
+            raise LookupError(f"there is no lab {lab!r}; the year has {self.ids[0]} to {self.ids[-1]}")
+        if lab not in self._read:
+            path = self.path(lab)
+            data, node = read_yaml(path)
+            # Which of the two is meant follows from the one field that only an outline has.
+            found = validate(path, data, node, Outline if "missing" in data else LabSpec)
+            if found.id != lab:
+                raise SpecError(f"{shown(path)}:1: id: expected {lab!r}, as the file is named, but found {found.id!r}")
+            self._read[lab] = found
+        return self._read[lab]
 
     def spec(self, lab: str) -> LabSpec:
         """The complete spec of `lab`.
 
-        Raises `LookupError` for a lab that the year does not have, `LabNotWrittenError` for one whose spec is
-        not written, `SpecError` for one that is wrong.
+        Raises `LookupError` for a lab that the year does not have, `LabNotWrittenError` for one that is not
+        complete, `SpecError` for one that is wrong.
         """
-        if lab not in self.labs:
-            raise LookupError(f"there is no lab {lab!r}; the year has {min(self.labs)} to {max(self.labs)}")
-        path = self.directory / f"{lab}.yaml"
-        if not path.exists():
-            identity = self.labs[lab]
+        found = self.lab(lab)
+        if isinstance(found, Outline):
             raise LabNotWrittenError(
-                f"{lab} ({identity.title}) can't run: its spec is not written yet. Write {_shown(path)} and its Helm "
-                f"values, or run one that is complete: {', '.join(self.complete())}"
+                f"{lab} ({found.title}) can't run: it is not complete. Missing in {shown(self.path(lab))}: "
+                f"{'; '.join(found.missing)}. `labs list --status complete` names the labs that can run"
             )
-        spec = read_model(path, LabSpec)
-        if spec.id != lab:
-            raise SpecError(f"{_shown(path)}:1: id: expected {lab!r}, as the file is named, but found {spec.id!r}")
-        return spec
+        return found
 
-    def complete(self) -> list[str]:
-        """Ids of the labs that have a spec."""
-        return [lab for lab in self.labs if (self.directory / f"{lab}.yaml").exists()]
+    def labs(self) -> list[LabSpec | Outline]:
+        """Every lab of the year, in order. Raises `SpecError`."""
+        return [self.lab(lab) for lab in self.ids]
 
-
-class _Labs(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-    labs: list[Identity] = Field(min_length=1)
+    def path(self, lab: str) -> Path:
+        return self.directory / f"{lab}.yaml"
 
 
 @cache
 def load_catalog(directory: Path = CATALOG_DIR) -> Catalog:
     """The catalog in `directory`. Raises `SpecError`."""
-    path = directory / "labs.yaml"
-    labs = read_model(path, _Labs).labs
-    ids = [lab.id for lab in labs]
-    if repeated := {i for i in ids if ids.count(i) > 1}:
-        raise SpecError(f"{_shown(path)}: labs: {', '.join(sorted(repeated))} is given more than once")
-    return Catalog(directory, {lab.id: lab for lab in labs})
+    ids = tuple(sorted(path.stem for path in directory.glob("L[0-9][0-9]*.yaml")))
+    if not ids:
+        raise SpecError(f"{shown(directory)}: has no lab; expected files L01.yaml, L02.yaml, …")
+    return Catalog(directory, ids)
 
 
 def read_model(path: Path, model: type[Model]) -> Model:
     """Read one YAML file as `model`. Raises `SpecError` that names file, line, field and expectation."""
+    data, node = read_yaml(path)
+    return validate(path, data, node, model)
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], yaml.MappingNode]:
+    """A file's mapping, and its nodes, which know the lines. Raises `SpecError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{_shown(path)}: can't be read: {error}") from None
+        raise SpecError(f"{shown(path)}: can't be read: {error}") from None
+    loader = _SafeLoader(text)
     try:
-        node = yaml.compose(text, Loader=_SafeLoader)
-        _refuse_aliases_and_repeated_keys(node, path, text)
-        data = yaml.load(text, Loader=_SafeLoader)
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.MappingNode):
+            raise SpecError(f"{shown(path)}:1: expected a mapping of fields, such as `id: L06`")
+        _refuse_aliases_and_repeated_keys(node, path)
+        data = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         problem = getattr(error, "problem", None) or str(error)
-        raise SpecError(f"{_shown(path)}:{line}: not valid YAML: {problem}") from None
-    if not isinstance(data, dict):
-        raise SpecError(f"{_shown(path)}:1: expected a mapping with the fields {', '.join(model.model_fields)}")
+        raise SpecError(f"{shown(path)}:{line}: not valid YAML: {problem}") from None
+    finally:
+        loader.dispose()
+    return data, node
+
+
+def validate(path: Path, data: dict[str, Any], node: yaml.MappingNode, model: type[Model]) -> Model:
+    """`data`, as `read_yaml` gave it, as `model`. Raises `SpecError`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -115,7 +135,7 @@ def _explain(path: Path, root: yaml.Node | None, error: Any) -> str:
         message = "is not a field of this spec; remove it or correct its name"
     elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, but found {_short(error['input'])}"
-    return f"{_shown(path)}:{line}: {shown}: {message}"
+    return f"{shown(path)}:{line}: {shown}: {message}"
 
 
 def _line_of(node: yaml.Node | None, location: list[Any]) -> int:
@@ -136,23 +156,26 @@ def _line_of(node: yaml.Node | None, location: list[Any]) -> int:
     return line
 
 
-def _refuse_aliases_and_repeated_keys(node: yaml.Node | None, path: Path, text: str) -> None:
-    # Aliases allow a small file to expand to gigabytes; a repeated key silently drops the first value.
-    for event in yaml.parse(text, Loader=_SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1
-            raise SpecError(f"{_shown(path)}:{line}: YAML aliases (*{event.anchor}) are not allowed; write it out")
-    stack = [node] if node else []
+def _refuse_aliases_and_repeated_keys(node: yaml.Node, path: Path) -> None:
+    # An alias is its anchor's own node once more: a small file could expand to gigabytes. A repeated key silently
+    # drops the first value.
+    stack, met = [node], set[int]()
     while stack:
         current = stack.pop()
+        line = current.start_mark.line + 1
+        if id(current) in met:
+            raise SpecError(
+                f"{shown(path)}:{line}: what stands here is used again by a YAML alias (*name); write it out"
+            )
+        met.add(id(current))
         if isinstance(current, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in current.value:
                 if str(key.value) in seen:
                     line = key.start_mark.line + 1
-                    raise SpecError(f"{_shown(path)}:{line}: {key.value}: is given more than once; keep one")
+                    raise SpecError(f"{shown(path)}:{line}: {key.value}: is given more than once; keep one")
                 seen.add(str(key.value))
-                stack.append(value)
+                stack += [key, value]
         elif isinstance(current, yaml.SequenceNode):
             stack.extend(current.value)
 
@@ -162,7 +185,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """The path as messages name it: from the repository where it lies there."""
     try:
         return str(path.relative_to(CATALOG_DIR.parents[1]))
     except ValueError:

@@ -30,11 +30,46 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
-class Gpu(SpecModel):
-    """The node that the stack needs. `sku` must be priced in catalog/prices.yaml."""
+def _below(value: str, folder: str) -> str:
+    if not value.startswith(folder) or ".." in value.split("/"):
+        raise ValueError(f"must be a file below {folder}, without '..'")
+    return value
+
+
+def _regular_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return value
+
+
+def _checked_promql(value: str, *, placeholders: set[str]) -> str:
+    used = {m for groups in re.findall(Template.pattern, value) for m in groups if m}
+    if unknown := used - placeholders:
+        known = ", ".join(f"${name}" for name in sorted(placeholders))
+        raise ValueError(f"has unknown placeholders {sorted(unknown)}; known: {known}")
+    if "selector" not in used:
+        raise ValueError("must contain $selector, so that a shared Prometheus answers for this lab alone")
+    return value
+
+
+class Nodes(SpecModel):
+    """Nodes of one kind that the lab needs. `sku` must be priced in catalog/prices.yaml."""
 
     sku: Text
-    nodes: int = Field(default=1, ge=1)
+    count: int = Field(default=1, ge=1)
+    gpus: int = Field(default=0, ge=0)
+    """GPUs that the lab uses on each node: two of the four of an NC64as_T4_v3 are 2."""
+
+
+class Erratum(SpecModel):
+    """Where the curriculum's letter is wrong or out of date: what it says, what holds, and how that is known."""
+
+    letter: Text
+    today: Text
+    source: Text
+    """A public page or file, or the part of the curriculum that contradicts the letter."""
 
 
 class Chart(SpecModel):
@@ -48,29 +83,56 @@ class Chart(SpecModel):
     @field_validator("values")
     @classmethod
     def _inside_helm_values(cls, value: str) -> str:
-        if not value.startswith("helm-values/") or ".." in value.split("/"):
-            raise ValueError("must be a file below helm-values/, without '..'")
-        return value
+        return _below(value, "helm-values/")
 
 
-class Stack(SpecModel):
-    """What is deployed: a chart whose values name the engine, the model and the engine's arguments."""
+ComponentKind = Literal["vllm", "http_server", "dcgm_exporter", "monitoring", "logging", "workload"]
+"""What a target must know how to run. `workload`: whatever the chart or the steps' manifests bring."""
 
-    engine: Literal["vllm"]
+
+class Component(SpecModel):
+    """One part of the stack, installed by one chart; a target runs it by its `kind`."""
+
+    name: Name
+    kind: ComponentKind
     chart: Chart
 
 
+class Stack(SpecModel):
+    """What is deployed. Empty where the steps' manifests are the whole stack."""
+
+    components: list[Component] = Field(default_factory=list)
+
+    def component(self, name: str) -> Component:
+        """The component of that name. Raises `KeyError`."""
+        for component in self.components:
+            if component.name == name:
+                return component
+        raise KeyError(f"the stack has no component {name!r}; it has: {', '.join(self.names)}")
+
+    def of_kind(self, kind: ComponentKind) -> Component | None:
+        """The first component of a kind, if there is one."""
+        return next((component for component in self.components if component.kind == kind), None)
+
+    @property
+    def names(self) -> list[str]:
+        return [component.name for component in self.components]
+
+
 class Variant(SpecModel):
-    """One configuration of the stack: `values` is merged over the lab's Helm values."""
+    """One configuration of the stack: `values`, by component, is merged over that component's Helm values."""
 
     id: Name
     description: Text
-    values: dict[str, Any] = Field(default_factory=dict)
+    values: dict[Name, dict[str, Any]] = Field(default_factory=dict)
 
 
-class RequestShape(SpecModel):
-    """Every request of a load step: exact token counts, greedy sampling, prompts from a fixture of token ids."""
+class CompletionRequest(SpecModel):
+    """A streamed completion: exact token counts, prompts from a fixture of token ids."""
 
+    kind: Literal["completion"]
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the requests that have this shape, relative to the other shapes of the step."""
     input_tokens: int = Field(ge=1)
     output_tokens: int = Field(ge=1)
     temperature: float = Field(ge=0)
@@ -80,22 +142,196 @@ class RequestShape(SpecModel):
     @field_validator("prompts")
     @classmethod
     def _inside_load_tests(cls, value: str) -> str:
-        if not value.startswith("load-tests/") or ".." in value.split("/"):
-            raise ValueError("must be a file below load-tests/, without '..'")
-        return value
+        return _below(value, "load-tests/")
 
 
-class LoadStep(SpecModel):
-    """A closed-loop ramp: each stage holds a number of concurrent users, who send their next request at once."""
+class HttpRequest(SpecModel):
+    """A plain GET. An answer with the status `expect` is a success, also where that is an error's status."""
+
+    kind: Literal["http"]
+    weight: float = Field(default=1.0, gt=0)
+    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./?=&%-]*$")]
+    expect: int = Field(default=200, ge=100, le=599)
+    timeout_s: float = Field(gt=0)
+
+
+Request = Annotated[CompletionRequest | HttpRequest, Field(discriminator="kind")]
+
+
+class Ramp(SpecModel):
+    """Closed loop: each stage holds a number of concurrent users, who send their next request at once."""
+
+    kind: Literal["ramp"]
+    users: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+
+
+class Constant(SpecModel):
+    """Closed loop with one stage."""
+
+    kind: Literal["constant"]
+    users: int = Field(ge=1)
+
+
+class Burst(SpecModel):
+    """All requests at the same moment; the stage ends when every one has ended."""
+
+    kind: Literal["burst"]
+    requests: int = Field(ge=1)
+
+
+class Rate(SpecModel):
+    """Open loop: requests are sent at their scheduled times whether or not earlier ones have ended.
+
+    `per_s` is requests per stack second, one stage each. Arrivals are evenly spaced, or Poisson with a fixed seed.
+    """
+
+    kind: Literal["rate"]
+    per_s: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    arrivals: Literal["even", "poisson"] = "even"
+    max_in_flight: int = Field(default=512, ge=1)
+    """Requests that may be open at once; a request beyond it waits, and its latency counts from its schedule."""
+
+
+Profile = Annotated[Ramp | Constant | Burst | Rate, Field(discriminator="kind")]
+
+
+class NamedStep(SpecModel):
+    """What every step has. Its row in `events` carries `name`, start, end and outcome."""
+
+    name: Name
+
+
+class LoadStep(NamedStep):
+    """Send requests to a component by a profile; several request shapes are mixed by their weights."""
 
     kind: Literal["load"]
+    component: Name = "vllm"
+    profile: Profile
+    requests: list[Request] = Field(min_length=1)
+
+    @property
+    def stage_users(self) -> list[int | None]:
+        """Concurrent users of each stage; None for an open loop, where nobody waits for an answer."""
+        match self.profile:
+            case Ramp(users=users):
+                return list(users)
+            case Constant(users=users):
+                return [users]
+            case Burst(requests=requests):
+                return [requests]
+            case Rate(per_s=per_s):
+                return [None] * len(per_s)
+
+    @model_validator(mode="after")
+    def _one_kind_of_request(self) -> LoadStep:
+        if len({request.kind for request in self.requests}) > 1:
+            raise ValueError("requests: completions and plain GETs can't be mixed in one step; write two steps")
+        return self
+
+
+class ExpectedPod(SpecModel):
+    """Where a pod of the applied manifests must be within the step's time, and why if it is not running."""
+
     name: Name
-    users: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    request: RequestShape
+    phase: Literal["Running", "Pending", "Succeeded", "Failed"]
+    reason: Text | None = None
+    """Regular expression that the scheduler's or the container's message must match."""
+
+    @field_validator("reason")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        return value if value is None else _regular_expression(value)
 
 
-Step = LoadStep
-"""One action of a lab. A second kind makes this a union discriminated by `kind`."""
+class ApplyStep(NamedStep):
+    """Apply a file of Kubernetes manifests to the lab's namespace and compare what becomes of it with expectations."""
+
+    kind: Literal["apply"]
+    manifests: RelativePath
+    expect: Literal["accepted", "rejected"] = "accepted"
+    reason: Text | None = None
+    """For `rejected`: regular expression that the API server's message must match."""
+    pods: list[ExpectedPod] = Field(default_factory=list)
+    within_s: float = Field(default=120.0, gt=0)
+
+    @field_validator("manifests")
+    @classmethod
+    def _inside_helm_values(cls, value: str) -> str:
+        return _below(value, "helm-values/")
+
+    @model_validator(mode="after")
+    def _reason_belongs_to_a_refusal(self) -> ApplyStep:
+        if self.reason is not None:
+            _regular_expression(self.reason)
+        if (self.expect == "rejected") != (self.reason is not None):
+            raise ValueError("reason is required with `expect: rejected`, and belongs to it alone")
+        if self.expect == "rejected" and self.pods:
+            raise ValueError("pods: a rejected manifest brings none; remove them")
+        return self
+
+
+class Condition(SpecModel):
+    """A comparison of one PromQL value."""
+
+    promql: Text
+    comparison: Literal["above", "below", "equals"]
+    value: float
+
+    @field_validator("promql")
+    @classmethod
+    def _has_selector(cls, value: str) -> str:
+        return _checked_promql(value, placeholders={"selector"})
+
+
+class ObserveStep(NamedStep):
+    """Wait until a condition holds; its event has the timestamps. That it never held in time is a result too."""
+
+    kind: Literal["observe"]
+    until: Condition
+    within_s: float = Field(gt=0)
+
+
+class RestartStep(NamedStep):
+    """Restart a component, with other values if given: for an engine, another cold start, recorded phase by phase."""
+
+    kind: Literal["restart"]
+    component: Name
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
+class StopStep(NamedStep):
+    """Stop a component until a `start` step."""
+
+    kind: Literal["stop"]
+    component: Name
+
+
+class StartStep(NamedStep):
+    """Start a component that was stopped."""
+
+    kind: Literal["start"]
+    component: Name
+
+
+class CollectLogsStep(NamedStep):
+    """Bring a component's structured log lines since the stack came up into `log_lines`."""
+
+    kind: Literal["collect_logs"]
+    component: Name
+
+
+class FireAlertStep(NamedStep):
+    """Cause a condition and wait for its alert: pending, firing, notified. `cause` is a step of its own."""
+
+    kind: Literal["fire_alert"]
+    alert: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+    cause: Annotated[LoadStep | RestartStep | StopStep, Field(discriminator="kind")]
+    within_s: float = Field(gt=0)
+
+
+AnyStep = LoadStep | ApplyStep | ObserveStep | RestartStep | StopStep | StartStep | CollectLogsStep | FireAlertStep
+Step = Annotated[AnyStep, Field(discriminator="kind")]
+"""One action of a lab, in the order of the spec."""
 
 
 class Pace(SpecModel):
@@ -131,17 +367,19 @@ class Pace(SpecModel):
 
 
 class Measure(SpecModel):
-    """One number per stage, by PromQL.
+    """One number per stage or per run, by PromQL or by SQL; exactly one of `promql` and `sql`.
 
-    `$selector` stands for the label matchers of the lab's namespace, `$stage` for the stage's length as a PromQL
-    duration. `over: stage_end` asks once, at the end of the stage (rates and quantiles over `[$stage]`);
-    `over: stage` samples through the stage and keeps the `statistic`.
+    `over: stage_end` asks once, at the end of the stage (rates and quantiles over `[$stage]`); `over: stage` samples
+    through the stage and keeps the `statistic`; `over: run` asks once over the time of all steps.
+    In PromQL `$selector` stands for the label matchers of the lab's namespace and `$stage` for the window's length as a
+    PromQL duration. `sql` names a file in warehouse/measures/ that answers with one value.
     """
 
     name: Name
     unit: str
-    promql: Text
-    over: Literal["stage_end", "stage"]
+    promql: Text | None = None
+    sql: RelativePath | None = None
+    over: Literal["stage_end", "stage", "run"]
     statistic: Literal["mean", "max", "min", "last"] = "last"
 
     @field_validator("unit")
@@ -151,36 +389,68 @@ class Measure(SpecModel):
             raise ValueError(f"unknown unit {value!r}; known: {', '.join(sorted(UNITS))}")
         return value
 
+    @field_validator("promql")
+    @classmethod
+    def _placeholders(cls, value: str | None) -> str | None:
+        return value if value is None else _checked_promql(value, placeholders={"selector", "stage"})
+
+    @field_validator("sql")
+    @classmethod
+    def _inside_measures(cls, value: str | None) -> str | None:
+        return value if value is None else _below(value, "warehouse/measures/")
+
     @model_validator(mode="after")
-    def _placeholders(self) -> Measure:
-        used = {m for groups in re.findall(Template.pattern, self.promql) for m in groups if m}
-        unknown = used - {"selector", "stage"}
-        if unknown:
-            raise ValueError(f"promql has unknown placeholders {sorted(unknown)}; known: $selector, $stage")
-        if "selector" not in used:
-            raise ValueError("promql must contain $selector, so that a shared Prometheus answers for this lab alone")
-        if self.over == "stage" and "stage" in used:
+    def _one_source(self) -> Measure:
+        if (self.promql is None) == (self.sql is None):
+            raise ValueError("give exactly one of promql and sql")
+        if self.over == "stage" and self.sql is not None:
+            raise ValueError("sql answers once: use `over: stage_end` or `over: run`")
+        if self.over == "stage" and "$stage" in (self.promql or ""):
             raise ValueError("$stage belongs to `over: stage_end`; a sampled measure takes a fixed range such as [30s]")
         return self
 
     def query(self, *, selector: str, stage_s: float) -> str:
-        """The PromQL to send. `stage_s` is the stage's length in wall seconds, Prometheus's own clock."""
+        """The PromQL to send. `stage_s` is the window's length in wall seconds, Prometheus's own clock."""
+        assert self.promql is not None
         return Template(self.promql).substitute(selector=selector, stage=f"{max(round(stage_s * 1000), 1)}ms")
 
 
-class Finding(SpecModel):
-    """A claim that the lab's own rows can confirm, refute or leave undecided.
-
-    `throughput_ratio`: output tokens/s at `numerator_users` over those at `denominator_users`, against `threshold`.
-    """
+class Claim(SpecModel):
+    """What every finding has: a claim that the lab's own rows can confirm, refute or leave undecided."""
 
     id: Name
-    kind: Literal["throughput_ratio"]
     claim: Text
+
+
+class ThroughputRatio(Claim):
+    """Output tokens/s at `numerator_users` over those at `denominator_users`, against `threshold`."""
+
+    kind: Literal["throughput_ratio"]
     numerator_users: int = Field(ge=1)
     denominator_users: int = Field(ge=1)
     comparison: Literal["above", "below"]
     threshold: float = Field(gt=0)
+
+
+class Bound(Claim):
+    """Every value of a measure, one per stage or one for the run, lies above or below `threshold`."""
+
+    kind: Literal["bound"]
+    measure: Name
+    comparison: Literal["above", "below"]
+    threshold: float
+
+
+class Agreement(Claim):
+    """Two measures of the same thing differ by at most `tolerance`, relative to `of`, in every stage or in the run."""
+
+    kind: Literal["agreement"]
+    measure: Name
+    of: Name
+    tolerance: float = Field(gt=0, lt=1)
+
+
+Finding = Annotated[ThroughputRatio | Bound | Agreement, Field(discriminator="kind")]
 
 
 class Total(SpecModel):
@@ -193,9 +463,7 @@ class Total(SpecModel):
     @field_validator("counter")
     @classmethod
     def _has_selector(cls, value: str) -> str:
-        if "$selector" not in value:
-            raise ValueError("counter must contain $selector, so that a shared Prometheus answers for this lab alone")
-        return value
+        return _checked_promql(value, placeholders={"selector"})
 
 
 class ErrorBudget(SpecModel):
@@ -207,25 +475,61 @@ class ErrorBudget(SpecModel):
 
 
 class Identity(SpecModel):
-    """What every lab of the year has, complete or not (catalog/labs.yaml)."""
+    """What every lab of the year has, complete or not."""
 
     id: LabId
     title: Text
     phase: int = Field(ge=1, le=8)
     week: int = Field(ge=1, le=45)
+    """Its dates are the week's, in calendar.yaml."""
+    sessions: int = Field(ge=1, le=2)
+    """Sessions of four hours."""
+    kinds: list[Literal["chaos", "finops", "integration", "consolidation"]] = Field(default_factory=list)
+    namespace: Annotated[str, StringConstraints(pattern=r"^lab-[a-z0-9-]{1,40}$")] = ""
+    """The lab's own namespace; unless given, `lab-06` for L06."""
+    cost_center: Name = "llm-serving-labs"
+    nodes: list[Nodes]
+    """Empty for a lab that deploys nothing."""
+    question: Text
+    concepts: list[Text] = Field(min_length=1)
+    builds_on: list[LabId] = Field(default_factory=list)
+    """Prior labs whose stack, numbers or skill it uses."""
+    errata: list[Erratum] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _namespace_by_id(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "namespace" not in data and isinstance(data.get("id"), str):
+            return {**data, "namespace": f"lab-{data['id'][1:]}"}
+        return data
+
+    @model_validator(mode="after")
+    def _builds_on_prior_labs(self) -> Identity:
+        if later := [lab for lab in self.builds_on if lab >= self.id]:
+            raise ValueError(f"builds_on: {', '.join(later)} does not come before {self.id}")
+        return self
 
     @property
-    def namespace(self) -> str:
-        """The lab's own namespace: `lab-06` for L06."""
-        return f"lab-{self.id[1:]}"
+    def cost_labels(self) -> dict[str, str]:
+        """The labels that every object of the lab carries, so that a bill can be split by them."""
+        return {"cost-center": self.cost_center, "lab": self.id.lower(), "phase": str(self.phase)}
+
+
+class Outline(Identity):
+    """A lab that is not complete: what it will vary and record, and what is missing until it can run."""
+
+    parameters: dict[str, list[bool | int | float | str]] = Field(default_factory=dict)
+    records: list[Text] = Field(default_factory=list)
+    """The numbers to record."""
+    missing: list[Text] = Field(min_length=1)
 
 
 class LabSpec(Identity):
     """A complete lab."""
 
-    question: Text
     targets: list[Target] = Field(min_length=1)
-    gpu: Gpu
+    needs: Text | None = None
+    """Why the other targets can't serve it; part of their refusal."""
     stack: Stack
     variants: list[Variant] = Field(min_length=1)
     steps: list[Step] = Field(min_length=1)
@@ -239,7 +543,7 @@ class LabSpec(Identity):
     def _references_hold(self) -> LabSpec:
         for field, names in {
             "variants": [v.id for v in self.variants],
-            "steps": [s.name for s in self.steps],
+            "steps": [s.name for s in self.flat_steps],
             "measures": [m.name for m in self.measures],
             "findings": [f.id for f in self.findings],
         }.items():
@@ -252,12 +556,50 @@ class LabSpec(Identity):
                 raise ValueError(f"default_pace: names no pace for target {target}")
             if pace not in self.paces:
                 raise ValueError(f"default_pace: {target} names {pace!r}, which is not one of the paces")
-        users = {users for step in self.steps for users in step.users}
-        for finding in self.findings:
-            if missing := {finding.numerator_users, finding.denominator_users} - users:
-                listed = ", ".join(str(number) for number in sorted(missing))
-                raise ValueError(f"findings: {finding.id} compares {listed} users, which no step has")
+        if len(self.nodes) != 1:
+            raise ValueError("nodes: a complete lab runs on nodes of one kind; give exactly one")
+        self._components_hold()
+        self._findings_hold()
         return self
+
+    def _components_hold(self) -> None:
+        known = self.stack.names
+        for variant in self.variants:
+            if unknown := sorted(variant.values.keys() - set(known)):
+                raise ValueError(f"variants: {variant.id} has values for {', '.join(unknown)}, which the stack lacks")
+        for step in self.flat_steps:
+            name = getattr(step, "component", None)
+            if name is not None and name not in known:
+                raise ValueError(f"steps: {step.name} names component {name!r}; the stack has: {', '.join(known)}")
+
+    def _findings_hold(self) -> None:
+        users = {users for step in self.load_steps for users in step.stage_users}
+        over = {measure.name: measure.over for measure in self.measures}
+        for finding in self.findings:
+            match finding:
+                case ThroughputRatio():
+                    if missing := {finding.numerator_users, finding.denominator_users} - users:
+                        listed = ", ".join(str(number) for number in sorted(missing))
+                        raise ValueError(f"findings: {finding.id} compares {listed} users, which no step has")
+                case Bound():
+                    used = [finding.measure]
+                case Agreement():
+                    used = [finding.measure, finding.of]
+            if isinstance(finding, ThroughputRatio):
+                continue
+            if unknown := [name for name in used if name not in over]:
+                raise ValueError(f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the measures")
+            if len({over[name] == "run" for name in used}) > 1:
+                raise ValueError(f"findings: {finding.id} compares a measure of the run with one of its stages")
+
+    @property
+    def flat_steps(self) -> list[AnyStep]:
+        """Every step, and after a `fire_alert` its cause."""
+        return [s for step in self.steps for s in ([step, step.cause] if isinstance(step, FireAlertStep) else [step])]
+
+    @property
+    def load_steps(self) -> list[LoadStep]:
+        return [step for step in self.flat_steps if isinstance(step, LoadStep)]
 
     def pace(self, name: str | None, target: Target) -> tuple[str, Pace]:
         """The named pace, or the target's default. Raises `KeyError` with the known names in its message."""
