@@ -201,7 +201,7 @@ class Cluster(ConfigurableResource, ABC):
 
     @abstractmethod
     def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
-        """Apply the step's manifests to the lab's namespace and watch its pods until they are as expected or time ends."""
+        """Apply the step's manifests to the lab's namespace; watch its pods until they are as expected or time ends."""
 
     @contextmanager
     def released_on_error(self, lab: str) -> Iterator[None]:
