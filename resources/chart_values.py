@@ -6,6 +6,8 @@ helm/templates/deployment-vllm-multi.yaml. Doesn't belong here: rendering charts
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,24 +29,36 @@ class ValuesError(ValueError):
     """A values file can't be used. The message names the file, the field and what was expected."""
 
 
-def load_values(path: Path, overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """The lab's values with a variant's merged over them. Raises `ValuesError`."""
+def load_values(path: Path, *overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's values with `overrides` set in turn (spec.py, `Overrides`). Raises `ValuesError`."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValuesError(f"{path}: can't be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValuesError(f"{path}: expected a mapping of Helm values")
-    return merge(values, overlay)
+    for override in overrides:
+        for key, value in override.items():
+            _set(values, key, value, source=str(path))
+    return values
 
 
-def merge(values: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """Helm's own rule: mappings merge key by key, anything else (lists too) is replaced. Inputs stay as they are."""
-    merged = dict(values)
-    for key, value in overlay.items():
-        below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
+def _set(values: dict[str, Any], path: str, value: Any, *, source: str) -> None:
+    """As `helm --set path=value` on top of a values file: a list is entered by index, a missing mapping is made."""
+    parts = [int(index) if index else name for name, index in re.findall(r"([A-Za-z0-9_-]+)|\[([0-9]+)\]", path)]
+    place: Any = values
+    for part, following in itertools.pairwise(parts):
+        if isinstance(part, str) and isinstance(place, dict) and isinstance(following, str):
+            place = place.setdefault(part, {})
+            continue
+        try:
+            place = place[part]
+        except (LookupError, TypeError):
+            raise ValuesError(f"{source}: the override {path} enters {part!r}, which the values don't have") from None
+    try:
+        place[parts[-1]] = value
+    except (LookupError, TypeError):
+        raise ValuesError(f"{source}: the override {path} can't be set: {parts[-1]!r} has no place there") from None
 
 
 def vllm_arguments(values: Mapping[str, Any], *, source: str) -> list[str]:

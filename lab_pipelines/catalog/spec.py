@@ -30,6 +30,10 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
+Overrides = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+|\[[0-9]+\])*$")], Any]
+"""Helm values by the path that `helm --set` takes, e.g. `servingEngineSpec.modelSpec[0].vllmConfig.maxNumSeqs: 8`."""
+
+
 def _below(value: str, folder: str) -> str:
     if not value.startswith(folder) or ".." in value.split("/"):
         raise ValueError(f"must be a file below {folder}, without '..'")
@@ -120,11 +124,11 @@ class Stack(SpecModel):
 
 
 class Variant(SpecModel):
-    """One configuration of the stack: `values`, by component, is merged over that component's Helm values."""
+    """One configuration of the stack: `values`, by component, overrides single Helm values of that component."""
 
     id: Name
     description: Text
-    values: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    values: dict[Name, Overrides] = Field(default_factory=dict)
 
 
 class CompletionRequest(SpecModel):
@@ -296,7 +300,7 @@ class RestartStep(NamedStep):
 
     kind: Literal["restart"]
     component: Name
-    values: dict[str, Any] = Field(default_factory=dict)
+    values: Overrides = Field(default_factory=dict)
 
 
 class StopStep(NamedStep):
