@@ -127,7 +127,7 @@ def validate(path: Path, data: dict[str, Any], node: yaml.MappingNode, model: ty
 
 def _explain(path: Path, root: yaml.Node | None, error: Any) -> str:
     location = list(error["loc"])
-    line, shown = _line_of(root, location), ".".join(str(part) for part in location) or "(whole file)"
+    line, where = _line_of(root, location), ".".join(str(part) for part in location) or "(whole file)"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         message = "is required and missing"
@@ -135,7 +135,7 @@ def _explain(path: Path, root: yaml.Node | None, error: Any) -> str:
         message = "is not a field of this spec; remove it or correct its name"
     elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, but found {_short(error['input'])}"
-    return f"{shown(path)}:{line}: {shown}: {message}"
+    return f"{shown(path)}:{line}: {where}: {message}"
 
 
 def _line_of(node: yaml.Node | None, location: list[Any]) -> int:
