@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
 from lab_pipelines.catalog.spec import SpecModel, Text
@@ -45,12 +45,19 @@ class RegionPrice(SpecModel):
 class Sku(SpecModel):
     """One machine type. `retired`: the day since which Azure no longer offers it; it stays as history."""
 
-    gpu: Text
-    gpus: int = Field(ge=1)
+    gpu: Text | None = None
+    """None for a machine without GPUs."""
+    gpus: int = Field(ge=0)
     vcpus: int = Field(ge=1)
     memory_gib: int = Field(ge=1)
     retired: date | None = None
     prices: dict[Text, RegionPrice] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _gpus_have_a_name(self) -> Sku:
+        if (self.gpu is None) != (self.gpus == 0):
+            raise ValueError(f"gpu: {self.gpus} GPUs named {self.gpu}; name the GPU, or leave it out with `gpus: 0`")
+        return self
 
 
 class PriceSheet(SpecModel):

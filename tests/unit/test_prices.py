@@ -45,12 +45,29 @@ def test_the_v100_stays_as_history_and_is_not_offered() -> None:
     assert "Standard_NC6s_v3" not in prices.offered()
 
 
-def test_every_complete_lab_asks_for_a_machine_that_is_offered_in_the_default_region() -> None:
-    catalog, prices = load_catalog(), load_prices()
-    for lab in catalog.complete():
-        sku = catalog.spec(lab).gpu.sku
+def test_every_lab_asks_for_machines_that_are_offered_in_the_default_region() -> None:
+    prices = load_prices()
+    asked = {nodes.sku: lab.id for lab in load_catalog().labs() for nodes in lab.nodes}
+    assert asked
+    for sku, lab in asked.items():
         assert sku in prices.offered(), lab
         assert prices.price(sku, Deployment.region).on_demand > 0
+
+
+def test_no_lab_asks_for_more_gpus_than_a_machine_has() -> None:
+    prices = load_prices()
+    for lab in load_catalog().labs():
+        for nodes in lab.nodes:
+            assert nodes.gpus <= prices.sku(nodes.sku).gpus, lab.id
+
+
+def test_a_machine_without_gpus_names_none_and_twice_its_size_costs_twice_as_much() -> None:
+    small, large = (load_prices().skus[f"Standard_D{n}s_v5"] for n in (4, 8))
+    assert (small.gpu, small.gpus, large.gpu, large.gpus) == (None, 0, None, 0)
+    assert large.vcpus == 2 * small.vcpus
+    assert large.memory_gib == 2 * small.memory_gib
+    for region, price in small.prices.items():
+        assert large.prices[region].on_demand == 2 * price.on_demand, region
 
 
 def test_gpus_bear_the_names_that_the_engine_model_gives_them() -> None:
@@ -92,6 +109,8 @@ def test_a_price_carries_its_source_and_date() -> None:
         ("{on_demand: 0.526, spot: 0.0627}", "{spot: 0.0627}", "eastus.on_demand: is required and missing"),
         ("as_of: 2024/2025", "as_of: lately", "as_of: "),
         ("retired: 2025-09-30", "retired: 'yes'", "Standard_NC6s_v3.retired: "),
+        ("{gpu: T4, gpus: 1, vcpus: 4", "{gpus: 1, vcpus: 4", "Standard_NC4as_T4_v3: gpu: 1 GPUs named None"),
+        ("{gpus: 0, vcpus: 4", "{gpu: T4, gpus: 0, vcpus: 4", "Standard_D4s_v5: gpu: 0 GPUs named T4"),
     ],
 )
 def test_a_wrong_sheet_is_refused_by_file_line_and_field(tmp_path: Path, old: str, new: str, said: str) -> None:
