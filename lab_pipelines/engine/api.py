@@ -13,19 +13,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lab_pipelines.engine.args import EngineArgs
 from lab_pipelines.engine.dcgm_metrics import DcgmMetrics
 from lab_pipelines.engine.pacer import Pacer, Stream, StreamCutError
 from lab_pipelines.engine.protocol import ApiError, Events, Kind, full_response, parse
 from lab_pipelines.engine.vllm_metrics import ProcessMetrics, VllmMetrics
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from lab_pipelines.loopback import JSON, METRICS, Exchange, Receive, Scope, Send
 
 RECEIVED_NS = "labs.received_ns"
 """Key of the ASGI scope: CLOCK_MONOTONIC in ns at which the request had been read in full (serve.py)."""
@@ -35,8 +31,6 @@ _GENERATING: dict[str, Kind] = {"/v1/completions": "completion", "/v1/chat/compl
 _READING = ("/v1/models", "/health", "/version", "/metrics")
 _UNCOUNTED = ("/health", "/version", "/metrics")
 """Paths that vLLM's HTTP instrumentation leaves out."""
-_JSON = (b"content-type", b"application/json")
-_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -62,11 +56,11 @@ class VllmApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         path, method = scope["path"], scope["method"]
-        exchange = _Exchange(send)
+        exchange = Exchange(send)
         try:
             await self._answer(path, method, scope, receive, exchange)
         except ApiError as error:
-            await exchange.reply(error.status, error.body, _JSON)
+            await exchange.reply(error.status, error.body, JSON)
         except (ClientGoneError, StreamCutError):
             return  # nobody is left to answer
         if path not in _UNCOUNTED:
@@ -80,7 +74,7 @@ class VllmApi:
                 duration_s=(time.monotonic() - started) * self._scale,
             )
 
-    async def _answer(self, path: str, method: str, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+    async def _answer(self, path: str, method: str, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         if kind := _GENERATING.get(path):
             if method != "POST":
                 raise ApiError(405, "Method Not Allowed", kind="Method Not Allowed")
@@ -94,16 +88,16 @@ class VllmApi:
             # The other tasks get their turn between the two halves, so that a scrape holds no token up for long.
             process = self._process.render()
             await asyncio.sleep(0)
-            await exchange.reply(200, process + self._metrics.render(), _TEXT)
+            await exchange.reply(200, process + self._metrics.render(), METRICS)
         elif path == "/health":
-            await exchange.reply(200, b"", _JSON)
+            await exchange.reply(200, b"", JSON)
         elif path == "/version":
             # A vLLM's answer has the version alone; whoever asks learns here that this is the model of one.
-            await exchange.reply(200, json.dumps({"version": VLLM_VERSION, "engine": "modelled-vllm"}).encode(), _JSON)
+            await exchange.reply(200, json.dumps({"version": VLLM_VERSION, "engine": "modelled-vllm"}).encode(), JSON)
         else:
-            await exchange.reply(200, self._models(), _JSON)
+            await exchange.reply(200, self._models(), JSON)
 
-    async def _generate(self, kind: Kind, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+    async def _generate(self, kind: Kind, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         body = await _read_body(receive)
         received_ns: int = scope[RECEIVED_NS]
         stamped = _header(scope, b"x-labs-stamps") == b"1"
@@ -122,7 +116,7 @@ class VllmApi:
                 await _write_events(stream, exchange, stamped=stamped)
             else:
                 await stream.until_done()
-                await exchange.reply(200, full_response(job), _JSON, *stamps)
+                await exchange.reply(200, full_response(job), JSON, *stamps)
         finally:
             gone.cancel()
 
@@ -152,33 +146,12 @@ class DcgmApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/metrics":
-            await _Exchange(send).reply(200, self._metrics.render(self._stack_now()), _TEXT)
+            await Exchange(send).reply(200, self._metrics.render(self._stack_now()), METRICS)
         else:
-            await _Exchange(send).reply(404, b"not found; this exporter has /metrics\n", _TEXT)
+            await Exchange(send).reply(404, b"not found; this exporter has /metrics\n", METRICS)
 
 
-class _Exchange:
-    """The response side of one HTTP exchange, remembering what was said."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.status = 0
-        self.content_length = 0
-
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def write(self, body: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def reply(self, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-        self.content_length = len(body)
-        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
-        await self.write(body, more=False)
-
-
-async def _write_events(stream: Stream, exchange: _Exchange, *, stamped: bool) -> None:
+async def _write_events(stream: Stream, exchange: Exchange, *, stamped: bool) -> None:
     """One event per token, as soon as it is ready; those that are ready together share a write."""
     events, sent, total = Events(stream.job), 0, stream.job.output_tokens
     opening = events.opening()

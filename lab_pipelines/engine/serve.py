@@ -1,13 +1,12 @@
 """The modelled vLLM server as a process: python -m lab_pipelines.engine.serve --gpu T4 … -- MODEL [vLLM's arguments]
 
-Belongs here: the process's own options, its part of the cold start, sockets, the log, signals.
-Doesn't belong here: HTTP (api.py), time (pacer.py), what a request or an argument means (protocol.py, args.py).
+Belongs here: the process's own options, its part of the cold start, what it logs.
+Doesn't belong here: what every server process shares (lab_pipelines/loopback.py), HTTP (api.py), time (pacer.py), what
+a request or an argument means (protocol.py, args.py).
 
 It plays the cold-start phases that belong to the engine's process (model_loaded, engine_ready), then binds two loopback
-ports and writes the announce file. A mistake in the arguments ends it with exit code 2, a model that doesn't fit its
-GPU with 1; both say why on stderr and in the log. SIGTERM and SIGINT end it at once, open streams included.
-
-The log has one JSON object per line: `ts` (Unix seconds), `level`, `event`, and the event's own fields.
+ports and writes the announce file (lab_pipelines/loopback.py). A mistake in the arguments ends it with exit code 2, a
+model that doesn't fit its GPU with 1; both say why on stderr, and once the log is open, in the log.
 """
 
 from __future__ import annotations
@@ -15,20 +14,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
-import json
-import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Generator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lab_pipelines import loopback
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.api import RECEIVED_NS, DcgmApi, VllmApi
 from lab_pipelines.engine.args import EngineArgs, EngineArgsError, parse_engine_args
@@ -41,29 +34,14 @@ from lab_pipelines.engine.pacer import Finished, Pacer, Stream
 from lab_pipelines.engine.roofline import StepCost
 from lab_pipelines.engine.tables import Hardware
 from lab_pipelines.engine.vllm_metrics import ProcessMetrics, VllmMetrics
+from lab_pipelines.loopback import JsonLog
 
-HOST = "127.0.0.1"
 _PLAYED_HERE = ("model_loaded", "engine_ready")
-
-
-class JsonLog:
-    """One JSON object per line, each written at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def write(self, level: str, event: str, **fields: Any) -> None:
-        line = {"ts": time.time(), "level": level, "event": event, **fields}
-        self._file.write(json.dumps(line) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to end. The exit code."""
     options = _options(sys.argv[1:] if argv is None else argv)
-    for option, path in (("--announce", options.announce), ("--log", options.log)):
-        if not path.parent.is_dir():
-            print(f"{option} {path}: its folder doesn't exist; create it first", file=sys.stderr)
-            return 2
     log = JsonLog(options.log)
     try:
         hardware = tables.hardware(options.gpu)
@@ -78,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(log, 1, "out_of_memory", str(error))
     _play_cold_start(hardware, args, log, options.cold_start_time_scale)
     try:
-        sockets = [_listen(options.port, "--port"), _listen(options.dcgm_port, "--dcgm-port")]
+        sockets = [loopback.listen(options.port, "--port"), loopback.listen(options.dcgm_port, "--dcgm-port")]
     except OSError as error:
         return _fail(log, 1, "port_in_use", str(error))
-    with asyncio.Runner(loop_factory=_event_loop) as runner:
+    with asyncio.Runner(loop_factory=loopback.event_loop) as runner:
         runner.run(_serve(hardware, args, memory, sockets, log, options))
     log.write("info", "stopped")
     return 0
@@ -93,10 +71,14 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         description="A modelled vLLM server on loopback. vLLM's own arguments follow after --.",
     )
     parser.add_argument("--gpu", required=True, help=f"one of {', '.join(tables.all_hardware())}")
-    parser.add_argument("--time-scale", type=_positive, default=1.0, help="stack seconds per wall second")
-    parser.add_argument("--cold-start-time-scale", type=_positive, default=1.0, help="the same, while it comes up")
-    parser.add_argument("--announce", type=Path, required=True, help="JSON file to write when it answers")
-    parser.add_argument("--log", type=Path, required=True, help="file to append JSON lines to")
+    parser.add_argument("--time-scale", type=loopback.positive, default=1.0, help="stack seconds per wall second")
+    parser.add_argument(
+        "--cold-start-time-scale", type=loopback.positive, default=1.0, help="the same, while it comes up"
+    )
+    parser.add_argument(
+        "--announce", type=loopback.in_a_folder, required=True, help="JSON file to write when it answers"
+    )
+    parser.add_argument("--log", type=loopback.in_a_folder, required=True, help="file to append JSON lines to")
     parser.add_argument("--port", type=int, default=0, help="0: the kernel chooses")
     parser.add_argument("--dcgm-port", type=int, default=0, help="0: the kernel chooses")
     parser.add_argument("vllm", nargs="*", metavar="-- VLLM ARGUMENT")
@@ -108,13 +90,6 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(ours)
     options.vllm += vllm
     return options
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
 
 
 def _fail(log: JsonLog, code: int, event: str, message: str) -> int:
@@ -139,25 +114,6 @@ def _play_cold_start(hardware: Hardware, args: EngineArgs, log: JsonLog, time_sc
             source=phase.source,
             confidence=phase.confidence,
         )
-
-
-def _listen(port: int, option: str) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise OSError(f"{option} {port} can't be bound on {HOST}: {error.strerror}; give another, or 0") from None
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
-
-
-def _event_loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 async def _serve(
@@ -187,42 +143,22 @@ async def _serve(
     )
     used_bytes = hardware.memory_bytes.value * args.gpu_memory_utilization
     servers = [
-        _Server(VllmApi(args, pacer, metrics, process, time_scale=scale)),
-        _Server(DcgmApi(DcgmMetrics(hardware, gpu, used_bytes=used_bytes), pacer.stack_now)),
+        loopback.Server(VllmApi(args, pacer, metrics, process, time_scale=scale), protocol=_StampingProtocol),
+        loopback.Server(DcgmApi(DcgmMetrics(hardware, gpu, used_bytes=used_bytes), pacer.stack_now)),
     ]
-
-    def stop() -> None:
-        for server in servers:
-            server.should_exit = server.force_exit = True
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    stop = loopback.stop_on_signals(servers)
     pacing = asyncio.create_task(pacer.run())
     pacing.add_done_callback(lambda _: stop())
-    urls = [f"http://{HOST}:{listener.getsockname()[1]}" for listener in sockets]
+    urls = [loopback.url_of(listener) for listener in sockets]
     log.write("info", "serving", base_url=f"{urls[0]}/v1", kv_blocks=memory.kv_blocks, time_scale=scale)
-    _announce(options.announce, urls)
-    # A full collection walks everything that was imported, tens of milliseconds in which no token is sent.
-    gc.collect()
-    gc.freeze()
-    await asyncio.gather(*(server.serve([listener]) for server, listener in zip(servers, sockets, strict=True)))
+    loopback.announce(
+        options.announce,
+        {"base_url": f"{urls[0]}/v1", "metrics_url": f"{urls[0]}/metrics", "dcgm_url": f"{urls[1]}/metrics"},
+    )
+    await loopback.serve(servers, sockets)
     pacing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await pacing  # raises what ended it, if it wasn't this
-
-
-def _announce(path: Path, urls: list[str]) -> None:
-    """The sockets listen already, so whoever reads this file can connect."""
-    content = {
-        "pid": os.getpid(),
-        "base_url": f"{urls[0]}/v1",
-        "metrics_url": f"{urls[0]}/metrics",
-        "dcgm_url": f"{urls[1]}/metrics",
-    }
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    draft.replace(path)
 
 
 def _log_request(log: JsonLog, finished: Finished) -> None:
@@ -258,29 +194,6 @@ class _StampingProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.scope[RECEIVED_NS] = time.monotonic_ns()  # pyright: ignore[reportGeneralTypeIssues] - a key of our own
         super().on_message_complete()
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server on a socket that listens already. Two share the process, so signals are not their business."""
-
-    def __init__(self, app: VllmApi | DcgmApi) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=_StampingProtocol,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                log_level="critical",
-                timeout_graceful_shutdown=0,
-                timeout_keep_alive=75,
-            )
-        )
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 if __name__ == "__main__":
