@@ -20,6 +20,7 @@ from resources.warehouse import Warehouse
 Row = dict[str, Any]
 _USD_ROUNDING = Decimal("0.00000001")
 """Node-hours and USD are each rounded to nine decimals."""
+NO_LOAD = "the lab applies no load"
 Rule = Callable[[list[Row], LabSpec], AssetCheckResult]
 
 
@@ -46,6 +47,8 @@ def _result(*, passed: bool, description: str, **metadata: Any) -> AssetCheckRes
 @blocking(load_run, "SELECT * FROM load_stages WHERE run_id = ? ORDER BY step, stage")
 def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Every stage of the profile was applied, and enough requests began and ended in it."""
+    if not spec.load_steps:
+        return _result(passed=not stages, description=NO_LOAD)
     if not stages:
         return _result(passed=False, description="no stage was applied")
     short = [s for s in stages if s["requests_in_stage"] < s["min_requests"]]
@@ -63,6 +66,8 @@ def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResu
 )
 def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Failed requests stay within the spec's budget; those cut off by the end of the load did not fail."""
+    if not spec.load_steps:
+        return _result(passed=not outcomes, description=NO_LOAD)
     counted = {row["outcome"]: row["n"] for row in outcomes}
     ok, cut = counted.get("ok", 0), counted.get("cut", 0)
     failed = sum(counted.values()) - ok - cut
@@ -84,12 +89,14 @@ def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetChec
     SELECT count(*) AS n,
            count(*) FILTER (output_tokens IS DISTINCT FROM expected_output_tokens) AS wrong_output,
            count(*) FILTER (input_tokens IS DISTINCT FROM expected_input_tokens) AS wrong_input
-    FROM requests WHERE run_id = ? AND outcome = 'ok'
+    FROM requests WHERE run_id = ? AND outcome = 'ok' AND expected_output_tokens IS NOT NULL
     """,
 )
 def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Every successful request had exactly the spec's input and output tokens, as the server's usage says."""
     row = counts[0]
+    if all(request.kind != "completion" for step in spec.load_steps for request in step.requests):
+        return _result(passed=row["n"] == 0, description="the lab asks for no tokens")
     return _result(
         passed=row["n"] > 0 and row["wrong_output"] == 0 and row["wrong_input"] == 0,
         description=f"of {row['n']} successful requests {row['wrong_input']} had another input length and "
@@ -101,6 +108,8 @@ def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult
 def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetCheckResult:
     """The server's counters and the client's own count differ by no more than the spec allows."""
     allowed = spec.error_budget.prometheus_disagreement
+    if not spec.error_budget.totals:
+        return _result(passed=not totals, description="the lab's spec names no counter to compare with")
     compared = [t for t in totals if t["server_total"] is not None]
     if not compared:
         # An engine that is not ours may have none of these counters; that is a gap, not an agreement.

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from dagster import AssetExecutionContext, Config, MaterializeResult, asset
+from dagster import AssetExecutionContext, Config, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
 from assets.common import LAB_ASSET, progress_to
@@ -31,7 +31,7 @@ def deployed_stack(
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    variant = labs.variant(spec)
+    variant = labs.chosen_variant(spec)
     pace_name, pace = labs.pace_of(spec)
     order = StackOrder(
         spec=spec,
@@ -49,12 +49,12 @@ def deployed_stack(
         row = rows.session_row(session, released_at=None)
         warehouse.publish("stack_sessions", [row], **where, part="open")
         if session.phases:
-            warehouse.publish("events", rows.cold_start_events(session), **where, part="cold-start")
+            warehouse.publish("events", rows.cold_start_events(session, session.phases), **where, part="cold-start")
     return MaterializeResult(
         metadata={
             "engine": session.engine,
-            "model": session.model,
-            "base_url": session.base_url,
+            "model": session.model or "none",
+            "endpoints": MetadataValue.json({e.component: e.base_url for e in session.endpoints if e.base_url}),
             "prometheus_url": session.prometheus_url,
             "provenance": row["provenance"],
             "time_scale": session.time_scale,

@@ -1,4 +1,4 @@
-"""load_run: apply the lab's load steps to the live stack; every request becomes a row."""
+"""load_run: walk the lab's steps on the live stack; every step becomes an event, every request a row."""
 
 from dagster import (
     AssetExecutionContext,
@@ -12,12 +12,14 @@ from dagster import (
 
 from assets.common import LAB_ASSET, progress_to
 from assets.deployed_stack import deployed_stack
+from assets.steps import Walk
 from lab_pipelines import rows
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
 from resources.cluster import Cluster
 from resources.labs import Labs
 from resources.load_generator import LoadGenerator
+from resources.telemetry import Telemetry
 from resources.warehouse import Warehouse
 
 _STAGE_COLUMNS = {
@@ -29,6 +31,8 @@ _STAGE_COLUMNS = {
     "output_tokens": "int",
 }
 
+_STEP_COLUMNS = {"kind": "string", "name": "string", "duration_s": "float", "outcome": "string"}
+
 
 @asset(**LAB_ASSET, deps=[deployed_stack], description=__doc__)
 def load_run(
@@ -36,6 +40,7 @@ def load_run(
     labs: Labs,
     cluster: Cluster,
     load_generator: LoadGenerator,
+    telemetry: Telemetry,
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
@@ -46,35 +51,35 @@ def load_run(
             {"spec_digest": canonical_digest(spec.model_dump(mode="json"))},
             what=f"the stack of {spec.id} that is up",
         )
-        pace = spec.paces[session.pace]
         log = progress_to(context)
 
         def progress(line: str) -> None:
             cluster.renew(session)
             log(line)
 
-        stages = []
-        where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
-        for step in spec.steps:
-            plan = rows.load_plan(session, step, pace)
-            result = load_generator.run(
-                plan,
-                workdir=cluster.run_folder(session.run_id, spec.id) / step.name,
-                environ=cluster.marker(spec.id),
-                progress=progress,
-            )
-            # One file per step, so a step that is done stays done whatever happens to the next.
-            warehouse.publish("requests", rows.request_rows(session, plan, result), **where, part=step.name)
-            step_stages = rows.stage_rows(session, plan, pace, result)
-            warehouse.publish("load_stages", step_stages, **where, part=step.name)
-            stages += step_stages
+        walk = Walk(
+            spec=spec,
+            variant=next(variant for variant in spec.variants if variant.id == session.variant),
+            session=session,
+            cluster=cluster,
+            load_generator=load_generator,
+            telemetry=telemetry,
+            warehouse=warehouse,
+            progress=progress,
+            stages=[],
+        )
+        events = walk.all()
     return MaterializeResult(
         metadata={
-            "dagster/row_count": sum(stage["requests_in_stage"] for stage in stages),
+            "dagster/row_count": sum(stage["requests_in_stage"] for stage in walk.stages),
             "time_scale": session.time_scale,
             "provenance": rows.common(session)["provenance"],
+            "steps": MetadataValue.table(
+                [TableRecord({column: event[column] for column in _STEP_COLUMNS}) for event in events],
+                schema=TableSchema([TableColumn(name, kind) for name, kind in _STEP_COLUMNS.items()]),
+            ),
             "stages": MetadataValue.table(
-                [TableRecord({column: stage[column] for column in _STAGE_COLUMNS}) for stage in stages],
+                [TableRecord({column: stage[column] for column in _STAGE_COLUMNS}) for stage in walk.stages],
                 schema=TableSchema([TableColumn(name, kind) for name, kind in _STAGE_COLUMNS.items()]),
             ),
         }

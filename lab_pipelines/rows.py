@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from lab_pipelines.catalog.spec import LoadStep, Measure, Pace
 from lab_pipelines.provenance import combine
-from resources.cluster import Session
+from resources.cluster import Phase, Session
 from resources.load_generator import LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
 from resources.telemetry import Reading
 
@@ -78,20 +78,60 @@ def session_row(session: Session, *, released_at: datetime | None) -> Row:
     }
 
 
-def cold_start_events(session: Session) -> list[Row]:
-    """`events`: one row per phase of the cold start."""
+def event_row(
+    session: Session,
+    kind: str,
+    name: str,
+    *,
+    started_at: datetime,
+    ended_at: datetime,
+    outcome: Literal["ok", "failed", "skipped"] = "ok",
+    detail: Mapping[str, Any] | None = None,
+    duration_s: float | None = None,
+) -> Row:
+    """`events`: something that happened. `duration_s` is in stack seconds; unless given, from the wall clock."""
+    wall_s = (ended_at - started_at).total_seconds()
+    return {
+        **common(session),
+        "kind": kind,
+        "name": name,
+        "started_at": started_at,
+        "ended_at": ended_at,
+        "duration_s": wall_s * session.time_scale if duration_s is None else duration_s,
+        "outcome": outcome,
+        "detail": json.dumps(detail) if detail is not None else None,
+    }
+
+
+def cold_start_events(session: Session, phases: Sequence[Phase], *, step: str | None = None) -> list[Row]:
+    """`events`: one row per phase of a cold start, the stack's own or that of the restart in `step`."""
+    return [
+        event_row(
+            session,
+            "cold_start",
+            phase.name,
+            started_at=phase.started_at,
+            ended_at=phase.ended_at,
+            duration_s=phase.duration_s,
+            detail={"step": step} if step else None,
+        )
+        for phase in phases
+    ]
+
+
+def log_rows(session: Session, component: str, lines: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """`log_lines`: one row per structured line of a component's log."""
+    shared = common(session)
     return [
         {
-            **common(session),
-            "kind": "cold_start",
-            "name": phase.name,
-            "started_at": phase.started_at,
-            "ended_at": phase.ended_at,
-            "duration_s": phase.duration_s,
-            "outcome": "ok",
-            "detail": None,
+            **shared,
+            "component": component,
+            "logged_at": _at(line["ts"]),
+            "level": line["level"],
+            "event": line["event"],
+            "line": line["line"],
         }
-        for phase in session.phases
+        for line in lines
     ]
 
 
@@ -212,6 +252,10 @@ def tokens_in_window(record: RequestRecord, stage: StageRecord) -> float:
     return arrived * per_event
 
 
+WHOLE_RUN: Row = {"step": None, "stage": None, "users": None}
+"""In the place of a stage: a measure of the whole run."""
+
+
 def sample_rows(shared: Row, stage: Mapping[str, Any], measure: Measure, reading: Reading) -> list[Row]:
     """`metric_samples` of one measure in one stage."""
     if measure.over != "stage":
@@ -232,6 +276,7 @@ def summary_row(shared: Row, stage: Mapping[str, Any], measure: Measure, reading
         "status": "gap" if reading.value is None else "ok",
         "gap_reason": reading.gap,
         "promql": reading.promql,
+        "sql_file": measure.sql,
         "window_start": stage["started_at"],
         "window_end": stage["ended_at"],
     }

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict
 
-from lab_pipelines.catalog.spec import ApplyStep, ComponentKind, LabSpec, Pace, Variant
+from lab_pipelines.catalog.spec import ApplyStep, Component, ComponentKind, LabSpec, Overrides, Pace, Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance
 
@@ -78,6 +78,8 @@ class Endpoint(Record):
     base_url: str | None
     """An engine's OpenAI base URL, ending in /v1; an HTTP server's root; Alertmanager's root for `monitoring`."""
     metrics_url: str | None
+    gpu_metrics_url: str | None
+    """Of the exporter that watches its GPUs, where it has one."""
     log: str | None
     """Where its structured log lines are: a file of JSON lines on this machine, or a LogQL selector."""
 
@@ -188,16 +190,24 @@ class Cluster(ConfigurableResource, ABC):
     # needs it names that target.
 
     @abstractmethod
-    def stop(self, session: Session, component: str) -> None:
+    def stop(self, session: Session, component: Component) -> None:
         """Take one component down, its endpoint kept for `start`."""
 
     @abstractmethod
-    def start(self, session: Session, component: str, values: dict[str, Any], *, progress: Progress) -> list[Phase]:
-        """Bring a stopped component up again at its endpoint, `values` merged over its own; an engine's cold start."""
+    def start(
+        self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
+    ) -> list[Phase]:
+        """Bring a stopped component up again at its endpoint, its values with `overrides`; an engine's cold start.
+
+        `restart` counts as one: the next life of the same pod, not a new one.
+        """
 
     @abstractmethod
     def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
-        """The component's structured log lines of this session, oldest first; each has `at`, Unix time in seconds."""
+        """The component's structured log lines of this session, oldest first.
+
+        Each has `ts`, Unix time in seconds, its own fields, and its text as `line`.
+        """
 
     @abstractmethod
     def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:

@@ -11,10 +11,12 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from lab_pipelines.catalog.spec import Component, Overrides
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
-from resources.cluster import ClusterError, Progress, Session, StackOrder
+from resources.cluster import ClusterError, Endpoint, Phase, Progress, Session, StackOrder
 from resources.cluster_loopback import LoopbackCluster, first_token, scrape_interval_s
 from resources.prometheus_server import ScrapeTarget
 
@@ -30,6 +32,13 @@ class ExternalEngineCluster(LoopbackCluster):
 
     def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
         spec, variant = order.spec, order.variant
+        if [component.kind for component in spec.stack.components] != ["vllm"] or len(spec.flat_steps) != len(
+            spec.load_steps
+        ):
+            raise ClusterError(
+                f"{spec.id} does more to its stack than send load, and an engine that is not ours must stay as it is; "
+                "unset LABS_OPENAI_BASE_URL to run it on this machine's own"
+            )
         if variant.values:
             raise ClusterError(
                 f"variant {variant.id} of {spec.id} changes the engine's configuration, and an engine that is not "
@@ -61,8 +70,17 @@ class ExternalEngineCluster(LoopbackCluster):
             namespace=spec.namespace,
             model=model,
             sku=self.sku,
-            nodes=spec.gpu.nodes,
-            base_url=self.base_url,
+            nodes=spec.nodes[0].count,
+            endpoints=[
+                Endpoint(
+                    component=spec.stack.components[0].name,
+                    kind="vllm",
+                    base_url=self.base_url,
+                    metrics_url=None,
+                    gpu_metrics_url=None,
+                    log=None,
+                )
+            ],
             prometheus_url=prometheus_url,
             metric_selector=selector,
             engine_args=[],
@@ -72,6 +90,22 @@ class ExternalEngineCluster(LoopbackCluster):
             ready_at=token.ended_at,
             phases=[],
         )
+
+    # No spec that does any of this gets past `_bring_up`.
+
+    def stop(self, session: Session, component: Component) -> None:
+        raise ClusterError(_NOT_OURS.format(component.name))
+
+    def start(
+        self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
+    ) -> list[Phase]:
+        raise ClusterError(_NOT_OURS.format(component.name))
+
+    def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
+        raise ClusterError(_NOT_OURS.format(component))
+
+
+_NOT_OURS = "{} is not ours: it is neither stopped nor started here, and its log is not read"
 
 
 def _first_model(base_url: str) -> str:

@@ -1,37 +1,37 @@
-"""The local target: the modelled vLLM server and a real Prometheus, as processes on loopback ports of this machine.
+"""The local target: every component of the stack as a process on this machine, and a real Prometheus that scrapes them.
 
-Doesn't belong here: leases (cluster_loopback.py), the engine's timing (lab_pipelines/engine/), an engine that is not
-ours (cluster_external.py).
+Belongs here: the order in which a stack comes up, and what steps do to it.
+Doesn't belong here: leases (cluster_loopback.py), a component's own process (local_components.py), the engine's timing
+(lab_pipelines/engine/), an engine that is not ours (cluster_external.py).
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.catalog.spec import Component, Overrides
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.cold_start import cold_start_plan
-from resources import chart_values, processes, prometheus_server
+from resources import chart_values, local_components, local_monitoring, processes, prometheus_server
+from resources.chart_values import ValuesError
 from resources.cluster import ClusterError, Phase, Progress, Session, StackOrder
 from resources.cluster_loopback import LoopbackCluster, first_token, scrape_interval_s
-from resources.prometheus_server import ScrapeTarget
+from resources.local_components import Place, Started
 
-READY_TIMEOUT_S = 60.0
+NO_ENGINE = "none"
+"""What `engine` says of a stack without one."""
 
 
 class LocalCluster(LoopbackCluster):
-    """The modelled vLLM server and a real Prometheus that scrapes it.
+    """The modelled vLLM server, stand-ins for other services, and a real Prometheus.
 
-    Node, driver and image phases of the cold start are waited for at `cold_start_time_scale` stack seconds per wall
-    second; the server plays its own phases, at the same scale, before it binds its port.
+    Node, driver and image phases of an engine's cold start are waited for at `cold_start_time_scale` stack seconds per
+    wall second; the server plays its own phases, at the same scale, before it binds its port.
     """
 
     cold_start_time_scale: float = 400.0
@@ -40,59 +40,57 @@ class LocalCluster(LoopbackCluster):
         folder.mkdir(parents=True, exist_ok=True)
         spec, pace = order.spec, order.pace
         requested_at = datetime.now(UTC)
-        values_path = REPO_ROOT / spec.stack.chart.values
-        values = chart_values.load_values(values_path, order.variant.values)
-        arguments = chart_values.vllm_arguments(values, source=spec.stack.chart.values)
-        gpu = load_prices().sku(spec.gpu.sku).gpu
-        model = arguments[0]
+        place = Place(folder, environ, pace.time_scale, self.cold_start_time_scale)
+        values = {c.name: _values(c, [order.variant.values.get(c.name, {})]) for c in spec.stack.components}
+        engine = spec.stack.of_kind("vllm")
+        gpu = load_prices().sku(spec.nodes[0].sku).gpu
+        arguments = _vllm_arguments(engine, values[engine.name]) if engine else []
 
-        prometheus_url = prometheus_server.start(
-            interval_s=scrape_interval_s(pace.time_scale), folder=folder, environ=environ
+        monitoring = local_monitoring.start(
+            spec.stack.of_kind("monitoring"),
+            values,
+            place,
+            namespace=spec.namespace,
+            components=spec.stack.names,
+            scrape_interval_s=scrape_interval_s(pace.time_scale),
         )
-        phases = self._prepare_node(gpu, model, progress)
-        announce, log = folder / "server.json", folder / "server.jsonl"
-        process = processes.spawn(
-            [
-                *[sys.executable, "-m", "lab_pipelines.engine.serve", "--gpu", gpu],
-                *["--time-scale", f"{pace.time_scale:g}"],
-                *["--cold-start-time-scale", f"{self.cold_start_time_scale:g}"],
-                *["--announce", str(announce), "--log", str(log)],
-                "--",
-                *arguments,
-            ],
-            environ=environ,
-            log=folder / "server.out",
-            cwd=REPO_ROOT,
-        )
-        server = _wait_for_announcement(process, announce, folder / "server.out")
-        phases += _server_phases(log)
+        phases = self._prepare_node(_gpu_of(gpu, spec.nodes[0].sku), arguments[0], progress) if engine else []
+        started = [self._start(component, arguments, gpu, place) for component in spec.stack.components]
+        up = [one for one in started if one is not None]
+        phases += [phase for one in up for phase in one.phases]
         ready_at = datetime.now(UTC)
-        phases.append(first_token(server["base_url"], model, time_scale=pace.time_scale))
+        if engine:
+            at = next(one.endpoint for one in up if one.endpoint.component == engine.name)
+            assert at.base_url is not None
+            phases.append(first_token(at.base_url, arguments[0], time_scale=pace.time_scale))
         prometheus_server.announce(
-            prometheus_url,
-            [ScrapeTarget("vllm", server["metrics_url"]), ScrapeTarget("dcgm-exporter", server["dcgm_url"])],
+            monitoring.prometheus_url,
+            [*(target for one in up for target in one.targets), *monitoring.targets],
             namespace=spec.namespace,
             folder=folder,
         )
-        cold_start_s = sum(phase.duration_s for phase in phases)
-        progress(f"{model} on {gpu} is ready after a cold start of {cold_start_s:.0f} s (modelled)")
+        if engine:
+            cold_start_s = sum(phase.duration_s for phase in phases)
+            progress(f"{arguments[0]} on {gpu} is ready after a cold start of {cold_start_s:.0f} s (modelled)")
+        else:
+            progress(f"{', '.join(spec.stack.names)}: up in {(ready_at - requested_at).total_seconds():.1f} s")
         return Session(
             session_id=environ[processes.LEASE_ID_VARIABLE],
             lab=spec.id,
             variant=order.variant.id,
             run_id=order.run_id,
             target="local",
-            engine="modelled-vllm",
-            provenance="modelled",
+            engine="modelled-vllm" if engine else NO_ENGINE,
+            provenance="modelled" if engine else "measured",
             pace=order.pace_name,
             time_scale=pace.time_scale,
             cold_start_time_scale=self.cold_start_time_scale,
             namespace=spec.namespace,
-            model=model,
-            sku=spec.gpu.sku,
-            nodes=spec.gpu.nodes,
-            base_url=server["base_url"],
-            prometheus_url=prometheus_url,
+            model=arguments[0] if engine else None,
+            sku=spec.nodes[0].sku,
+            nodes=spec.nodes[0].count,
+            endpoints=[*(one.endpoint for one in up), *monitoring.endpoints],
+            prometheus_url=monitoring.prometheus_url,
             metric_selector=f'namespace="{spec.namespace}"',
             engine_args=arguments,
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
@@ -101,6 +99,56 @@ class LocalCluster(LoopbackCluster):
             ready_at=ready_at,
             phases=phases,
         )
+
+    def stop(self, session: Session, component: Component) -> None:
+        local_components.stop(self._state_dir, session.session_id, component.name)
+        local_monitoring.note_pod(self._folder(session), component.name, running=False)
+
+    def start(
+        self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
+    ) -> list[Phase]:
+        folder = self._folder(session)
+        place = Place(folder, self.marker(session.lab), session.time_scale, session.cold_start_time_scale)
+        at = session.endpoint(component.name)
+        gpu = load_prices().sku(session.sku).gpu if session.sku else None
+        arguments = _vllm_arguments(component, _values(component, overrides)) if component.kind == "vllm" else []
+        started = self._start(component, arguments, gpu, place, again=session)
+        if started is None:
+            raise ClusterError(f"component {component.name} ({component.kind}) can't be restarted on this machine")
+        local_monitoring.note_pod(folder, component.name, running=True, restarted=restart)
+        if component.kind != "vllm":
+            return started.phases
+        assert at.base_url is not None
+        phases = [*started.phases, first_token(at.base_url, arguments[0], time_scale=session.time_scale)]
+        progress(f"{component.name} is up again after {sum(phase.duration_s for phase in phases):.0f} s (modelled)")
+        return phases
+
+    def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
+        log = session.endpoint(component).log
+        return local_components.read_log(Path(log)) if log else []
+
+    def _start(
+        self, component: Component, arguments: list[str], gpu: str | None, place: Place, *, again: Session | None = None
+    ) -> Started | None:
+        """Start one component; None for a kind that needs no process of its own here."""
+        at = again.endpoint(component.name) if again else None
+        match component.kind:
+            case "vllm":
+                return local_components.start_vllm(component.name, arguments, _gpu_of(gpu, "its node"), place, at=at)
+            case "http_server":
+                return local_components.start_http_server(component.name, place, at=at)
+            case "dcgm_exporter" | "monitoring" | "logging":
+                # The modelled GPU has its exporter in the engine's process; Prometheus and Alertmanager are up before
+                # the rest; a log is a file here.
+                return None
+            case "workload":
+                raise ClusterError(
+                    f"component {component.name} is a workload for a scheduler, and this machine has none; run the lab "
+                    "on a cluster"
+                )
+
+    def _folder(self, session: Session) -> Path:
+        return self.run_folder(session.run_id, session.lab)
 
     def _prepare_node(self, gpu: str, model: str, progress: Progress) -> list[Phase]:
         """Wait, compressed, for what happens before the server's own process exists in a cluster."""
@@ -117,28 +165,21 @@ class LocalCluster(LoopbackCluster):
         return phases
 
 
-def _wait_for_announcement(process: subprocess.Popen[bytes], announce: Path, output: Path) -> Mapping[str, Any]:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if announce.exists():
-            return json.loads(announce.read_text(encoding="utf-8"))
-        if process.poll() is not None:
-            break
-        time.sleep(0.02)  # a file that another process writes tells of no event
-    state = f"ended with exit code {process.returncode}" if process.poll() is not None else "did not answer in time"
-    tail = "\n".join(output.read_text(errors="replace").splitlines()[-5:])
-    raise ClusterError(f"the modelled vLLM server {state}; its output ({output}) ends:\n{tail}")
+def _values(component: Component, overrides: list[Overrides]) -> dict[str, Any]:
+    try:
+        return chart_values.load_values(REPO_ROOT / component.chart.values, *overrides)
+    except ValuesError as error:
+        raise ClusterError(str(error)) from None
 
 
-def _server_phases(log: Path) -> list[Phase]:
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [
-        Phase(
-            name=line["phase"],
-            started_at=datetime.fromtimestamp(line["started_at"], UTC),
-            ended_at=datetime.fromtimestamp(line["ended_at"], UTC),
-            duration_s=line["duration_s"],
-        )
-        for line in lines
-        if "phase" in line
-    ]
+def _vllm_arguments(component: Component, values: dict[str, Any]) -> list[str]:
+    try:
+        return chart_values.vllm_arguments(values, source=component.chart.values)
+    except ValuesError as error:
+        raise ClusterError(str(error)) from None
+
+
+def _gpu_of(gpu: str | None, sku: str) -> str:
+    if gpu is None:
+        raise ClusterError(f"the stack has an engine, and {sku} has no GPU; name a GPU node in the spec's `nodes`")
+    return gpu

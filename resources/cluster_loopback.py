@@ -14,8 +14,9 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lab_pipelines.catalog.spec import ApplyStep
 from resources import processes
-from resources.cluster import Cluster, ClusterError, Phase, Progress, Reaped, Session, StackOrder
+from resources.cluster import ApplyOutcome, Cluster, ClusterError, Phase, Progress, Reaped, Session, StackOrder
 from resources.leases import TTL, LeaseBook, LeaseFile, why_dead
 
 FIRST_TOKEN_TIMEOUT_S = 60.0
@@ -65,6 +66,9 @@ class LoopbackCluster(Cluster):
     def marker(self, lab: str) -> dict[str, str]:
         entry = self._book().read(lab)
         return processes.marker(self._state_dir, entry.lease.lease_id) if entry else {}
+
+    def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
+        raise ClusterError(f"step {step.name} applies Kubernetes manifests, and this machine has no API server")
 
     def renew(self, session: Session) -> None:
         book = self._book()

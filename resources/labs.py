@@ -21,6 +21,8 @@ class Labs(ConfigurableResource):
     target: str
     pace: str | None = None
     """One of the spec's paces; unset: the target's default. `LABS_PACE` sets it for a whole process."""
+    variant: str | None = None
+    """One of the spec's variants; unset: its only one. `LABS_VARIANT` sets it for a whole process."""
     catalog_dir: str = str(CATALOG_DIR)
 
     def spec(self, lab: str) -> LabSpec:
@@ -30,17 +32,26 @@ class Labs(ConfigurableResource):
         except (LabNotWrittenError, SpecError) as error:
             raise Failure(str(error), allow_retries=False) from None
         if self.target not in spec.targets:
+            needs = f" It needs {spec.needs}." if spec.needs else ""
             raise Failure(
-                f"{lab} can't run on target {self.target}; it runs on: {', '.join(spec.targets)} (set LABS_TARGET)",
+                f"{lab} can't run on target {self.target}.{needs} It runs on: {', '.join(spec.targets)} "
+                "(set LABS_TARGET)",
                 allow_retries=False,
             )
         return spec
 
-    def variant(self, spec: LabSpec) -> Variant:
-        """The spec's only variant. Raises `Failure` for a spec with several, which no target can walk yet."""
-        if len(spec.variants) > 1:
-            raise Failure(f"{spec.id} has {len(spec.variants)} variants; a run takes one so far", allow_retries=False)
-        return spec.variants[0]
+    def chosen_variant(self, spec: LabSpec) -> Variant:
+        """The chosen variant, or the only one. Raises `Failure` that names the variants there are."""
+        if self.variant is None and len(spec.variants) == 1:
+            return spec.variants[0]
+        for variant in spec.variants:
+            if variant.id == self.variant:
+                return variant
+        asked = (
+            f"{spec.id} has no variant {self.variant!r}" if self.variant else f"{spec.id} runs one variant at a time"
+        )
+        listed = ", ".join(variant.id for variant in spec.variants)
+        raise Failure(f"{asked}; choose one of: {listed} (set LABS_VARIANT)", allow_retries=False)
 
     def pace_of(self, spec: LabSpec) -> tuple[str, Pace]:
         """The pace's name and what it is. Raises `Failure` for an unknown one."""

@@ -57,7 +57,8 @@ class Reading:
     value: float | None
     gap: str | None
     samples: list[Sample]
-    promql: str
+    promql: str | None
+    """As it was sent; None for a measure by SQL."""
 
 
 class Telemetry(ConfigurableResource):
@@ -77,10 +78,10 @@ class Telemetry(ConfigurableResource):
         step_s: float,
         time_scale: float,
     ) -> Reading:
-        """`measure` over the window, in its unit and in stack time. Raises `TelemetryError`."""
+        """A measure by PromQL over the window, in its unit and in stack time. Raises `TelemetryError`."""
         promql = measure.query(selector=selector, stage_s=(end - start).total_seconds())
         with self._connect(prometheus_url) as client:
-            if measure.over == "stage_end":
+            if measure.over != "stage":
                 answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
                 series = [[Sample(float(one["value"][0]), float(one["value"][1]))] for one in answer]
             else:
@@ -91,6 +92,19 @@ class Telemetry(ConfigurableResource):
                 )
                 series = [_samples(one["values"]) for one in answer]
         return summarise(series, measure, promql=promql, time_scale=time_scale)
+
+    def value(self, prometheus_url: str, promql: str, *, selector: str) -> Sample | None:
+        """What `promql` answers now: one value with the time of its evaluation, or None without exactly one series.
+
+        Raises `TelemetryError`.
+        """
+        asked = Template(promql).substitute(selector=selector)
+        with self._connect(prometheus_url) as client:
+            answer = _ask(asked, lambda: client.custom_query(asked))
+        if len(answer) != 1:
+            return None
+        at, value = answer[0]["value"]
+        return Sample(float(at), float(value))
 
     def increase(
         self, prometheus_url: str, counter: str, *, selector: str, start: datetime, end: datetime

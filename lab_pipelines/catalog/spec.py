@@ -454,12 +454,20 @@ class Agreement(Claim):
     tolerance: float = Field(gt=0, lt=1)
 
 
-Finding = Annotated[ThroughputRatio | Bound | Agreement, Field(discriminator="kind")]
+class Outcomes(Claim):
+    """Every step named ended as the spec expects: condition held, alert notified, manifest accepted or rejected."""
+
+    kind: Literal["outcomes"]
+    steps: list[Name] = Field(min_length=1)
+
+
+Finding = Annotated[ThroughputRatio | Bound | Agreement | Outcomes, Field(discriminator="kind")]
 
 
 class Total(SpecModel):
-    """A counter of the server's that must agree with what the client counted over the whole load step."""
+    """A counter of a component's that must agree with what the client counted over each load step on it."""
 
+    component: Name = "vllm"
     client: Literal["output_tokens", "requests_ok"]
     counter: Text
     """A plain selector, no function: the increase is computed from the raw samples, resets included."""
@@ -476,6 +484,7 @@ class ErrorBudget(SpecModel):
     error_rate: float = Field(ge=0, le=1)
     prometheus_disagreement: float = Field(gt=0, le=1)
     totals: list[Total]
+    """Empty for a lab whose load nothing counts on the server's side."""
 
 
 class Identity(SpecModel):
@@ -585,12 +594,18 @@ class LabSpec(Identity):
                     if missing := {finding.numerator_users, finding.denominator_users} - users:
                         listed = ", ".join(str(number) for number in sorted(missing))
                         raise ValueError(f"findings: {finding.id} compares {listed} users, which no step has")
+                    continue
+                case Outcomes():
+                    steps = [step.name for step in self.flat_steps]
+                    if unknown := [name for name in finding.steps if name not in steps]:
+                        raise ValueError(
+                            f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the steps"
+                        )
+                    continue
                 case Bound():
                     used = [finding.measure]
                 case Agreement():
                     used = [finding.measure, finding.of]
-            if isinstance(finding, ThroughputRatio):
-                continue
             if unknown := [name for name in used if name not in over]:
                 raise ValueError(f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the measures")
             if len({over[name] == "run" for name in used}) > 1:

@@ -6,7 +6,7 @@ Belongs here: the test behind each kind of finding. Doesn't belong here: where i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,6 +86,67 @@ def ratio(
     if holds[1]:
         return Judgement("refuted", effect, low, high, n, method, f"{interval} is not {comparison} {threshold:g}")
     return Judgement("inconclusive", effect, low, high, n, method, f"{interval} contains {threshold:g}")
+
+
+def bound(values: Sequence[float | None], *, comparison: Literal["above", "below"], threshold: float) -> Judgement:
+    """Does every value lie above or below `threshold`? None is a gap.
+
+    The values are all there are, one per stage or one for the run, not a sample of more: so the interval is their range,
+    and what a further run would give is not claimed.
+    """
+    method = "every value against the threshold; the interval is their range"
+    known = [value for value in values if value is not None]
+    n = len(known)
+    if not known:
+        return Judgement("inconclusive", None, None, None, 0, method, "the measure has no value")
+    low, high = min(known), max(known)
+    worst = low if comparison == "above" else high
+    interval = f"[{low:.4g}, {high:.4g}]" if n > 1 else f"{worst:.4g}"
+    if not (worst > threshold if comparison == "above" else worst < threshold):
+        return Judgement("refuted", worst, low, high, n, method, f"{interval} is not {comparison} {threshold:g}")
+    if n < len(values):
+        return Judgement(
+            "inconclusive", worst, low, high, n, method, f"{len(values) - n} of {len(values)} values are gaps"
+        )
+    return Judgement("confirmed", worst, low, high, n, method, f"{interval} is {comparison} {threshold:g}")
+
+
+def agreement(pairs: Sequence[tuple[float | None, float | None]], *, tolerance: float) -> Judgement:
+    """Do both measures of each pair (value, reference) differ by at most `tolerance`, relative to the reference?"""
+    method = "largest relative difference of the pairs; the interval is their range"
+    known = [(value, of) for value, of in pairs if value is not None and of is not None]
+    n = len(known)
+    if not known:
+        return Judgement("inconclusive", None, None, None, 0, method, "no stage has both measures")
+    if any(of == 0 for _, of in known):
+        return Judgement("inconclusive", None, None, None, n, method, "a reference of zero has no relative difference")
+    differences = [abs(value - of) / abs(of) for value, of in known]
+    low, high = min(differences), max(differences)
+    if high > tolerance:
+        return Judgement(
+            "refuted", high, low, high, n, method, f"they differ by up to {high:.2%}, over {tolerance:.2%}"
+        )
+    if n < len(pairs):
+        return Judgement(
+            "inconclusive", high, low, high, n, method, f"{len(pairs) - n} of {len(pairs)} pairs have a gap"
+        )
+    return Judgement(
+        "confirmed", high, low, high, n, method, f"they differ by at most {high:.2%}, within {tolerance:.2%}"
+    )
+
+
+def outcomes(ended: Mapping[str, str], wanted: Sequence[str]) -> Judgement:
+    """Did every wanted step end as its spec expects? `ended` has each step's outcome by name."""
+    method = "each step's outcome against the one its spec expects"
+    failed = [name for name in wanted if ended.get(name) == "failed"]
+    absent = [name for name in wanted if name not in ended]
+    n = len(wanted) - len(absent)
+    share = 1 - len(failed) / n if n else None
+    if failed:
+        return Judgement("refuted", share, None, None, n, method, f"not as expected: {', '.join(failed)}")
+    if absent:
+        return Judgement("inconclusive", share, None, None, n, method, f"not done: {', '.join(absent)}")
+    return Judgement("confirmed", share, None, None, n, method, f"all {n} steps ended as expected")
 
 
 def _mean_and_variance_of_mean(values: Sequence[float]) -> tuple[float, float]:

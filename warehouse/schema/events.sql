@@ -1,18 +1,18 @@
--- What happened to a lab run, and when? Cold-start phases, load stages, lease changes; later chaos actions and probes.
+-- What happened to a lab run, and when? Cold-start phases, and every step of the lab with its outcome.
 CREATE TABLE events (
     lab             VARCHAR NOT NULL,      -- L01 … L78
     variant         VARCHAR NOT NULL,
     trial           INTEGER NOT NULL,
     run_id          VARCHAR NOT NULL,      -- the Dagster run that deployed the stack: one lab run, one id
     target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
-    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, external, or none
     pace            VARCHAR NOT NULL,      -- which of the spec's paces
     time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
     provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
     recorded_at     TIMESTAMPTZ NOT NULL,
     CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
     session_id      VARCHAR NOT NULL,
-    kind            VARCHAR NOT NULL,      -- cold_start, load, lease, release
+    kind            VARCHAR NOT NULL,      -- cold_start, or the kind of a step: load, observe, apply, …
     name            VARCHAR NOT NULL,
     started_at      TIMESTAMPTZ NOT NULL,
     ended_at        TIMESTAMPTZ NOT NULL,

@@ -6,7 +6,7 @@ CREATE TABLE stack_sessions (
     trial           INTEGER NOT NULL,
     run_id          VARCHAR NOT NULL,      -- the Dagster run that deployed the stack: one lab run, one id
     target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
-    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, external, or none
     pace            VARCHAR NOT NULL,      -- which of the spec's paces
     time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
     provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
@@ -15,7 +15,7 @@ CREATE TABLE stack_sessions (
     session_id      VARCHAR NOT NULL,
     state           VARCHAR NOT NULL CHECK (state IN ('open', 'closed')),
     namespace       VARCHAR NOT NULL,
-    model           VARCHAR NOT NULL,
+    model           VARCHAR,               -- NULL: the stack has no engine
     sku             VARCHAR,               -- NULL: a machine without a known price
     nodes           INTEGER NOT NULL,
     requested_at    TIMESTAMPTZ NOT NULL,

@@ -1,0 +1,39 @@
+"""Measures that are asked in SQL: one value from a file of warehouse/measures/, over a stage or over the whole run.
+
+Belongs here: which parameters such a file may use. Doesn't belong here: measures by PromQL (resources/telemetry.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab_pipelines.deployment import REPO_ROOT
+from resources.telemetry import Reading
+from resources.warehouse import Warehouse
+
+
+def read_sql_measure(warehouse: Warehouse, sql_file: str, *, session_id: str, stage: Mapping[str, Any]) -> Reading:
+    """The one value that `sql_file` (relative to the repository) answers with.
+
+    The file may use `$session_id`, and for a measure of a stage `$step`, `$stage`, `$start` and `$end`. No row and
+    NULL are gaps, never zeros. Raises `WarehouseError` for SQL that is wrong.
+    """
+    sql = (REPO_ROOT / sql_file).read_text(encoding="utf-8")
+    known = {
+        "session_id": session_id,
+        "step": stage["step"],
+        "stage": stage["stage"],
+        "start": stage["started_at"],
+        "end": stage["ended_at"],
+    }
+    # DuckDB refuses a parameter that the statement doesn't use.
+    found = warehouse.query(sql, {name: value for name, value in known.items() if f"${name}" in sql})
+    values = [value for row in found for value in row.values()]
+    if len(values) != 1:
+        return Reading(
+            value=None, gap=f"{sql_file} answers {len(values)} values, expected one", samples=[], promql=None
+        )
+    if values[0] is None:
+        return Reading(value=None, gap=f"{sql_file} has no value for this window", samples=[], promql=None)
+    return Reading(value=float(values[0]), gap=None, samples=[], promql=None)

@@ -1,0 +1,219 @@
+"""A lab's steps, one after the other: each is done, and becomes a row of `events` with its outcome.
+
+Belongs here: what each kind of step does, through the resources. Doesn't belong here: how a target does it
+(resources/cluster_*.py), or how load is applied (resources/load_locust.py).
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from lab_pipelines import rows
+from lab_pipelines.catalog.spec import (
+    AnyStep,
+    ApplyStep,
+    CollectLogsStep,
+    FireAlertStep,
+    LabSpec,
+    LoadStep,
+    ObserveStep,
+    RestartStep,
+    StartStep,
+    StopStep,
+    Variant,
+)
+
+from resources.cluster import Cluster, ClusterError, Progress, Session
+from resources.load_generator import LoadGenerator
+from resources.telemetry import Telemetry
+from resources.warehouse import Warehouse
+
+LAST_SCRAPE_TIMEOUT_S = 75.0
+"""Ours scrapes several times a second; somebody else's Prometheus may do so once a minute."""
+OBSERVE_EVERY_S = 0.1
+
+_HOLDS: dict[str, Callable[[float, float], bool]] = {"above": operator.gt, "below": operator.lt, "equals": operator.eq}
+
+
+class Done(NamedTuple):
+    """How a step ended. `said` is for a person, `detail` for `events`."""
+
+    outcome: Literal["ok", "failed"]
+    said: str
+    detail: Mapping[str, Any]
+
+
+@dataclass
+class Walk:
+    """One lab run's way through its steps. `stages` collects the rows of `load_stages`."""
+
+    spec: LabSpec
+    variant: Variant
+    session: Session
+    cluster: Cluster
+    load_generator: LoadGenerator
+    telemetry: Telemetry
+    warehouse: Warehouse
+    progress: Progress
+    stages: list[rows.Row]
+
+    def all(self) -> list[rows.Row]:
+        """Do every step; the rows of their events. What a step published stays, whatever happens to the next."""
+        return [self._do(step) for step in self.spec.steps]
+
+    def _do(self, step: AnyStep) -> rows.Row:
+        started_at = datetime.now(UTC)
+        self.cluster.renew(self.session)
+        done = self._one(step)
+        event = rows.event_row(
+            self.session,
+            step.kind,
+            step.name,
+            started_at=started_at,
+            ended_at=datetime.now(UTC),
+            outcome=done.outcome,
+            detail=done.detail,
+        )
+        self._publish("events", [event], part=step.name)
+        if not isinstance(step, LoadStep):  # a load has told of its own progress
+            self.progress(f"{step.name}: {done.said}")
+        return event
+
+    def _one(self, step: AnyStep) -> Done:
+        match step:
+            case LoadStep():
+                return self._load(step)
+            case ApplyStep():
+                return manifests_done(step, self.cluster, self.session, self.progress)
+            case ObserveStep():
+                return self._observe(step)
+            case RestartStep():
+                self.cluster.stop(self.session, self.spec.stack.component(step.component))
+                return self._start(step, [step.values], restart=True)
+            case StopStep():
+                self.cluster.stop(self.session, self.spec.stack.component(step.component))
+                return Done("ok", f"{step.component} is stopped", {"component": step.component})
+            case StartStep():
+                return self._start(step, [], restart=False)
+            case CollectLogsStep():
+                return self._collect_logs(step)
+            case FireAlertStep():
+                return self._fire_alert(step)
+
+    def _load(self, step: LoadStep) -> Done:
+        session = self.session
+        plan = rows.load_plan(session, step, self.spec.paces[session.pace])
+        result = self.load_generator.run(
+            plan,
+            workdir=self.cluster.run_folder(session.run_id, session.lab) / step.name,
+            environ=self.cluster.marker(session.lab),
+            progress=self.progress,
+        )
+        stages = rows.stage_rows(session, plan, self.spec.paces[session.pace], result)
+        self._publish("requests", rows.request_rows(session, plan, result), part=step.name)
+        self._publish("load_stages", stages, part=step.name)
+        self.stages += stages
+        # The counters' last growth must be on record before a later step adds to them, or resets them.
+        if not self.telemetry.wait_for_scrape(
+            session.prometheus_url,
+            selector=session.metric_selector,
+            after=datetime.now(UTC),
+            timeout_s=LAST_SCRAPE_TIMEOUT_S,
+        ):
+            self.progress(
+                f"{step.name}: Prometheus did not scrape every target within {LAST_SCRAPE_TIMEOUT_S:.0f} s of the "
+                "load's end; series may be gaps"
+            )
+        return Done("ok", f"{len(result.requests)} requests", {"requests": len(result.requests), "stages": len(stages)})
+
+    def _observe(self, step: ObserveStep) -> Done:
+        until, session = step.until, self.session
+        holds = _HOLDS[until.comparison]
+        began = time.monotonic()
+        seen: float | None = None
+        while (waited_s := (time.monotonic() - began) * session.time_scale) <= step.within_s:
+            sample = self.telemetry.value(session.prometheus_url, until.promql, selector=session.metric_selector)
+            seen = sample.value if sample else None
+            if sample and holds(sample.value, until.value):
+                return Done("ok", f"holds after {waited_s:.1f} s", {"value": seen, "waited_s": waited_s})
+            time.sleep(OBSERVE_EVERY_S)  # Prometheus has no way to tell us
+        return Done(
+            "failed",
+            f"not {until.comparison} {until.value:g} within {step.within_s:g} s; last seen: {seen}",
+            {"value": seen, "waited_s": waited_s},
+        )
+
+    def _start(self, step: RestartStep | StartStep, overrides: list[dict[str, Any]], *, restart: bool) -> Done:
+        component = self.spec.stack.component(step.component)
+        phases = self.cluster.start(
+            self.session,
+            component,
+            [self.variant.values.get(component.name, {}), *overrides],
+            restart=restart,
+            progress=self.progress,
+        )
+        self._publish(
+            "events", rows.cold_start_events(self.session, phases, step=step.name), part=f"{step.name}.cold-start"
+        )
+        cold_start_s = sum(phase.duration_s for phase in phases)
+        return Done("ok", f"{component.name} is up again", {"component": component.name, "cold_start_s": cold_start_s})
+
+    def _collect_logs(self, step: CollectLogsStep) -> Done:
+        lines = self.cluster.log_lines(self.session, step.component)
+        self._publish("log_lines", rows.log_rows(self.session, step.component, lines), part=step.name)
+        return Done("ok", f"{len(lines)} lines of {step.component}", {"component": step.component, "lines": len(lines)})
+
+    def _fire_alert(self, step: FireAlertStep) -> Done:
+        session = self.session
+        caused_at = datetime.now(UTC)
+        with ThreadPoolExecutor(1) as background:
+            cause = background.submit(self._do, step.cause)
+            from resources import alerting
+
+            timeline = alerting.await_alert(
+                session.prometheus_url,
+                Path(self._notifications()),
+                step.alert,
+                since=caused_at,
+                within_wall_s=step.within_s / session.time_scale,
+            )
+            cause.result()
+        seconds = {
+            f"{name}_s": (at - caused_at).total_seconds() * session.time_scale if at else None
+            for name, at in timeline._asdict().items()
+        }
+        detail = {"alert": step.alert, **seconds}
+        if timeline.notified_at is None:
+            return Done("failed", f"{step.alert} was not notified within {step.within_s:g} s", detail)
+        return Done("ok", f"{step.alert} was notified {seconds['notified_at_s']:.0f} s after its cause began", detail)
+
+    def _notifications(self) -> str:
+        """Where the receiver of this stack's alerts writes them down."""
+        for endpoint in self.session.endpoints:
+            if endpoint.kind == "monitoring" and endpoint.log is not None:
+                return endpoint.log
+        raise ClusterError(f"{self.spec.id} fires alerts, and its stack has no component of kind monitoring")
+
+    def _publish(self, table: str, published: list[rows.Row], *, part: str) -> None:
+        # One file per step, so a step that is done stays done whatever happens to the next.
+        if published:
+            session = self.session
+            self.warehouse.publish(
+                table, published, target=session.target, lab=session.lab, run_id=session.run_id, part=part
+            )
+
+
+def manifests_done(step: ApplyStep, cluster: Cluster, session: Session, progress: Progress) -> Done:
+    """Apply, and compare with what the spec expects."""
+    outcome = cluster.apply(session, step, progress=progress)
+    from resources import manifests
+
+    as_expected, said = manifests.judge(step, outcome)
+    return Done("ok" if as_expected else "failed", said, outcome.model_dump())
