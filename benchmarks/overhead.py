@@ -21,7 +21,6 @@ from dagster import DagsterEventType, DagsterInstance
 from benchmarks.client_lag import USERS, lag_figures
 from benchmarks.demo import BenchmarkError, Demo
 from benchmarks.figures import Figure
-from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.deployment import REPO_ROOT
 from resources.load_locust import read_result
@@ -109,7 +108,8 @@ def demo_parts(
 
 def _run_bare(demo: Demo, folder: Path) -> dict[str, Any]:
     session = demo.query("SELECT * FROM stack_sessions WHERE state = 'open'")[0]
-    gpu = load_prices().sku(load_catalog().spec(session["lab"]).gpu.sku).gpu
+    gpu = load_prices().sku(session["sku"]).gpu
+    assert gpu is not None
     plan = next((demo.place.data_dir / "runs" / demo.run_id).rglob("plan.json"))
     command = [sys.executable, str(REPO_ROOT / "benchmarks" / "bare.py"), "--plan", str(plan), "--gpu", gpu]
     command += ["--time-scale", f"{session['time_scale']:g}"]

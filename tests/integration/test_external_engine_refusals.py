@@ -89,6 +89,6 @@ def test_another_server_at_prometheus_address(tmp_path: Path, engine: TinyLlama)
 
 
 def test_a_variant_that_would_have_to_change_the_engine(tmp_path: Path, engine: TinyLlama) -> None:
-    larger = Variant(id="larger", description="Two replicas", values={"replicas": 2})
+    larger = Variant(id="larger", description="Two replicas", values={"vllm": {"replicas": 2}})
     with pytest.raises(ClusterError, match="an engine that is not ours can't be changed"):
         deploy(tmp_path, engine.base_url, prometheus_url=None, variant=larger)

@@ -55,7 +55,7 @@ def test_two_labs_run_side_by_side_and_each_gets_its_own_ports_files_and_rows(pl
         assert run.wait() == 0, run.output()
     assert processes_of(place) == []
 
-    urls = [url for session in sessions.values() for url in (session.base_url, session.prometheus_url)]
+    urls = [url for session in sessions.values() for url in (session.endpoint("vllm").base_url, session.prometheus_url)]
     assert len(set(urls)) == 4
     assert len({session.session_id for session in sessions.values()}) == 2
     with open_snapshot(place.snapshot) as connection:

@@ -5,7 +5,6 @@ Belongs here: making such a folder. The code location that reads it: two_labs_de
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from lab_pipelines.catalog.loader import CATALOG_DIR
 
 
 def copied_catalog(folder: Path, *, labs: Sequence[str], smoke: Mapping[str, Any] | None = None) -> Path:
-    """Write `labs` into `folder`, each a copy of L06; `smoke` changes fields of their pace `smoke`."""
+    """Write `labs`, L06 or later ones, into `folder`, each a copy of L06; `smoke` changes fields of their pace `smoke`."""
     folder.mkdir(parents=True)
-    shutil.copy(CATALOG_DIR / "labs.yaml", folder)
     spec = yaml.safe_load((CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8"))
     spec["paces"]["smoke"].update(smoke or {})
     for lab in labs:

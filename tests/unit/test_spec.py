@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
-from lab_pipelines.catalog.spec import LabSpec, Measure
+from lab_pipelines.catalog.spec import CompletionRequest, LabSpec, Measure, Outline
 
 L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
 
@@ -23,17 +23,24 @@ def refusal(tmp_path: Path, text: str) -> str:
 
 def test_the_year_has_78_labs_and_l06_is_complete() -> None:
     catalog = load_catalog()
-    assert list(catalog.labs) == [f"L{n:02}" for n in range(1, 79)]
-    assert "L06" in catalog.complete()
+    assert list(catalog.ids) == [f"L{n:02}" for n in range(1, 79)]
     spec = catalog.spec("L06")
     assert spec.namespace == "lab-06"
-    assert spec.steps[0].users == [1, 4, 8, 16, 32]
-    assert (spec.steps[0].request.input_tokens, spec.steps[0].request.output_tokens) == (512, 256)
+    [ramp] = spec.load_steps
+    assert ramp.stage_users == [1, 4, 8, 16, 32]
+    [request] = ramp.requests
+    assert isinstance(request, CompletionRequest)
+    assert (request.input_tokens, request.output_tokens) == (512, 256)
+    assert spec.cost_labels == {"cost-center": "llm-serving-labs", "lab": "l06", "phase": "1"}
 
 
-def test_a_lab_without_a_spec_says_so_and_names_one_that_runs() -> None:
-    with pytest.raises(LabNotWrittenError, match=r"L78 \(The Year in Numbers\).*not written yet.*L06"):
+def test_a_lab_that_is_not_complete_says_what_is_missing() -> None:
+    with pytest.raises(LabNotWrittenError) as refused:
         load_catalog().spec("L78")
+    outline = load_catalog().lab("L78")
+    assert isinstance(outline, Outline)
+    assert "L78 (The Year in Numbers) can't run" in str(refused.value)
+    assert all(item in str(refused.value) for item in outline.missing)
 
 
 def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
@@ -45,22 +52,26 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
     ("old", "new", "expected"),
     [
         ("question: >-", "qestion: >-", r"L06\.yaml:\d+: question: is required and missing"),
-        ("question: >-", "qestion: >-", r"L06\.yaml:6: qestion: is not a field of this spec"),
+        ("question: >-", "qestion: >-", r"L06\.yaml:7: qestion: is not a field of this spec"),
         ("week: 3", "week: three", r"L06\.yaml:5: week: input should be a valid integer, but found 'three'"),
         ("week: 3", "week: 46", r"L06\.yaml:5: week: input should be less than or equal to 45, but found 46"),
         ("unit: tokens/s", "unit: tokens/h", r"measures\.0\.unit: unknown unit 'tokens/h'; known: .*tokens/s"),
-        ("[$stage]", "[$window]", r"measures\.0: promql has unknown placeholders \['window'\]"),
-        ("total{$selector}", "total", r"measures\.0: promql must contain \$selector"),
+        ("[$stage]", "[$window]", r"measures\.0\.promql: has unknown placeholders \['window'\]"),
+        ("total{$selector}", "total", r"measures\.0\.promql: must contain \$selector"),
         ("name: ttft_p95_server", "name: ttft_p50_server", r"measures: ttft_p50_server is given more than once"),
         ("default_pace: {local: short}", "default_pace: {local: slow}", r"default_pace: local names 'slow'"),
         ("max_hold_s: 900.0", "max_hold_s: 9.0", r"paces\.full: max_hold_s \(9\) is below hold_s \(120\)"),
-        ("helm-values/lab06/values.yaml", "helm-values/../secrets.yaml", r"stack\.chart\.values: must be a file below"),
-        ("load-tests/prompts", "/etc", r"steps\.0\.request\.prompts: string should match pattern"),
+        ("helm-values/lab06/values.yaml", "helm-values/../secrets.yaml", r"stack\.components\.0\.chart\.values: must be a file below"),
+        ("load-tests/prompts", "/etc", r"prompts: string should match pattern"),
         ("targets: [local]", "targets: [cloud]", r"targets\.0: input should be 'local', 'rehearsal', 'kubernetes'"),
         ("numerator_users: 32", "numerator_users: 33", r"findings: throughput-saturates compares 33 users"),
         ("phase: 1", "phase: 1\nphase: 2", r"L06\.yaml:5: phase: is given more than once"),
         ("targets: [local]", "targets: [local", r"L06\.yaml:\d+: not valid YAML"),
-        ("gpu:\n", "gpu: &gpu\n", None),
+        ("stack:\n", "stack: &stack\n", None),
+        ("name: ramp", "name: ramp\n    component: vlm", r"steps: ramp names component 'vlm'; the stack has: vllm"),
+        ("builds_on: [L05]", "builds_on: [L06]", r"builds_on: L06 does not come before L06"),
+        ("statistic: mean", "statistic: mean\n    sql: warehouse/measures/x.sql", r"exactly one of promql and sql"),
+        ("denominator_users: 16", "denominator_users: 16\n    kind: bound", r"kind: is given more than once"),
     ],
 )
 def test_a_wrong_spec_is_refused_with_file_line_field_and_what_was_expected(
@@ -69,8 +80,8 @@ def test_a_wrong_spec_is_refused_with_file_line_field_and_what_was_expected(
     assert old in L06
     text = L06.replace(old, new, 1)
     if expected is None:
-        expected = r"L06\.yaml:\d+: YAML aliases \(\*gpu\) are not allowed"
-        text += "\nextra: *gpu\n"
+        expected = r"L06\.yaml:\d+: .*YAML alias"
+        text += "\nextra: *stack\n"
     message = refusal(tmp_path, text)
     assert re.search(expected, message), message
     assert "Traceback" not in message
