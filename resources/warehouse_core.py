@@ -1,0 +1,256 @@
+"""The warehouse: publishes rows into the lake, answers SQL over it, and rebuilds labs.duckdb for people.
+
+Belongs here: tables and views as one DuckDB, over the lake itself or as a snapshot of it.
+Doesn't belong here: checking and writing rows (lake.py), any particular question (warehouse/views, queries), or Dagster
+(warehouse.py): the command line asks without importing it.
+
+The lake is the truth. labs.duckdb is a copy that may be deleted at any time: DuckDB lets one process write or many
+read, so the pipeline asks the lake, and people ask the copy that `rebuild` swaps in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.files import TEMPORARY, sync_directory
+from resources.lake import Lake, Row, Table, WarehouseError, connect
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+SNAPSHOT = "labs.duckdb"
+
+
+SCHEMA_DIR = str(REPO_ROOT / "warehouse" / "schema")
+VIEWS_DIR = str(REPO_ROOT / "warehouse" / "views")
+
+
+class WarehouseCore:
+    """What can be done with the warehouse below `data_dir`. Any number of processes may use it at once."""
+
+    data_dir: str
+    schema_dir: str
+    views_dir: str
+
+    @property
+    def snapshot_path(self) -> Path:
+        """Where `rebuild` puts labs.duckdb."""
+        return Path(self.data_dir) / SNAPSHOT
+
+    @property
+    def lake(self) -> Lake:
+        """The files themselves."""
+        return Lake(Path(self.data_dir) / "lake", Path(self.schema_dir))
+
+    def publish(
+        self, table: str, rows: Sequence[Row], *, target: str, lab: str, run_id: str, part: str | None = None
+    ) -> Path:
+        """Publish `rows` of one run as one immutable file, and return its path. No rows make a file without rows.
+
+        Every row gives every column of the table's DDL, None where nothing is known. `part` tells several files of
+        one run and table apart, e.g. a variant.
+
+        A name is published once. Publishing it again is a no-op when the rows are the same in everything but
+        `recorded_at`, so a retried step may repeat what it computed; it raises when they differ, since results that
+        differ belong to a new run. Raises `WarehouseError` that names table, row, column and remedy.
+        """
+        return self.lake.publish(table, rows, target=target, lab=lab, run_id=run_id, part=part)
+
+    def query(self, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
+        """The answer to `sql` over the lake as it is now: one dict per row, times as aware UTC datetimes.
+
+        `params` fill the `?` of `sql`, or by name its `$name`. Raises `WarehouseError` for wrong SQL, a damaged file,
+        or two columns of the same name.
+        """
+        with self._lake_database() as connection:
+            cursor = connection.execute(sql, params if isinstance(params, Mapping) else list(params))
+            names = [column[0] for column in cursor.description or []]
+            if repeated := {name for name in names if names.count(name) > 1}:
+                raise WarehouseError(
+                    f"the answer has several columns named {', '.join(sorted(repeated))}; rename with AS"
+                )
+            return [{name: _in_utc(value) for name, value in zip(names, row, strict=True)} for row in cursor.fetchall()]
+
+    def frame(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
+        """As `query`, as a DataFrame."""
+        with self._lake_database() as connection:
+            return connection.execute(sql, list(params)).df()
+
+    def latest_run_id(self, table: str, lab: str, target: str, *, prefer: str | None = None) -> str | None:
+        """The run that wrote to `table` last, by `recorded_at`; `prefer` if that run has rows there; else None."""
+        found = self.query(
+            f'SELECT run_id FROM "{self.lake.table(table).name}" WHERE lab = ? AND target = ? '
+            "GROUP BY run_id ORDER BY run_id IS NOT DISTINCT FROM ? DESC, max(recorded_at) DESC, run_id LIMIT 1",
+            [lab, target, prefer],
+        )
+        return found[0]["run_id"] if found else None
+
+    def rebuild(self) -> Path:
+        """Build labs.duckdb anew from lake, schema and views, and swap it in. Readers keep the file they have open.
+
+        Processes take turns, so the last one to begin sees every file that was published before. Also sweeps what
+        dead writers left. Raises `WarehouseError`, with the former labs.duckdb left in place.
+        """
+        target = self.snapshot_path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (target.parent / f"{SNAPSHOT}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lake = self.lake
+            lake.sweep()
+            for stale in target.parent.glob(f".{SNAPSHOT}.*{TEMPORARY}*"):  # only the lock's holder writes these
+                stale.unlink()
+            building = target.with_name(f".{SNAPSHOT}.{uuid.uuid4().hex}{TEMPORARY}")
+            try:
+                with connect(building) as connection, _explained(lake):
+                    for table in lake.tables.values():
+                        connection.execute(table.ddl)
+                        _load(connection, lake, table)
+                    self._create_views(connection)
+                descriptor = os.open(building, os.O_RDONLY)
+                os.fsync(descriptor)
+                os.close(descriptor)
+                # Someone who opened labs.duckdb for writing may have left its log; it doesn't fit the new file.
+                target.with_name(f"{SNAPSHOT}.wal").unlink(missing_ok=True)
+                building.replace(target)
+            finally:
+                building.unlink(missing_ok=True)
+            sync_directory(target.parent)
+        return target
+
+    @contextmanager
+    def _lake_database(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """An in-memory DuckDB whose tables are views of the lake's files, listed once."""
+        lake = self.lake
+        with connect() as connection, _explained(lake):
+            for table in lake.tables.values():
+                files = {path: lake.columns(table, path) for path in lake.files(table)}
+                if not files:
+                    connection.execute(table.ddl)
+                    continue
+                existing = frozenset[str]().union(*files.values())
+                columns = ", ".join(
+                    f"CAST({_quoted(column) if column in existing else 'NULL'} AS {kind}) AS {_quoted(column)}"
+                    for column, kind in table.types.items()
+                )
+                same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
+                source = _read_parquet(list(files), union=not same)
+                connection.execute(f"CREATE VIEW {_quoted(table.name)} AS SELECT {columns} FROM {source}")
+            self._create_views(connection)
+            yield connection
+
+    def _create_views(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Run every file of views_dir. One may use another in any order: what fails is tried again after the rest."""
+        import duckdb
+
+        pending = sorted(Path(self.views_dir).glob("*.sql"))
+        while pending:
+            failed: dict[Path, duckdb.Error] = {}
+            for path in pending:
+                connection.execute("BEGIN")
+                try:
+                    connection.execute(path.read_text(encoding="utf-8"))
+                    connection.execute("COMMIT")
+                except duckdb.Error as error:
+                    connection.execute("ROLLBACK")
+                    failed[path] = error
+            if len(failed) == len(pending):
+                reasons = "\n".join(f"{path}: {error}" for path, error in failed.items())
+                raise WarehouseError(f"views that can't be created:\n{reasons}")
+            pending = list(failed)
+
+
+@dataclass(frozen=True)
+class PlainWarehouse(WarehouseCore):
+    """A warehouse for programs outside of a Dagster run."""
+
+    data_dir: str
+    schema_dir: str = SCHEMA_DIR
+    views_dir: str = VIEWS_DIR
+
+
+def open_snapshot(path: Path) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to a labs.duckdb, in UTC, that reaches no other file. Raises `WarehouseError`."""
+    import duckdb
+
+    if not path.exists():
+        raise WarehouseError(f"{path} does not exist yet; `make demo` runs a lab and builds it")
+    try:
+        connection = duckdb.connect(
+            str(path), read_only=True, config={"enable_external_access": "false", "autoload_known_extensions": "false"}
+        )
+    except duckdb.Error as error:
+        raise WarehouseError(
+            f"{path} can't be opened: {error}. It is a copy of the lake: delete it and rebuild."
+        ) from None
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+@contextmanager
+def _explained(lake: Lake) -> Iterator[None]:
+    """Turn DuckDB's errors into ours: a damaged file of the lake is named, otherwise DuckDB's own words stand."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        reading = isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
+        damage = lake.find_damage() if reading else []
+        raise WarehouseError("\n".join(damage) or str(error)) from None
+
+
+def _load(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table) -> None:
+    """Copy the table's files into it, under the rules of its DDL. Raises `WarehouseError` that names the file."""
+    import duckdb
+
+    files = lake.files(table)
+    if not files:
+        return
+    try:
+        _insert(connection, lake, table, files)
+    except (duckdb.ConstraintException, duckdb.ConversionException) as error:
+        for path in files:
+            try:
+                _insert(connection, lake, table, [path])
+            except (duckdb.ConstraintException, duckdb.ConversionException) as reason:
+                raise WarehouseError(f"{path} breaks a rule of {table.source.name}: {reason}") from None
+        raise WarehouseError(f"the files of {table.name} break a rule of {table.source.name}: {error}") from None
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, files: list[Path]) -> None:
+    existing = frozenset[str]().union(*(lake.columns(table, path) for path in files))
+    columns = ", ".join(_quoted(column) for column in table.types if column in existing)
+    connection.execute(
+        f"INSERT INTO {_quoted(table.name)} BY NAME SELECT {columns} FROM {_read_parquet(files, union=True)}"
+    )
+
+
+def _read_parquet(files: list[Path], *, union: bool) -> str:
+    listed = ", ".join(_literal(path) for path in files)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {str(union).lower()})"
+
+
+def _literal(path: Path) -> str:
+    """A path as a SQL string that DuckDB doesn't take for a pattern."""
+    escaped = re.sub(r"([\[*?])", r"[\1]", str(path)).replace("'", "''")
+    return f"'{escaped}'"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _in_utc(value: Any) -> Any:
+    # DuckDB's times carry pytz's UTC; the standard library's compares and prints the same everywhere.
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value
