@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 Target = Literal["local", "rehearsal", "kubernetes", "aks"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+TARGETS_THAT_RUN: tuple[Target, ...] = ("local",)
+"""Those with resources in build.py. Stated here too, so that a refusal needn't wait for Dagster's import."""
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +44,8 @@ class Deployment:
     target: Target = "local"
     pace: str | None = None
     """Which of the spec's paces to run; None: the target's default."""
+    variant: str | None = None
+    """Which of the spec's variants to run; None: its only one."""
     data_dir: Path = REPO_ROOT / "warehouse" / "data"
     external_engine: ExternalEngine | None = None
     sku: str | None = None
@@ -58,6 +62,7 @@ class Deployment:
         return cls(
             target=cast(Target, target),
             pace=environ.get("LABS_PACE") or None,
+            variant=environ.get("LABS_VARIANT") or None,
             data_dir=Path(data_dir).resolve() if data_dir else cls.data_dir,
             external_engine=_external_engine(environ),
             sku=environ.get("LABS_SKU") or None,

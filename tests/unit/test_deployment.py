@@ -14,12 +14,14 @@ def test_an_empty_environment_is_the_modelled_server_on_this_machine() -> None:
     assert deployment.target == "local"
     assert deployment.external_engine is None
     assert deployment.pace is None
+    assert deployment.variant is None
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
     deployment = Deployment.from_env(
         {
             "LABS_PACE": "smoke",
+            "LABS_VARIANT": "gmu-0.85",
             "LABS_DATA_DIR": str(tmp_path),
             "LABS_OPENAI_BASE_URL": "http://127.0.0.1:8000/v1/",
             "LABS_OPENAI_MODEL": "tiny",
@@ -29,6 +31,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         }
     )
     assert (deployment.pace, deployment.data_dir, deployment.sku) == ("smoke", tmp_path, "Standard_NC4as_T4_v3")
+    assert deployment.variant == "gmu-0.85"
     assert deployment.external_engine is not None
     assert deployment.external_engine.base_url == "http://127.0.0.1:8000/v1"
     assert deployment.external_engine.prometheus_selector == 'namespace="llm"'
