@@ -17,7 +17,8 @@ from lab_pipelines.engine.tables import Hardware, Model
 
 _SUPPORTED = (
     "MODEL or --model, --served-model-name, --dtype, --max-model-len, --max-num-seqs, --max-num-batched-tokens, "
-    "--gpu-memory-utilization, --[no-]enable-prefix-caching, --[no-]enable-chunked-prefill, --tensor-parallel-size"
+    "--gpu-memory-utilization, --[no-]enable-prefix-caching, --[no-]enable-chunked-prefill, --tensor-parallel-size, "
+    "--logging-config.formatter json"
 )
 _DTYPES = {"auto": None, "half": "float16", "float16": "float16", "bfloat16": "bfloat16"}
 
@@ -56,6 +57,7 @@ def _parser() -> _Parser:
     parser.add_argument("--max-num-batched-tokens", type=int)
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.92)
     parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
+    parser.add_argument("--logging-config.formatter", choices=["json"])  # what the modelled server writes anyway
     parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--enable-chunked-prefill", action=argparse.BooleanOptionalAction, default=True)
     return parser
