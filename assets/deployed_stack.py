@@ -7,6 +7,8 @@ from pydantic import Field
 
 from assets.common import LAB_ASSET, progress_to
 from lab_pipelines import rows
+from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.status import labs_markdown
 from resources.billing import Billing
 from resources.cluster import Cluster, StackOrder
 from resources.labs import Labs
@@ -21,7 +23,11 @@ class DeployedStackConfig(Config):
     )
 
 
-@asset(**LAB_ASSET, description=__doc__)
+@asset(
+    **LAB_ASSET,
+    description=__doc__,
+    metadata={"labs": MetadataValue.md(labs_markdown(load_catalog()))},
+)
 def deployed_stack(
     context: AssetExecutionContext,
     config: DeployedStackConfig,
