@@ -29,7 +29,6 @@ from lab_pipelines.catalog.spec import (
     StopStep,
     Variant,
 )
-
 from resources.cluster import Cluster, ClusterError, Progress, Session
 from resources.load_generator import LoadGenerator
 from resources.telemetry import Telemetry
@@ -89,23 +88,24 @@ class Walk:
     def _one(self, step: AnyStep) -> Done:
         match step:
             case LoadStep():
-                return self._load(step)
+                done = self._load(step)
             case ApplyStep():
-                return manifests_done(step, self.cluster, self.session, self.progress)
+                done = self._apply(step)
             case ObserveStep():
-                return self._observe(step)
+                done = self._observe(step)
             case RestartStep():
                 self.cluster.stop(self.session, self.spec.stack.component(step.component))
-                return self._start(step, [step.values], restart=True)
+                done = self._start(step, [step.values], restart=True)
             case StopStep():
                 self.cluster.stop(self.session, self.spec.stack.component(step.component))
-                return Done("ok", f"{step.component} is stopped", {"component": step.component})
+                done = Done("ok", f"{step.component} is stopped", {"component": step.component})
             case StartStep():
-                return self._start(step, [], restart=False)
+                done = self._start(step, [], restart=False)
             case CollectLogsStep():
-                return self._collect_logs(step)
+                done = self._collect_logs(step)
             case FireAlertStep():
-                return self._fire_alert(step)
+                done = self._fire_alert(step)
+        return done
 
     def _load(self, step: LoadStep) -> Done:
         session = self.session
@@ -132,6 +132,13 @@ class Walk:
                 "load's end; series may be gaps"
             )
         return Done("ok", f"{len(result.requests)} requests", {"requests": len(result.requests), "stages": len(stages)})
+
+    def _apply(self, step: ApplyStep) -> Done:
+        from resources import manifests
+
+        outcome = self.cluster.apply(self.session, step, progress=self.progress)
+        as_expected, said = manifests.judge(step, outcome)
+        return Done("ok" if as_expected else "failed", said, outcome.model_dump())
 
     def _observe(self, step: ObserveStep) -> Done:
         until, session = step.until, self.session
@@ -208,12 +215,3 @@ class Walk:
             self.warehouse.publish(
                 table, published, target=session.target, lab=session.lab, run_id=session.run_id, part=part
             )
-
-
-def manifests_done(step: ApplyStep, cluster: Cluster, session: Session, progress: Progress) -> Done:
-    """Apply, and compare with what the spec expects."""
-    outcome = cluster.apply(session, step, progress=progress)
-    from resources import manifests
-
-    as_expected, said = manifests.judge(step, outcome)
-    return Done("ok" if as_expected else "failed", said, outcome.model_dump())
