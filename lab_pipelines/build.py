@@ -50,7 +50,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
     """Processes on this machine; an engine that is not ours when the deployment names one."""
     data_dir = str(settings.data_dir)
     return {
-        "labs": Labs(target=settings.target, pace=settings.pace),
+        "labs": Labs(target=settings.target, pace=settings.pace, variant=settings.variant),
         "cluster": _local_cluster(settings, data_dir),
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
