@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from lab_pipelines.catalog.promql import refusal
 from lab_pipelines.catalog.units import UNITS
 from lab_pipelines.deployment import Target
 
@@ -48,13 +49,23 @@ def _regular_expression(value: str) -> str:
     return value
 
 
-def _checked_promql(value: str, *, placeholders: set[str]) -> str:
-    used = {m for groups in re.findall(Template.pattern, value) for m in groups if m}
+_FILLED_IN = {"selector": 'namespace="lab-00"', "stage": "60s"}
+"""What stands in a query's placeholders while it is parsed."""
+
+
+def _checked_promql(value: str, *, placeholders: set[str], form: Literal["value", "selector"] = "value") -> str:
+    used = set(Template(value).get_identifiers())
     if unknown := used - placeholders:
         known = ", ".join(f"${name}" for name in sorted(placeholders))
         raise ValueError(f"has unknown placeholders {sorted(unknown)}; known: {known}")
     if "selector" not in used:
         raise ValueError("must contain $selector, so that a shared Prometheus answers for this lab alone")
+    try:
+        query = Template(value).substitute(_FILLED_IN)
+    except ValueError:
+        raise ValueError("has a lone $; write $$ for one that Prometheus shall see") from None
+    if problem := refusal(query, form=form):
+        raise ValueError(problem)
     return value
 
 
@@ -475,7 +486,7 @@ class Total(SpecModel):
     @field_validator("counter")
     @classmethod
     def _has_selector(cls, value: str) -> str:
-        return _checked_promql(value, placeholders={"selector"})
+        return _checked_promql(value, placeholders={"selector"}, form="selector")
 
 
 class ErrorBudget(SpecModel):
