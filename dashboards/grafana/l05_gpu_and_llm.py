@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.grafana import llm
+from dashboards.grafana import llm, pods
 from dashboards.grafana.gpu import gpu_section
 from dashboards.grafana.panels import LogQL, PanelBuilder, PromQL, lines, log_lines, number, rows, states
 from dashboards.grafana.shell import SCALED_TIME, Section, lab_dashboard
@@ -68,14 +68,7 @@ def _cold_start() -> list[PanelBuilder]:
             meanings={0: ("not ready", "orange"), 1: ("ready", "green")},
             width=8,
         ),
-        lines(
-            "From pod to ready",
-            "Seconds since the pod was created: until a node took it, and until it passed its readiness probe. "
-            "Scheduling includes the wait for a new node.",
-            PromQL("max by (pod) (kube_pod_status_scheduled_time{$NS} - kube_pod_created{$NS})", "scheduled, {{pod}}"),
-            PromQL("max by (pod) (kube_pod_status_ready_time{$NS} - kube_pod_created{$NS})", "ready, {{pod}}"),
-            unit="s",
-        ),
+        pods.from_creation_to_ready(),
         number(
             "Engine's age",
             "Since the oldest process started, in wall time. It falls back to zero at a restart.",
