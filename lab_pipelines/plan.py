@@ -1,0 +1,336 @@
+"""What a lab's run would deploy, how long it would take, and what that would cost. Pure: specs, values and prices in.
+
+Belongs here: the arithmetic of `labs plan`. Doesn't belong here: reading files, printing (cli/), or what a run really
+took and cost (warehouse/views, cost.py).
+
+Seconds are stack seconds, as in the specs. Two figures each: *at most* adds up what the spec allows (max_hold_s,
+within_s); *expected* lets a stage end when the engine model says that enough requests have ended in it, and a wait last
+its whole time. Both count the modelled cold start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from lab_pipelines.catalog.prices import PriceSheet, UnknownPriceError
+from lab_pipelines.catalog.spec import (
+    AnyStep,
+    ApplyStep,
+    Burst,
+    CollectLogsStep,
+    CompletionRequest,
+    Component,
+    FireAlertStep,
+    Identity,
+    LabSpec,
+    LoadStep,
+    Nodes,
+    ObserveStep,
+    Outline,
+    Overrides,
+    Pace,
+    Rate,
+    RestartStep,
+    StartStep,
+    StopStep,
+    Variant,
+)
+from lab_pipelines.deployment import Target
+from lab_pipelines.engine import cold_start, tables
+from lab_pipelines.engine.args import EngineArgs, EngineArgsError, parse_engine_args
+from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError, plan_memory
+from lab_pipelines.engine.roofline import Batch, StepCost
+
+SESSION_S = 4 * 3600
+"""A session of the curriculum: four hours."""
+RESTART_PHASES = frozenset({"model_loaded", "engine_ready"})
+"""What is left of a cold start where node, driver and image are there already."""
+
+ArgumentsOf = Callable[[Component, Sequence[Overrides]], list[str]]
+"""vLLM's arguments for a component of kind `vllm`, its values with the overrides. Raises `ValueError`."""
+
+
+@dataclass(frozen=True)
+class PlannedNodes:
+    """Nodes of one kind. The price is USD per node-hour; None where the sheet has none."""
+
+    sku: str
+    count: int
+    gpu: str | None
+    gpus: int
+    """GPUs that the lab uses on each."""
+    usd_per_hour: Decimal | None
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A cold start's phase or a step, and its time in stack seconds."""
+
+    name: str
+    kind: str
+    expected_s: float
+    at_most_s: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be deployed and done. An outline has no components and no parts: it is bounded by its sessions."""
+
+    lab: str
+    title: str
+    complete: bool
+    target: Target | None
+    pace: str | None
+    time_scale: float
+    variant: str | None
+    namespace: str
+    labels: dict[str, str]
+    components: list[Component]
+    nodes: list[PlannedNodes]
+    parts: list[PlannedPart]
+    expected_s: float | None
+    at_most_s: float
+    region: str
+    usd_per_hour: Decimal | None
+    """Of all nodes together; None where a price is missing."""
+    expected_usd: Decimal | None
+    at_most_usd: Decimal | None
+    prices: str
+    """Where the prices come from, and of when."""
+    unknown: list[str]
+    """What the plan leaves out, one sentence each."""
+
+
+def plan_outline(outline: Outline, sheet: PriceSheet, *, region: str) -> Plan:
+    """What is known of a lab that is not complete: its nodes, and its sessions as the longest time."""
+    unknown = [f"the lab is not complete: {what}" for what in outline.missing]
+    nodes = _nodes(outline.nodes, sheet, region, unknown)
+    return _plan(
+        outline, nodes, sheet, region, parts=[], at_most_s=float(outline.sessions * SESSION_S), unknown=unknown
+    )
+
+
+def plan_lab(
+    spec: LabSpec,
+    sheet: PriceSheet,
+    arguments_of: ArgumentsOf,
+    *,
+    target: Target,
+    pace_name: str,
+    variant: Variant,
+    region: str,
+) -> Plan:
+    """One run of `spec`. What isn't modelled is left out of the sums and named in `unknown`."""
+    pace, unknown = spec.paces[pace_name], list[str]()
+    nodes = _nodes(spec.nodes, sheet, region, unknown)
+    estimate = _Estimate(spec, variant, pace, nodes[0].gpu, arguments_of, unknown)
+    parts = [*estimate.cold_start(), *(estimate.step(step) for step in spec.steps)]
+    return _plan(
+        spec,
+        nodes,
+        sheet,
+        region,
+        parts=parts,
+        at_most_s=sum(part.at_most_s for part in parts),
+        unknown=unknown,
+        target=target,
+        pace=pace_name,
+        time_scale=pace.time_scale,
+        variant=variant.id,
+        components=spec.stack.components,
+    )
+
+
+def _plan(
+    lab: Identity,
+    nodes: list[PlannedNodes],
+    sheet: PriceSheet,
+    region: str,
+    *,
+    parts: list[PlannedPart],
+    at_most_s: float,
+    unknown: list[str],
+    time_scale: float = 1.0,
+    **more: Any,
+) -> Plan:
+    expected_s = sum(part.expected_s for part in parts) if parts else None
+    prices = [node.usd_per_hour for node in nodes]
+    total = (
+        None if None in prices else sum(((node.usd_per_hour or Decimal()) * node.count for node in nodes), Decimal())
+    )
+    return Plan(
+        lab=lab.id,
+        title=lab.title,
+        complete=isinstance(lab, LabSpec),
+        namespace=lab.namespace,
+        labels=lab.cost_labels,
+        nodes=nodes,
+        parts=parts,
+        expected_s=expected_s,
+        at_most_s=at_most_s,
+        region=region,
+        usd_per_hour=total,
+        expected_usd=_usd(total, expected_s),
+        at_most_usd=_usd(total, at_most_s),
+        prices=f"{sheet.source}, {sheet.as_of}",
+        unknown=list(dict.fromkeys(unknown)),
+        time_scale=time_scale,
+        **{"target": None, "pace": None, "variant": None, "components": [], **more},
+    )
+
+
+def _usd(per_hour: Decimal | None, seconds: float | None) -> Decimal | None:
+    if per_hour is None or seconds is None:
+        return None
+    return (per_hour * Decimal(str(seconds)) / 3600).quantize(Decimal("0.0001"))
+
+
+def _nodes(nodes: Sequence[Nodes], sheet: PriceSheet, region: str, unknown: list[str]) -> list[PlannedNodes]:
+    planned = []
+    for node in nodes:
+        gpu, price = None, None
+        try:
+            gpu = sheet.sku(node.sku).gpu
+            price = sheet.price(node.sku, region).on_demand
+        except UnknownPriceError as error:
+            unknown.append(f"what {node.sku} costs: {error.args[0]}")
+        planned.append(PlannedNodes(sku=node.sku, count=node.count, gpu=gpu, gpus=node.gpus, usd_per_hour=price))
+    return planned
+
+
+class _Estimate:
+    """The times of one run's parts. What can't be known goes to `unknown`."""
+
+    def __init__(
+        self,
+        spec: LabSpec,
+        variant: Variant,
+        pace: Pace,
+        gpu: str | None,
+        arguments_of: ArgumentsOf,
+        unknown: list[str],
+    ) -> None:
+        self._spec, self._variant, self._pace = spec, variant, pace
+        self._gpu, self._arguments_of, self._unknown = gpu, arguments_of, unknown
+
+    def cold_start(self) -> list[PlannedPart]:
+        """The phases until the engine answers. Empty, and said, for a stack whose cold start is not modelled."""
+        engine = self._spec.stack.of_kind("vllm")
+        if engine is None:
+            self._unknown.append(
+                "how long nodes and charts take until they are ready: a cold start is modelled for vLLM alone"
+            )
+            return []
+        phases = self._phases(engine, [])
+        return [PlannedPart(phase.name, "cold_start", phase.duration_s, phase.duration_s) for phase in phases]
+
+    def step(self, step: AnyStep) -> PlannedPart:
+        expected_s, at_most_s = self._times(step)
+        return PlannedPart(step.name, step.kind, expected_s, at_most_s)
+
+    def _times(self, step: AnyStep) -> tuple[float, float]:
+        match step:
+            case LoadStep():
+                return self._load(step)
+            case ApplyStep() | ObserveStep():
+                waits = isinstance(step, ObserveStep) or bool(step.pods)
+                return (step.within_s if waits else 0.0), step.within_s
+            case RestartStep() | StartStep():
+                return self._started(step.component, [step.values] if isinstance(step, RestartStep) else [])
+            case FireAlertStep():  # its cause goes on while the alert is waited for
+                expected_s, at_most_s = self._times(step.cause)
+                return max(expected_s, step.within_s), max(at_most_s, step.within_s)
+            case StopStep() | CollectLogsStep():
+                return 0.0, 0.0
+
+    def _started(self, name: str, overrides: Sequence[Overrides]) -> tuple[float, float]:
+        component = self._spec.stack.component(name)
+        if component.kind != "vllm":
+            self._unknown.append(f"how long {name} takes to come up again")
+            return 0.0, 0.0
+        seconds = sum(phase.duration_s for phase in self._phases(component, overrides) if phase.name in RESTART_PHASES)
+        return seconds, seconds
+
+    def _phases(self, engine: Component, overrides: Sequence[Overrides]) -> list[cold_start.PlannedPhase]:
+        if self._gpu is None:
+            self._unknown.append(
+                f"how long {engine.name} takes to start: its node has no GPU that the price sheet names"
+            )
+            return []
+        try:
+            model = self._arguments(engine, overrides)[0]
+            return cold_start.cold_start_plan(self._gpu, model)
+        except (tables.UnknownNameError, ValueError) as error:
+            self._unknown.append(f"how long {engine.name} takes to start: {error.args[0]}")
+            return []
+
+    def _arguments(self, engine: Component, overrides: Sequence[Overrides]) -> list[str]:
+        return self._arguments_of(engine, [self._variant.values.get(engine.name, {}), *overrides])
+
+    def _load(self, step: LoadStep) -> tuple[float, float]:
+        pace, profile = self._pace, step.profile
+        if isinstance(profile, Rate):
+            stages = [max(pace.hold_s, pace.min_requests / per_s) for per_s in profile.per_s]
+        else:
+            users = [n for n in step.stage_users if n is not None]
+            if pace.max_users is not None and not isinstance(profile, Burst):
+                users = [n for n in users if n <= pace.max_users]
+            request_s = self._request_s(step)
+            stages = [
+                self._stage_s(n, burst=isinstance(profile, Burst), first=position == 0, request_s=request_s)
+                for position, n in enumerate(users)
+            ]
+        return sum(min(seconds, pace.max_hold_s) for seconds in stages), len(stages) * pace.max_hold_s
+
+    def _stage_s(
+        self, users: int, *, burst: bool, first: bool, request_s: Callable[[int], tuple[float, int]] | None
+    ) -> float:
+        if request_s is None:
+            return self._pace.hold_s
+        seconds, batch = request_s(users)
+        if burst:
+            return users / batch * seconds
+        rounds = self._pace.requests_needed(users) / batch
+        # Requests that were under way when the stage began don't count, so all but the first wait one round longer.
+        return max(self._pace.hold_s, (rounds + (not first)) * seconds)
+
+    def _request_s(self, step: LoadStep) -> Callable[[int], tuple[float, int]] | None:
+        """(seconds of a request, how many run at once) by the number of users; None for what isn't modelled."""
+        component = self._spec.stack.component(step.component)
+        shapes = [request for request in step.requests if isinstance(request, CompletionRequest)]
+        if component.kind != "vllm" or not shapes:
+            return None
+        try:
+            if self._gpu is None:
+                raise ValueError("its node has no GPU that the price sheet names")
+            hardware = tables.hardware(self._gpu)
+            args = parse_engine_args(self._arguments(component, []), hardware)
+            memory = plan_memory(
+                hardware, args.model, utilization=args.gpu_memory_utilization, max_model_len=args.max_model_len
+            )
+        except (tables.UnknownNameError, EngineArgsError, GpuMemoryError, ValueError) as error:
+            self._unknown.append(f"how long a request of {step.name} takes: {error.args[0]}")
+            return None
+        return lambda users: _request_time(StepCost(hardware, args.model), args, memory.kv_blocks, shapes, users)
+
+
+def _request_time(
+    cost: StepCost, args: EngineArgs, kv_blocks: int, shapes: Sequence[CompletionRequest], users: int
+) -> tuple[float, int]:
+    """Seconds of a mean request in a steady closed loop of `users`, and how many of them the KV cache lets run.
+
+    Prefill of one's own prompt, then one engine step per output token in a batch of the others at half their output;
+    the others' prefills come in between, one for each of them in the time of one request.
+    """
+    weights = sum(shape.weight for shape in shapes)
+    input_tokens = sum(shape.weight * shape.input_tokens for shape in shapes) / weights
+    output_tokens = sum(shape.weight * shape.output_tokens for shape in shapes) / weights
+    fit = int(kv_blocks * BLOCK_TOKENS / (input_tokens + output_tokens))
+    batch = max(min(users, fit, args.max_num_seqs), 1)
+    prefill = Batch(0, 0, round(input_tokens), input_tokens * input_tokens / 2, 0, 1, 1)
+    context = round(batch * (input_tokens + output_tokens / 2))
+    decode = Batch(batch, context, 0, 0.0, 0, batch, batch)
+    return batch * cost.step_s(prefill) + output_tokens * cost.step_s(decode), batch
