@@ -1,4 +1,4 @@
-"""Finds the programs that the local target runs: Prometheus and promtool.
+"""Finds the programs that the local target runs: Prometheus, promtool and Alertmanager.
 
 Doesn't belong here: installing them (scripts/setup.sh) or starting them.
 """
@@ -11,7 +11,11 @@ from pathlib import Path
 from lab_pipelines.deployment import REPO_ROOT
 
 FETCHED = REPO_ROOT / ".tools" / "prometheus" / "usr" / "bin"
-"""Where the set-up unpacks the system's package when the machine doesn't have it installed."""
+"""Where the set-up unpacks the system's packages when the machine doesn't have them installed."""
+
+_NAMES = {"alertmanager": ("alertmanager", "prometheus-alertmanager")}
+"""Programs that some systems call by another name: Debian's Alertmanager carries its package's."""
+_PACKAGES = {"alertmanager": "prometheus-alertmanager"}
 
 
 class BinaryNotFoundError(RuntimeError):
@@ -20,9 +24,11 @@ class BinaryNotFoundError(RuntimeError):
 
 def find(name: str) -> Path:
     """Path of `name`: from PATH, else from the set-up's own copy. Raises `BinaryNotFoundError`."""
-    found = shutil.which(name) or shutil.which(name, path=str(FETCHED))
-    if found is None:
-        raise BinaryNotFoundError(
-            f"{name} is not installed: run `make setup`, or `sudo apt-get install prometheus`, and try again"
-        )
-    return Path(found)
+    for path in (None, str(FETCHED)):
+        for called in _NAMES.get(name, (name,)):
+            if found := shutil.which(called, path=path):
+                return Path(found)
+    package = _PACKAGES.get(name, "prometheus")
+    raise BinaryNotFoundError(
+        f"{name} is not installed: run `make setup`, or `sudo apt-get install {package}`, and try again"
+    )

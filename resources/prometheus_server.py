@@ -1,34 +1,32 @@
-"""A real Prometheus for one local stack: its configuration, its process, its readiness.
+"""A real Prometheus for one local stack: its configuration, its process, its targets.
 
 It is started before its targets are known, and told of them through a file: Prometheus hands targets to its scrapers
 on a five-second tick that begins with the process, whichever way they are discovered. Started with the stack instead
 of after it, the tick falls into the cold start.
 
-Doesn't belong here: asking it (telemetry.py).
+Doesn't belong here: asking it (telemetry.py, alerting.py), or what its rules say (alert_rules.py).
 """
 
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from resources import binaries, processes
+from resources import free_port
 from resources.cluster import ClusterError
 
-READY_TIMEOUT_S = 20.0
 FIRST_SCRAPE_TIMEOUT_S = 20.0
 TARGETS_FILE = "targets.json"
+RESEND_DELAY_S = 60.0
+"""Prometheus's own default, in stack seconds: how often it tells Alertmanager again of an alert that lasts."""
 _NEVER = "0001-01-01T00:00:00Z"
 """Prometheus's way to say that a target was not scraped yet."""
-_PORT_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,26 @@ class ScrapeTarget:
     job: str
     url: str
     """Of the metrics page itself."""
+    namespaced: bool = True
+    """Whether the target is in the lab's namespace. False for one whose series name a namespace themselves, as those of
+    kube-state-metrics do: Prometheus would rename theirs to `exported_namespace`."""
 
 
-def configuration(*, targets_file: Path, interval_s: float) -> dict[str, Any]:
+def configuration(
+    *, targets_file: Path, interval_s: float, rule_files: Sequence[Path] = (), alertmanager_url: str | None = None
+) -> dict[str, Any]:
     """Prometheus's configuration: whatever stands in `targets_file`, at `interval_s` wall seconds. Pure."""
     interval = f"{round(interval_s * 1000)}ms"
-    return {
+    settings: dict[str, Any] = {
         "global": {"scrape_interval": interval, "scrape_timeout": interval},
         "scrape_configs": [{"job_name": "stack", "file_sd_configs": [{"files": [str(targets_file)]}]}],
     }
+    if rule_files:
+        settings["rule_files"] = [str(path) for path in rule_files]
+    if alertmanager_url is not None:
+        targets = [{"targets": [urlsplit(alertmanager_url).netloc]}]
+        settings["alerting"] = {"alertmanagers": [{"static_configs": targets}]}
+    return settings
 
 
 def target_groups(targets: list[ScrapeTarget], *, namespace: str) -> list[dict[str, Any]]:
@@ -54,7 +63,7 @@ def target_groups(targets: list[ScrapeTarget], *, namespace: str) -> list[dict[s
         parts = urlsplit(target.url)
         labels = {
             "job": target.job,
-            "namespace": namespace,
+            **({"namespace": namespace} if target.namespaced else {}),
             "__scheme__": parts.scheme,
             "__metrics_path__": parts.path or "/metrics",
         }
@@ -81,59 +90,41 @@ def announce(url: str, targets: list[ScrapeTarget], *, namespace: str, folder: P
     raise ClusterError(f"Prometheus at {url} did not scrape its targets within {FIRST_SCRAPE_TIMEOUT_S:.0f} s")
 
 
-def start(*, interval_s: float, folder: Path, environ: dict[str, str]) -> str:
+def start(
+    *,
+    interval_s: float,
+    folder: Path,
+    environ: dict[str, str],
+    rule_files: Sequence[Path] = (),
+    alertmanager_url: str | None = None,
+    time_scale: float = 1.0,
+) -> str:
     """Start Prometheus on a free loopback port and wait until it is ready; its URL. Raises `ClusterError`.
 
-    It scrapes nothing until `announce`.
+    It scrapes nothing until `announce`. `rule_files` are evaluated from the start (alert_rules.py), and alerts go to
+    the Alertmanager at `alertmanager_url`, which must be up: Prometheus would notice a later one at its next tick only.
+    `time_scale` is of the reminders that it sends while an alert lasts; durations of rules are the rule files' own.
     """
-    try:
-        binary = binaries.find("prometheus")
-    except binaries.BinaryNotFoundError as error:
-        raise ClusterError(str(error)) from None
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "prometheus.yml"
-    settings = configuration(targets_file=folder / TARGETS_FILE, interval_s=interval_s)
+    settings = configuration(
+        targets_file=folder / TARGETS_FILE,
+        interval_s=interval_s,
+        rule_files=rule_files,
+        alertmanager_url=alertmanager_url,
+    )
     config.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-    log = folder / "prometheus.log"
-    for _ in range(_PORT_ATTEMPTS):
-        port = _free_port()
-        process = processes.spawn(
-            [
-                # The watcher steps back for the watched: on two cores a scrape would hold up the streams it counts.
-                *["nice", "-n", "10"],
-                str(binary),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'prometheus-data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-                "--log.level=warn",
-            ],
-            environ=environ,
-            log=log,
-            cwd=folder,
-        )
-        url = f"http://127.0.0.1:{port}"
-        if _becomes_ready(process, url):
-            return url
-        # Between choosing the port and binding it another process may have taken it: the next attempt takes another.
-        if process.poll() is None:
-            break
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-    raise ClusterError(f"Prometheus did not become ready; its log ({log}) ends:\n{tail}")
-
-
-def _becomes_ready(process: subprocess.Popen[bytes], url: str) -> bool:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/-/ready", timeout=1):
-                # Only our own child counts: another server on this port would answer while ours has died.
-                return process.poll() is None
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.05)  # nothing listens yet, so there is nothing to wait on
-    return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port.start(
+        "prometheus",
+        lambda port: [
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'prometheus-data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            f"--rules.alert.resend-delay={round(RESEND_DELAY_S / time_scale * 1000)}ms",
+            "--log.level=warn",
+        ],
+        ready="/-/ready",
+        log=folder / "prometheus.log",
+        folder=folder,
+        environ=environ,
+    )
