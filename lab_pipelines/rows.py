@@ -11,10 +11,20 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from lab_pipelines.catalog.spec import LoadStep, Measure, Pace
+from lab_pipelines.catalog.spec import Burst, CompletionRequest, HttpRequest, LoadStep, Measure, Pace, Profile, Rate
+from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
 from resources.cluster import Phase, Session
-from resources.load_generator import LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
+from resources.load_generator import (
+    CompletionShape,
+    HttpShape,
+    LoadError,
+    LoadPlan,
+    LoadResult,
+    RequestRecord,
+    StagePlan,
+    StageRecord,
+)
 from resources.telemetry import Reading
 
 Row = dict[str, Any]
@@ -136,46 +146,81 @@ def log_rows(session: Session, component: str, lines: Sequence[Mapping[str, Any]
 
 
 def load_plan(session: Session, step: LoadStep, pace: Pace) -> LoadPlan:
-    """What the load generator is to do, on the wall clock of this session."""
-    users = [n for n in step.users if pace.max_users is None or n <= pace.max_users]
+    """What the load generator is to do, on the wall clock of this session.
+
+    Raises `LoadError` where the component has no address or the stack no model, and `ValueError` as `load_stages` does.
+    """
+    base_url = session.endpoint(step.component).base_url
+    if base_url is None:
+        raise LoadError(f"{step.name}: the component {step.component} has no address that requests could be sent to")
+    if session.model is None and any(isinstance(request, CompletionRequest) for request in step.requests):
+        raise LoadError(f"{step.name} asks for completions, but the stack of {session.lab} has no engine")
+    scale = session.time_scale
     return LoadPlan(
         run_id=session.run_id,
         step=step.name,
-        base_url=session.base_url,
+        base_url=base_url,
         model=session.model,
-        prompts=step.request.prompts,
-        input_tokens=step.request.input_tokens,
-        output_tokens=step.request.output_tokens,
-        temperature=step.request.temperature,
-        timeout_wall_s=step.request.timeout_s / session.time_scale,
+        profile=step.profile.kind,
+        arrivals=step.profile.arrivals if isinstance(step.profile, Rate) else "even",
+        max_in_flight=_max_in_flight(step.profile),
+        shapes=[_shape(request, scale) for request in step.requests],
         stages=[
             StagePlan(
-                stage=index,
-                users=n,
-                hold_wall_s=pace.hold_s / session.time_scale,
-                min_requests=pace.requests_needed(n),
-                max_hold_wall_s=pace.max_hold_s / session.time_scale,
+                stage=stage.stage,
+                users=stage.users,
+                per_wall_s=None if stage.offered_per_s is None else stage.offered_per_s * scale,
+                hold_wall_s=stage.hold_s / scale,
+                min_requests=stage.min_requests,
+                max_hold_wall_s=stage.max_hold_s / scale,
             )
-            for index, n in enumerate(users)
+            for stage in load_stages(step, pace)
         ],
     )
 
 
+def _max_in_flight(profile: Profile) -> int | None:
+    match profile:
+        case Burst(requests=requests):
+            return requests
+        case Rate(max_in_flight=most):
+            return most
+        case _:
+            return None
+
+
+def _shape(request: CompletionRequest | HttpRequest, scale: float) -> CompletionShape | HttpShape:
+    timeout_wall_s = request.timeout_s / scale
+    if isinstance(request, HttpRequest):
+        return HttpShape(weight=request.weight, path=request.path, expect=request.expect, timeout_wall_s=timeout_wall_s)
+    return CompletionShape(
+        weight=request.weight,
+        prompts=request.prompts,
+        input_tokens=request.input_tokens,
+        output_tokens=request.output_tokens,
+        temperature=request.temperature,
+        timeout_wall_s=timeout_wall_s,
+    )
+
+
 def request_rows(session: Session, plan: LoadPlan, result: LoadResult) -> list[Row]:
-    """`requests`: one row per request that was sent."""
+    """`requests`: one row per request that was sent, or was due and no longer sent."""
     shared = common(session)
     users = {stage.stage: stage.users for stage in result.stages}
     return [_request_row(shared, plan, users[record.stage], record) for record in result.requests]
 
 
-def _request_row(shared: Row, plan: LoadPlan, users: int, record: RequestRecord) -> Row:
+def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: RequestRecord) -> Row:
     scale = shared["time_scale"]
+    shape = plan.shapes[record.shape]
     offsets = [offset * scale for offset in record.event_offsets_s]
     ttft_s = offsets[0] if offsets else None
     e2e_s = record.finished_offset_s * scale if record.outcome == "ok" else None
-    tokens = record.output_tokens if record.output_tokens is not None else len(offsets)
-    tpot_s = (e2e_s - ttft_s) / (tokens - 1) if e2e_s is not None and ttft_s is not None and tokens > 1 else None
-    ttft_lag_wall_s = None
+    tokens = tpot_s = ttft_lag_wall_s = None
+    if isinstance(shape, CompletionShape):
+        tokens = record.output_tokens if record.output_tokens is not None else len(offsets)
+        if e2e_s is not None and ttft_s is not None and tokens > 1:
+            tpot_s = (e2e_s - ttft_s) / (tokens - 1)
     if record.server_ttft_s is not None and record.event_offsets_s:
         ttft_lag_wall_s = record.event_offsets_s[0] - record.sent_offset_s - record.server_ttft_s
     reasons = []
@@ -183,6 +228,8 @@ def _request_row(shared: Row, plan: LoadPlan, users: int, record: RequestRecord)
         reasons.append(f"outcome: {record.outcome}")
     if not record.in_stage:
         reasons.append("began and ended in different stages")
+    if not record.counted:
+        reasons.append("sent only to keep the rate up while the stage's sample came to its end")
     return {
         **shared,
         "step": plan.step,
@@ -191,6 +238,8 @@ def _request_row(shared: Row, plan: LoadPlan, users: int, record: RequestRecord)
         "request_id": record.request_id,
         "worker": record.worker,
         "user_index": record.user_index,
+        "shape": record.shape,
+        "path": shape.path if isinstance(shape, HttpShape) else None,
         "scheduled_at": _at(record.scheduled_at),
         "sent_at": _at(record.scheduled_at + record.sent_offset_s),
         "finished_at": _at(record.scheduled_at + record.finished_offset_s),
@@ -201,8 +250,8 @@ def _request_row(shared: Row, plan: LoadPlan, users: int, record: RequestRecord)
         "event_offsets_s": offsets,
         "input_tokens": record.input_tokens,
         "output_tokens": tokens,
-        "expected_input_tokens": plan.input_tokens,
-        "expected_output_tokens": plan.output_tokens,
+        "expected_input_tokens": shape.input_tokens if isinstance(shape, CompletionShape) else None,
+        "expected_output_tokens": shape.output_tokens if isinstance(shape, CompletionShape) else None,
         "outcome": record.outcome,
         "http_status": record.http_status,
         "finish_reason": record.finish_reason,
@@ -219,18 +268,22 @@ def _request_row(shared: Row, plan: LoadPlan, users: int, record: RequestRecord)
 def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult) -> list[Row]:
     """`load_stages`: one row per stage that was applied."""
     shared = common(session)
+    planned = {stage.stage: stage for stage in plan.stages}
     return [
         {
             **shared,
             "step": plan.step,
+            "profile": plan.profile,
+            "request_kind": plan.request_kind,
             "stage": stage.stage,
             "users": stage.users,
+            "offered_per_s": _offered_per_s(planned[stage.stage], session.time_scale),
             "started_at": _at(stage.started_at),
             "ended_at": _at(stage.ended_at),
             "duration_s": (stage.ended_at - stage.started_at) * session.time_scale,
             "duration_wall_s": stage.ended_at - stage.started_at,
-            "hold_s": pace.hold_s,
-            "min_requests": pace.requests_needed(stage.users),
+            "hold_s": 0.0 if plan.profile == "burst" else pace.hold_s,
+            "min_requests": planned[stage.stage].min_requests,
             "requests_in_stage": sum(1 for r in result.requests if r.stage == stage.stage and r.in_stage),
             "requests_ok": sum(
                 1 for r in result.requests if r.stage == stage.stage and r.in_stage and r.outcome == "ok"
@@ -240,6 +293,11 @@ def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult)
         }
         for stage in result.stages
     ]
+
+
+def _offered_per_s(stage: StagePlan, scale: float) -> float | None:
+    # Rounded, so that the way to the wall clock and back leaves the spec's own number.
+    return None if stage.per_wall_s is None else round(stage.per_wall_s / scale, 9)
 
 
 def tokens_in_window(record: RequestRecord, stage: StageRecord) -> float:

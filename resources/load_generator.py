@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from dagster import ConfigurableResource
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from resources.cluster import Progress
 
 Outcome = Literal["ok", "http_error", "timeout", "connection_error", "stream_error", "cut"]
+Profile = Literal["ramp", "constant", "burst", "rate"]
 
 
 class LoadError(RuntimeError):
@@ -26,30 +27,83 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class StagePlan(Record):
-    """One stage of a closed-loop ramp. Times are wall seconds: the plan is executed on a real clock."""
+class CompletionShape(Record):
+    """A streamed completion with exact token counts."""
 
-    stage: int
-    users: int
-    hold_wall_s: float
-    min_requests: int
-    max_hold_wall_s: float
-
-
-class LoadPlan(Record):
-    """Everything that the processes which apply the load need to know; it travels as JSON."""
-
-    run_id: str
-    step: str
-    base_url: str
-    model: str
+    kind: Literal["completion"] = "completion"
+    weight: float = 1.0
     prompts: str
     """Path of the fixture, relative to the repository: JSON with `prompts`, a list of lists of token ids."""
     input_tokens: int
     output_tokens: int
     temperature: float
     timeout_wall_s: float
+
+
+class HttpShape(Record):
+    """A plain GET of `path` below the base URL; an answer with the status `expect` is a success."""
+
+    kind: Literal["http"] = "http"
+    weight: float = 1.0
+    path: str
+    expect: int
+    timeout_wall_s: float
+
+
+Shape = Annotated[CompletionShape | HttpShape, Field(discriminator="kind")]
+
+
+class StagePlan(Record):
+    """One stage of a load. Times are wall seconds: the plan is executed on a real clock."""
+
+    stage: int
+    users: int | None
+    """Concurrent users; requests at once of a burst; None at a rate, where nobody waits for an answer."""
+    per_wall_s: float | None = None
+    """Requests offered per wall second; only at a rate."""
+    hold_wall_s: float
+    min_requests: int
+    max_hold_wall_s: float
+
+
+class LoadPlan(Record):
+    """Everything that the processes which apply the load need to know; it travels as JSON.
+
+    `ramp` and `constant` are closed loops: each of a stage's users sends its next request when the last one has ended.
+    `burst` and `rate` are open ones: requests are sent at their scheduled times, whatever became of the earlier ones.
+    """
+
+    run_id: str
+    step: str
+    base_url: str
+    """An OpenAI base URL, ending in /v1, for completions; an HTTP server's root for plain GETs."""
+    model: str | None
+    profile: Profile
+    arrivals: Literal["even", "poisson"] = "even"
+    """How the requests of a rate are spaced. Poisson arrivals are the same in every run of a step."""
+    max_in_flight: int | None = None
+    """Requests of an open loop that may be open at once; one beyond waits, and its latency counts from its schedule."""
+    shapes: list[Shape] = Field(min_length=1)
+    """What is sent, mixed by weight in a fixed order (load-tests/locust/streaming_load/schedule.py)."""
     stages: list[StagePlan] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> LoadPlan:
+        if len({shape.kind for shape in self.shapes}) > 1:
+            raise ValueError("shapes: completions and plain GETs can't be mixed in one plan")
+        if self.request_kind == "completion" and self.model is None:
+            raise ValueError("model: a completion needs one, and the stack has no engine")
+        if any((stage.users is None) != (self.profile == "rate") for stage in self.stages):
+            raise ValueError("stages: users belong to every profile but `rate`")
+        if any((stage.per_wall_s is None) == (self.profile == "rate") for stage in self.stages):
+            raise ValueError("stages: per_wall_s belongs to the profile `rate`, and to it alone")
+        if (self.max_in_flight is None) == (self.profile in ("burst", "rate")):
+            raise ValueError("max_in_flight: belongs to the profiles `burst` and `rate`")
+        return self
+
+    @property
+    def request_kind(self) -> Literal["completion", "http"]:
+        return self.shapes[0].kind
 
 
 class RequestRecord(Record):
@@ -57,20 +111,26 @@ class RequestRecord(Record):
 
     request_id: str
     worker: str
-    user_index: int
+    user_index: int | None
+    """None at a rate, where nobody waits for an answer."""
+    shape: int
+    """Which of the plan's shapes it had."""
     stage: int
-    """The stage in which it was sent."""
+    """The stage in which it was sent; of an open loop, for which it was scheduled."""
     in_stage: bool
     """It finished before that stage ended."""
+    counted: bool
+    """It belongs to the stage's sample. False for what an open loop sends to keep its load up while those that count
+    come to their end."""
     scheduled_at: float
     sent_offset_s: float
     finished_offset_s: float
     """When the last byte, the error or the cut came."""
     event_offsets_s: list[float]
-    """Arrival of each streamed event that carries tokens, in order."""
+    """Arrival of each streamed event that carries tokens, in order. Empty for a plain GET."""
     input_tokens: int | None
     output_tokens: int | None
-    """The server's usage; None where it gave none."""
+    """The server's usage; None where it gave none, and for a plain GET."""
     outcome: Outcome
     http_status: int | None
     finish_reason: str | None
@@ -85,7 +145,7 @@ class StageRecord(Record):
     """One stage as it was applied. `_at` is Unix time in seconds."""
 
     stage: int
-    users: int
+    users: int | None
     started_at: float
     ended_at: float
     client_cpu_share: float | None

@@ -25,7 +25,16 @@ from pydantic import Field, ValidationError
 
 from lab_pipelines.deployment import REPO_ROOT
 from resources.cluster import Progress
-from resources.load_generator import LoadError, LoadGenerator, LoadPlan, LoadResult, RequestRecord, StageRecord
+from resources.load_generator import (
+    CompletionShape,
+    LoadError,
+    LoadGenerator,
+    LoadPlan,
+    LoadResult,
+    RequestRecord,
+    Shape,
+    StageRecord,
+)
 
 LOCUSTFILE = REPO_ROOT / "load-tests" / "locust" / "locustfile.py"
 LOG_FILE = "locust.log"
@@ -51,7 +60,7 @@ class LocustLoadGenerator(LoadGenerator):
             raise LoadError(
                 f"{workdir} holds the records of another load ({', '.join(leftovers)}); give an empty folder"
             )
-        plan = plan.model_copy(update={"prompts": str(REPO_ROOT / plan.prompts)})
+        plan = plan.model_copy(update={"shapes": [_found_anywhere(shape) for shape in plan.shapes]})
         plan_file = workdir / "plan.json"
         plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
 
@@ -79,6 +88,13 @@ class LocustLoadGenerator(LoadGenerator):
             arguments += ["--processes", str(self.processes), "--expect-workers-max-wait", "30"]
             arguments += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
         return arguments
+
+
+def _found_anywhere(shape: Shape) -> Shape:
+    """With the absolute path of its fixture: Locust runs in another folder."""
+    if not isinstance(shape, CompletionShape):
+        return shape
+    return shape.model_copy(update={"prompts": str(REPO_ROOT / shape.prompts)})
 
 
 def _supervise(
@@ -161,8 +177,9 @@ def _remedy(workdir: Path) -> str:
     return "\n".join([f"Mend what its log says, then run the load again. From {log}:", *said])
 
 
-# Reading what the processes wrote. A request's stage follows from the times alone, so that no process of a
-# distributed load has to know the current stage, and none can be wrong about it.
+# Reading what the processes wrote. In a closed loop a request's stage follows from the times alone, so that no process
+# of a distributed load has to know the current stage, and none can be wrong about it. An open loop's requests name the
+# stage of their schedule.
 
 
 @dataclass(frozen=True)
@@ -195,18 +212,23 @@ def read_result(workdir: Path) -> LoadResult:
 
 
 def _in_its_stage(record: dict[str, Any], stages: Sequence[Mapping[str, Any]]) -> RequestRecord:
-    """The record with the stage in which it was sent. What was sent while the load was being cut counts as the last.
+    """The record with its stage, and whether it ended within it. A request that was cut did not.
 
-    A request that was cut did not finish within any stage.
+    An open loop's record names the stage. Else it is the one in which the request was sent; what was sent while the
+    load was being cut counts as the last.
     """
-    sent_at = record["scheduled_at"] + record["sent_offset_s"]
+    if "stage" in record:
+        stage = next((stage for stage in stages if stage["stage"] == record["stage"]), None)
+        if stage is None:
+            raise ValueError(f"request {record.get('request_id')}: stage {record['stage']} was not applied")
+    else:
+        # Stamps are rounded to the microsecond, so a stage's first request may seem to precede it by one.
+        sent_at = record["scheduled_at"] + record["sent_offset_s"] + 2e-6
+        stage = stages[max(bisect_right([stage["started_at"] for stage in stages], sent_at) - 1, 0)]
     finished_at = record["scheduled_at"] + record["finished_offset_s"]
-    # Stamps are rounded to the microsecond, so a stage's first request may seem to precede it by one.
-    position = max(bisect_right([stage["started_at"] for stage in stages], sent_at + 2e-6) - 1, 0)
-    stage = stages[position]
     in_stage = record["outcome"] != "cut" and finished_at <= stage["ended_at"]
     try:
-        return RequestRecord(**record, stage=stage["stage"], in_stage=in_stage)
+        return RequestRecord(**{**record, "stage": stage["stage"], "in_stage": in_stage})
     except ValidationError as error:
         raise ValueError(f"request {record.get('request_id')}: {error}") from error
 

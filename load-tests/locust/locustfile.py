@@ -1,12 +1,13 @@
-"""Locust's entry: closed-loop users that stream completions, and a load shape that follows a plan.
+"""Locust's entry: users that send requests in a closed or an open loop, and a load shape that follows a plan.
 
     locust -f load-tests/locust/locustfile.py --headless --plan plan.json --records FOLDER
 
 Belongs here: what ties streaming_load/ to Locust - users, shape, options, events. It runs as it is in one process,
 with `--processes N`, and as master and workers on several machines: a user reports a finished request to whoever
-runs the shape by Locust's own messages, and no process needs to know the current stage, because the stage of a
-request follows from its times and the stages' times (resources/load_locust.py puts them together).
-Doesn't belong here: HTTP, events, records (streaming_load/), or starting this (resources/load_locust.py).
+runs the shape by Locust's own messages. In a closed loop no process needs to know the current stage, because the stage
+of a request follows from its times and the stages' times (resources/load_locust.py puts them together). In an open
+loop the shape tells every process when a stage begins, and each sends its part of the schedule.
+Doesn't belong here: HTTP, events, schedules, records (streaming_load/), or starting this (resources/load_locust.py).
 """
 
 from __future__ import annotations
@@ -30,20 +31,29 @@ from locust.env import Environment
 from locust.rpc import Message
 from locust.runners import MasterRunner, Runner, WorkerRunner
 from streaming_load.exchange import Connection, Exchange
+from streaming_load.messages import Messages
+from streaming_load.open_loop import OpenLoop
 from streaming_load.plan import Plan, PlanError, read_plan
-from streaming_load.prompts import RequestBodies, read_prompts
 from streaming_load.recorder import ProcessMeter, Recorder
-from streaming_load.stages import StageWatch
+from streaming_load.stages import ClosedWatch, OpenWatch, StageWatch
 
 logger = logging.getLogger("locust.streaming_load")
 
 REQUEST_FINISHED = "request-finished"
-"""Message from the process of a user to the process of the shape: {sent_at}, Unix time."""
+"""Message from the process of a user to the process of the shape: {sent_at} (Unix time) from a closed loop, {stage,
+number} from an open one."""
+SENDER_READY = "sender-ready"
+"""Message from each process of an open loop to the process of the shape: {part}."""
+STAGE_BEGINS = "stage-begins"
+"""Message from the process of the shape to each process of an open loop: {stage, started_at} (Unix time)."""
 STAGES_FILE = "stages.ndjson"
 PROGRESS_EVERY_S = 5.0
 START_EVERY_S = 0.002
 """Between two new users of one process. Thirty requests at the same instant measure how fast a server empties its
 sockets: each waited 0.2 ms longer than the one before it."""
+SENDERS_READY_WITHIN_S = 30.0
+LEAD_S = 0.05
+"""From announcing an open loop's first stage to its start, so that every process knows of it in time."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
 EXIT_BROKEN = 3
 """Exit code when the load wasn't what the plan asked for: a lost worker, an error in this code, nobody listening."""
@@ -65,11 +75,9 @@ class LoadProcess:
         else:
             if isinstance(runner, WorkerRunner):
                 self.worker = f"worker-{self.index}"
-            prompts = read_prompts(Path(plan.prompts), plan.input_tokens)
-            self.bodies = RequestBodies(plan, prompts)
-            self.recorder = Recorder(
-                self.folder, worker=self.worker, step=plan.step, epoch=self.epoch, on_record=_count_in_locust
-            )
+            self.messages = Messages(plan)
+            self.recorder = Recorder(self.folder, worker=self.worker, epoch=self.epoch, on_record=self._count_in_locust)
+        self.open_loop: OpenLoop | None = None
         self.meter = ProcessMeter(self.folder, worker=self.worker, epoch=self.epoch)
         self._users = 0
         self._next_start = 0.0
@@ -85,27 +93,42 @@ class LoadProcess:
         start, self._next_start = max(now, self._next_start), max(now, self._next_start) + START_EVERY_S
         gevent.sleep(start - now)
 
+    def on_stage_begins(self, environment: Environment, msg: Message, **_: Any) -> None:
+        """Receives STAGE_BEGINS, from this process or from the master."""
+        assert self.open_loop is not None
+        self.open_loop.begin(msg.data["stage"], msg.data["started_at"] - self.epoch)
+
     def close(self) -> None:
         if self.recorder is not None:
             self.recorder.close()
         self.meter.close()
+
+    def _count_in_locust(self, record: dict[str, Any]) -> None:
+        """Let Locust's own summary count the request. Its time is that of the whole answer, in milliseconds."""
+        method, path = self.messages.names[record["shape"]]
+        events.request.fire(
+            request_type=method,
+            name=path,
+            response_time=record["finished_offset_s"] * 1000,
+            response_length=record["output_tokens"] or 0,
+            exception=None if record["outcome"] in ("ok", "cut") else RuntimeError(record["outcome"]),
+            context={},
+        )
 
 
 process: LoadProcess
 """This process's own; set before the first user exists, and in a forked worker after the fork."""
 
 
-class CompletionUser(User):
-    """Sends its next completion as soon as the last one has ended: a closed loop.
+class ClosedLoopUser(User):
+    """Sends its next request as soon as the last one has ended: a closed loop.
 
     The scheduled time of a request is the moment at which the user became free for it. A failed request is an
     outcome, and followed by a growing pause, so that a dead server isn't hammered; after the pause it is free again.
     """
 
     def on_start(self) -> None:
-        options = self.environment.parsed_options
-        assert options is not None
-        self._index = process.next_user_index(options.expect_workers)
+        self._index = process.next_user_index(_workers(self.environment))
         self._connection = Connection(process.plan.base_url)
         self._connection.open()
         process.wait_for_start()
@@ -117,25 +140,30 @@ class CompletionUser(User):
         self._connection.close()
 
     @task
-    def stream_completions(self) -> None:
+    def send_requests(self) -> None:
         """One endless task: between two tasks Locust lets every other user run first, 0.6 ms at 32 users."""
         while True:
-            self._complete()
+            self._request()
 
-    def _complete(self) -> None:
-        plan, recorder, runner = process.plan, process.recorder, self.environment.runner
+    def _request(self) -> None:
+        recorder, runner = process.recorder, self.environment.runner
         assert recorder is not None and runner is not None
         recorder.wait_for_room()
-        body = process.bodies.body(self._index, self._requests)
-        exchange = Exchange(self._index, self._requests, scheduled=self._free, sent=time.monotonic())
-        self._requests += 1
+        number, self._requests = self._requests, self._requests + 1
+        exchange = process.messages.exchange(
+            f"{process.plan.step}-{self._index}-{number}",
+            self._index + number,
+            scheduled=self._free,
+            user_index=self._index,
+            number=number,
+        )
         try:
-            self._connection.perform(exchange, body, timeout_s=plan.timeout_wall_s)
+            self._connection.perform(exchange)
         finally:
             recorder.add(exchange)
         runner.send_message(REQUEST_FINISHED, {"sent_at": exchange.sent + process.epoch})
         self._free = exchange.finished
-        if exchange.failure is None and exchange.answer.status == 200:
+        if exchange.succeeded:
             self._backoff_s = 0.0
         else:
             self._backoff_s = min(max(2 * self._backoff_s, FIRST_BACKOFF_S), LONGEST_BACKOFF_S)
@@ -143,12 +171,51 @@ class CompletionUser(User):
             self._free = time.monotonic()
 
 
+class OpenLoopUser(User):
+    """One for each process: it sends that process's part of an open loop's schedule, and nobody waits for answers."""
+
+    def on_start(self) -> None:
+        runner, recorder, workers = self.environment.runner, process.recorder, _workers(self.environment)
+        assert runner is not None and recorder is not None
+        part = process.next_user_index(workers)
+        self._loop = process.open_loop = OpenLoop(
+            process.plan,
+            process.messages,
+            recorder,
+            part=part,
+            parts=workers,
+            on_finished=self._finished,
+            on_broken=self._broken,
+        )
+        self._loop.prepare()
+        runner.send_message(SENDER_READY, {"part": part})
+
+    def on_stop(self) -> None:
+        self._loop.close()
+
+    @task
+    def follow_the_schedule(self) -> None:
+        self._loop.run()
+
+    def _finished(self, exchange: Exchange) -> None:
+        assert self.environment.runner is not None
+        self.environment.runner.send_message(REQUEST_FINISHED, {"stage": exchange.stage, "number": exchange.number})
+
+    def _broken(self, greenlet: gevent.Greenlet) -> None:
+        """An error in our own code, in a greenlet that Locust doesn't know: let it fail the load all the same."""
+        error = greenlet.exception
+        assert error is not None
+        logger.error("%s", error, exc_info=error)
+        self.environment.events.user_error.fire(user_instance=self, exception=error, tb=error.__traceback__)
+
+
 class PlanShape(LoadTestShape):
     """The plan's stages, one after the other.
 
     Locust asks a shape once a second, and would end a stage up to a second late. But it only sleeps for what is left
     of the second after `tick` returned; so `tick` itself waits for the end of the stage, and the next one begins at
-    once. (Only a stage that ends within a second of its predecessor's end waits for that second.)
+    once. (Only a stage that ends within a second of its predecessor's end waits for that second.) An open loop's users
+    are the same from first to last, so one `tick` waits for all of its stages.
     """
 
     def __init__(self) -> None:
@@ -157,27 +224,73 @@ class PlanShape(LoadTestShape):
         self._watch: StageWatch | None = None
         self._edge = 0.0
         """When the last stage ended, Unix time; the next one begins at that very moment."""
-        self._finished = Event()
+        self._news = Event()
+        self._ready: set[int] = set()
+        """Parts of an open loop whose sender is ready."""
+        self._conductor: gevent.Greenlet | None = None
 
-    def tick(self) -> tuple[int, float] | None:
+    def tick(self) -> tuple[int, float, list[type[User]]] | None:
         """Block until the current stage ends. Returns the next one's users and spawn rate, or None after the last."""
+        if process.plan.open_loop:
+            return self._open_tick()
         if self._watch is None:
             self._edge = _now()
         elif not self._wait_for_end(self._watch):
             return None
-        if self._begun == len(process.plan.stages):
+        stages = process.plan.stages
+        if self._begun == len(stages):
             return None
-        stage = process.plan.stages[self._begun]
+        stage = stages[self._begun]
         self._begun += 1
-        self._watch = StageWatch(stage, started_at=self._edge)
+        self._watch = ClosedWatch(stage, started_at=self._edge)
         # Locust starts and stops so many users a second; at the largest number a step takes place at once.
-        return stage.users, max(stage.users for stage in process.plan.stages)
+        return stage.users or 0, max(stage.users or 0 for stage in stages), [ClosedLoopUser]
 
     def on_request_finished(self, environment: Environment, msg: Message, **_: Any) -> None:
         """Receives REQUEST_FINISHED, from this process or from a worker."""
         if self._watch is not None:
-            self._watch.request_finished(sent_at=msg.data["sent_at"])
-            self._finished.set()
+            self._watch.request_finished(**msg.data)
+            self._news.set()
+
+    def on_sender_ready(self, environment: Environment, msg: Message, **_: Any) -> None:
+        """Receives SENDER_READY, from this process or from a worker."""
+        self._ready.add(msg.data["part"])
+        self._news.set()
+
+    def _open_tick(self) -> tuple[int, float, list[type[User]]] | None:
+        """Start the senders, one in each process; then wait for the end of all stages."""
+        if self._conductor is None:
+            assert self.runner is not None
+            workers = _workers(self.runner.environment)
+            self._conductor = gevent.spawn(self._conduct, workers)
+            return workers, workers, [OpenLoopUser]
+        self._conductor.get()
+        return None
+
+    def _conduct(self, workers: int) -> None:
+        """Begin each stage of an open loop when the one before it has ended."""
+        assert self.runner is not None
+        if not self._wait_for_senders(workers):
+            return
+        self._edge = _now() + LEAD_S
+        for position, stage in enumerate(process.plan.stages):
+            self._begun += 1
+            self._watch = OpenWatch(process.plan, stage, started_at=self._edge)
+            self.runner.send_message(STAGE_BEGINS, {"stage": position, "started_at": self._edge})
+            if not self._wait_for_end(self._watch):
+                return
+
+    def _wait_for_senders(self, workers: int) -> bool:
+        """Whether every part of the schedule has a sender. The load is given up when one is missing."""
+        deadline = _now() + SENDERS_READY_WITHIN_S
+        while self._ready != set(range(workers)):
+            if not self._workers_are_there():
+                return False
+            if _now() > deadline:
+                return self._give_up(f"only parts {sorted(self._ready)} of {workers} are ready to send")
+            self._news.clear()
+            self._news.wait(1.0)
+        return True
 
     def _wait_for_end(self, watch: StageWatch) -> bool:
         """Wait until the stage may end and write its line. False when the load has to be given up."""
@@ -190,8 +303,8 @@ class PlanShape(LoadTestShape):
                     return False
             if not self._workers_are_there():
                 return False
-            self._finished.clear()
-            self._finished.wait(min(watch.next_change(now), report_at - now, 1.0))
+            self._news.clear()
+            self._news.wait(min(watch.next_change(now), report_at - now, 1.0))
         self._edge = now
         with (process.folder / STAGES_FILE).open("a", encoding="utf-8") as file:
             stage = {"stage": watch.stage.stage, "users": watch.stage.users}
@@ -200,12 +313,9 @@ class PlanShape(LoadTestShape):
 
     def _workers_are_there(self) -> bool:
         if isinstance(self.runner, MasterRunner):
-            options = self.runner.environment.parsed_options
-            expected = options.expect_workers if options else 1
+            expected = _workers(self.runner.environment)
             if self.runner.worker_count < expected:
-                logger.error("%d of %d workers are left; the load is given up", self.runner.worker_count, expected)
-                self.runner.environment.process_exit_code = EXIT_BROKEN
-                return False
+                return self._give_up(f"{self.runner.worker_count} of {expected} workers are left")
         return True
 
     def _say(self, line: str) -> bool:
@@ -216,10 +326,15 @@ class PlanShape(LoadTestShape):
         try:
             os.write(options.progress_fd, f"{line}\n".encode())
         except BrokenPipeError:
-            logger.error("nobody listens any more; the load is given up")
-            self.runner.environment.process_exit_code = EXIT_BROKEN
-            return False
+            return self._give_up("nobody listens any more")
         return True
+
+    def _give_up(self, reason: str) -> bool:
+        """The load is not, or can't be, what the plan asks for. False."""
+        assert self.runner is not None
+        logger.error("%s; the load is given up", reason)
+        self.runner.environment.process_exit_code = EXIT_BROKEN
+        return False
 
 
 @events.init_command_line_parser.add_listener
@@ -246,6 +361,9 @@ def on_init(environment: Environment, runner: Runner, **_: Any) -> None:
     if not isinstance(runner, WorkerRunner):
         assert isinstance(environment.shape_class, PlanShape)
         runner.register_message(REQUEST_FINISHED, environment.shape_class.on_request_finished)
+        runner.register_message(SENDER_READY, environment.shape_class.on_sender_ready)
+    if not isinstance(runner, MasterRunner):
+        runner.register_message(STAGE_BEGINS, process.on_stage_begins)
     # A full collection walks everything that Locust imported: some 50 ms in which no stream is read.
     gc.collect()
     gc.freeze()
@@ -264,18 +382,11 @@ def on_quitting(environment: Environment, **_: Any) -> None:
         environment.process_exit_code = EXIT_BROKEN
 
 
+def _workers(environment: Environment) -> int:
+    """Processes that send requests; 1 without workers."""
+    assert environment.parsed_options is not None
+    return environment.parsed_options.expect_workers
+
+
 def _now() -> float:
     return time.monotonic() + process.epoch
-
-
-def _count_in_locust(record: dict[str, Any]) -> None:
-    """Let Locust's own summary count the request. Its time is that of the whole answer, in milliseconds."""
-    failed = None if record["outcome"] in ("ok", "cut") else RuntimeError(record["outcome"])
-    events.request.fire(
-        request_type="POST",
-        name="/completions",
-        response_time=record["finished_offset_s"] * 1000,
-        response_length=record["output_tokens"] or 0,
-        exception=failed,
-        context={},
-    )

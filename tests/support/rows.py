@@ -93,8 +93,11 @@ def stage_row(**columns: Any) -> Row:
     return {
         **shared(),
         "step": "ramp",
+        "profile": "ramp",
+        "request_kind": "completion",
         "stage": 0,
         "users": 1,
+        "offered_per_s": None,
         "started_at": REQUESTED_AT + timedelta(seconds=5),
         "ended_at": REQUESTED_AT + timedelta(seconds=25),
         "duration_s": 100.0,
@@ -120,6 +123,8 @@ def request_row(**columns: Any) -> Row:
         "request_id": "u0-1",
         "worker": "local",
         "user_index": 0,
+        "shape": 0,
+        "path": None,
         "scheduled_at": sent_at,
         "sent_at": sent_at,
         "finished_at": sent_at + timedelta(seconds=offsets[-1] / 5),
@@ -196,6 +201,7 @@ def summary_row(**columns: Any) -> Row:
         "status": "ok",
         "gap_reason": None,
         "promql": 'sum(vllm:num_requests_waiting{namespace="lab-06"})',
+        "sql_file": None,
         "window_start": REQUESTED_AT + timedelta(seconds=5),
         "window_end": REQUESTED_AT + timedelta(seconds=25),
     } | columns

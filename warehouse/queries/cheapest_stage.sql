@@ -1,7 +1,7 @@
--- At how many users is a token cheapest, and what does it cost there?
+-- Under which load is a token cheapest, and what does it cost there?
 SELECT
     lab, variant, target, pace, provenance, time_scale,
-    arg_min(users, usd_per_1k_tokens) AS users,
+    arg_min(load, usd_per_1k_tokens) AS load,
     min(usd_per_1k_tokens) AS usd_per_1k_tokens,
     arg_min(usd_per_1k_output_tokens, usd_per_1k_tokens) AS usd_per_1k_output_tokens,
     max(usd_per_1k_tokens) / min(usd_per_1k_tokens) AS dearest_to_cheapest

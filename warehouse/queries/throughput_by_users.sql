@@ -7,5 +7,6 @@ SELECT
     round(ttft_p50_s / lag(ttft_p50_s) OVER ladder, 2) AS ttft_times_the_stage_before
 FROM stage_table
 SEMI JOIN latest_run USING (session_id)
+WHERE profile = 'ramp' AND request_kind = 'completion'
 WINDOW ladder AS (PARTITION BY session_id, step ORDER BY stage)
 ORDER BY lab, variant, target, pace, step, stage;

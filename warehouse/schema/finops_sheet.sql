@@ -14,7 +14,7 @@ CREATE TABLE finops_sheet (
     session_id      VARCHAR NOT NULL,
     step            VARCHAR,
     stage           INTEGER,               -- NULL: the whole session
-    users           INTEGER,
+    users           INTEGER,               -- NULL: the stage has a rate, or the whole session
     sku             VARCHAR,
     requests        INTEGER NOT NULL,      -- successful ones
     input_tokens    BIGINT NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE finops_sheet (
     idle_usd        DECIMAL(18, 9),
     cold_start_usd  DECIMAL(18, 9),
     failed_usd      DECIMAL(18, 9),
-    usd_per_1k_output_tokens DOUBLE,
+    usd_per_1k_output_tokens DOUBLE,       -- NULL: no price is known, or there were no tokens
     usd_per_1k_tokens DOUBLE,              -- input and output
     usd_per_request DOUBLE,
     idle_share      DOUBLE                 -- idle node time / node time

@@ -5,7 +5,7 @@ CREATE TABLE load_stages (
     trial           INTEGER NOT NULL,
     run_id          VARCHAR NOT NULL,      -- the Dagster run that deployed the stack: one lab run, one id
     target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
-    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, external, or none
     pace            VARCHAR NOT NULL,      -- which of the spec's paces
     time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
     provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
@@ -13,16 +13,20 @@ CREATE TABLE load_stages (
     CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
     session_id      VARCHAR NOT NULL,
     step            VARCHAR NOT NULL,
+    profile         VARCHAR CHECK (profile IN ('ramp', 'constant', 'burst', 'rate')),  -- NULL: a ramp
+    request_kind    VARCHAR CHECK (request_kind IN ('completion', 'http')),  -- NULL: completions
     stage           INTEGER NOT NULL,
-    users           INTEGER NOT NULL,
+    users           INTEGER,               -- concurrent users; requests at once of a burst; NULL: at a rate
+    offered_per_s   DOUBLE,                -- requests per stack second; NULL: no rate was asked for
     started_at      TIMESTAMPTZ NOT NULL,
     ended_at        TIMESTAMPTZ NOT NULL,
     duration_s      DOUBLE NOT NULL,       -- stack seconds
     duration_wall_s DOUBLE NOT NULL,
-    hold_s          DOUBLE NOT NULL,       -- as the pace asked, stack seconds
+    hold_s          DOUBLE NOT NULL,       -- as the pace asked, stack seconds; 0: a burst ends with its last request
     min_requests    INTEGER NOT NULL,
     requests_in_stage INTEGER NOT NULL,    -- sent and finished within the stage, any outcome
     requests_ok     INTEGER NOT NULL,      -- of those, the successful ones
     output_tokens   BIGINT NOT NULL,       -- received by the client within the stage's window, from any request
-    client_cpu_share DOUBLE                -- CPU seconds of the load generator per wall second; NULL: not sampled
+    client_cpu_share DOUBLE,               -- CPU seconds of the load generator per wall second; NULL: not sampled
+    CHECK ((users IS NULL) = (offered_per_s IS NOT NULL))
 );

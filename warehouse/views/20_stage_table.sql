@@ -1,5 +1,7 @@
--- How did the stack do at each number of users? One row per load stage, in stack time; NULL is unknown, never zero.
+-- How did the stack do under each load? One row per load stage, in stack time; NULL is unknown, never zero.
 --
+-- `load` says what was applied: concurrent users, a burst, or a rate that was offered whatever came back. Plain GETs have
+-- no tokens: theirs are the columns e2e_ (sent to whole answer), and those of tokens are NULL.
 -- Latencies come from the valid requests that began and ended in the stage. ITL is the gap between two streamed
 -- events of one request, all gaps of the stage together. Rows of one session share its session_id, whichever asset
 -- wrote them. `_supported` says whether the sample is large enough for a distribution-free 95 % interval with equal
@@ -13,7 +15,11 @@ WITH latency AS (
         quantile_cont(ttft_s, 0.50) AS ttft_p50_s,
         quantile_cont(ttft_s, 0.95) AS ttft_p95_s,
         quantile_cont(ttft_s, 0.99) AS ttft_p99_s,
-        quantile_cont(tpot_s, 0.50) AS tpot_p50_s
+        quantile_cont(tpot_s, 0.50) AS tpot_p50_s,
+        count(e2e_s) AS e2e_n,
+        quantile_cont(e2e_s, 0.50) AS e2e_p50_s,
+        quantile_cont(e2e_s, 0.95) AS e2e_p95_s,
+        quantile_cont(e2e_s, 0.99) AS e2e_p99_s
     FROM requests
     WHERE valid AND in_stage
     GROUP BY session_id, step, stage
@@ -48,11 +54,23 @@ cost AS (
 )
 SELECT
     s.lab, s.variant, s.trial, s.target, s.engine, s.provenance, s.pace, s.time_scale, s.run_id, s.session_id,
-    s.step, s.stage, s.users, s.started_at, s.duration_s, s.min_requests,
+    s.step,
+    coalesce(s.profile, 'ramp') AS profile,
+    coalesce(s.request_kind, 'completion') AS request_kind,
+    s.stage, s.users, s.offered_per_s,
+    CASE
+        WHEN s.offered_per_s IS NOT NULL THEN printf('%g/s', s.offered_per_s)
+        WHEN s.profile = 'burst' THEN 'burst of ' || s.users
+        WHEN s.users = 1 THEN '1 user'
+        ELSE s.users || ' users'
+    END AS load,
+    s.started_at, s.duration_s, s.min_requests,
     s.requests_in_stage AS requests,
     s.requests_ok,
     1 - s.requests_ok / nullif(s.requests_in_stage, 0) AS error_rate,
-    s.output_tokens / nullif(s.duration_s, 0) AS output_tokens_per_s,
+    s.requests_in_stage / nullif(s.duration_s, 0) AS requests_per_s,
+    CASE WHEN s.request_kind IS DISTINCT FROM 'http' THEN s.output_tokens / nullif(s.duration_s, 0) END
+        AS output_tokens_per_s,
     coalesce(latency.ttft_n, 0) AS ttft_n,
     latency.ttft_p50_s,
     latency.ttft_p95_s,
@@ -62,6 +80,11 @@ SELECT
     itl.itl_p50_s,
     itl.itl_p95_s,
     latency.tpot_p50_s,
+    latency.e2e_p50_s,
+    latency.e2e_p95_s,
+    coalesce(latency.e2e_n, 0) >= 72 AS e2e_p95_supported,
+    latency.e2e_p99_s,
+    coalesce(latency.e2e_n, 0) >= 368 AS e2e_p99_supported,
     server.queue_depth,
     server.kv_cache_usage,
     server.preemptions,

@@ -7,10 +7,12 @@ WITH stages AS (
         max(ended_at) AS ended_at,
         count(*) AS stages,
         max(users) AS users_max,
+        max(offered_per_s) AS offered_per_s_max,
         sum(requests_in_stage)::BIGINT AS requests,
         sum(requests_ok)::BIGINT AS requests_ok,
         sum(output_tokens)::BIGINT AS output_tokens,
-        max(output_tokens / nullif(duration_s, 0)) AS output_tokens_per_s_max
+        max(output_tokens / nullif(duration_s, 0)) FILTER (request_kind IS DISTINCT FROM 'http')
+            AS output_tokens_per_s_max
     FROM load_stages
     GROUP BY lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id
 ),

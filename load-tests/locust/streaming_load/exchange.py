@@ -35,7 +35,7 @@ class Answer(HTTPResponse):
     """A response as it arrives: feed it bytes, and its body grows by what they carry (chunked or not)."""
 
     def __init__(self) -> None:
-        super().__init__("POST")
+        super().__init__("POST")  # the method matters to the parser only for HEAD and CONNECT
         self.body = bytearray()
 
     def _on_body(self, buf: bytearray) -> None:
@@ -60,17 +60,37 @@ class Answer(HTTPResponse):
 class Exchange:
     """One request and its response. Every stamp is `time.monotonic()`."""
 
-    user_index: int
-    number: int
-    """0 for the user's first request."""
+    request_id: str
+    message: bytes
+    """What is sent, head and body."""
+    timeout_s: float
+    """From sending to the end of the answer."""
     scheduled: float
     sent: float
+    user_index: int | None = None
+    """None where nobody waits for the answer."""
+    shape: int = 0
+    """Which of the plan's shapes it has."""
+    streamed: bool = True
+    """The answer is a stream of events; else any body."""
+    expect: int = 200
+    """The status of a success."""
+    stage: int | None = None
+    """Of an open loop: the stage for which it was scheduled. A closed loop's follows from the times."""
+    number: int = 0
+    """In its user's sequence, or in its stage's schedule."""
+    counted: bool = True
+    """It belongs to its stage's sample (schedule.py)."""
     finished: float = 0.0
     answer: Answer = field(default_factory=Answer)
     reads: list[tuple[float, int]] = field(default_factory=list)
     """Stamp, and length of the body by then."""
     failure: Failure | None = None
     error: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        return self.failure is None and self.answer.status == self.expect
 
     def fail(self, failure: Failure, error: str) -> None:
         self.finished = time.monotonic()
@@ -81,53 +101,46 @@ class Connection:
     """A user's own connection: kept between requests while both sides allow it, opened again when not."""
 
     def __init__(self, base_url: str) -> None:
-        """`base_url` is an OpenAI base URL, ending in /v1."""
+        """Of `base_url` only scheme, host and port count here; the path is in the messages (messages.py)."""
         url = urlsplit(base_url)
         assert url.hostname
         self._host = url.hostname
         self._tls = gevent.ssl.create_default_context() if url.scheme == "https" else None
         self._port = url.port or (443 if self._tls else 80)
         self._socket: gevent.socket.socket | ssl.SSLSocket | None = None
-        self._head = (
-            f"POST {url.path}/completions HTTP/1.1\r\n"
-            f"Host: {url.netloc.rpartition('@')[2]}\r\n"
-            "Content-Type: application/json\r\n"
-            "Accept: text/event-stream\r\n"
-            "x-labs-stamps: 1\r\n"
-            "Content-Length: "
-        ).encode()
 
     def open(self) -> None:
         """Connect ahead of the first request, so that its TTFT is the engine's. A failure is left to that request."""
         with contextlib.suppress(OSError):
             self._socket = self._connect()
 
-    def perform(self, exchange: Exchange, body: bytes, *, timeout_s: float) -> None:
-        """Send `body` and read the answer into `exchange`. Whatever goes wrong is written there, not raised.
+    def perform(self, exchange: Exchange) -> None:
+        """Send the exchange's message and read the answer into it. Whatever goes wrong is written there, not raised.
 
         Raises only `GreenletExit`, after having noted the cut: the load is at its end.
         """
-        deadline = gevent.Timeout.start_new(timeout_s)
+        deadline = gevent.Timeout.start_new(exchange.timeout_s)
         reusable = False
         try:
             kept = self._connect_unless_kept()
             try:
-                self._exchange(exchange, body)
+                self._exchange(exchange)
             except OSError:
                 if not kept or exchange.reads:
                     raise
                 # A server may close a kept connection at any moment, and its close may cross our request: llama.cpp's
-                # does so after every stream, unannounced, which failed one request in nine. A completion changes
-                # nothing, so one without a byte of an answer goes out once more (RFC 9112, 9.3.1).
+                # does so after every stream, unannounced, which failed one request in nine. Neither a
+                # completion nor a GET changes anything, so one without a byte of an answer goes out once more
+                # (RFC 9112, 9.3.1).
                 self.close()
                 self._connect_unless_kept()
                 exchange.answer = Answer()
-                self._exchange(exchange, body)
+                self._exchange(exchange)
             reusable = not exchange.answer.should_close()
         except gevent.Timeout as expired:
             if expired is not deadline:
                 raise
-            exchange.fail("timeout", f"no end of the answer after {timeout_s:g} s")
+            exchange.fail("timeout", f"no end of the answer after {exchange.timeout_s:g} s")
         except (OSError, HTTPParseError) as error:
             began = exchange.answer.status is not None
             exchange.fail("stream_error" if began else "connection_error", f"{type(error).__name__}: {error}")
@@ -154,10 +167,10 @@ class Connection:
         self._socket = self._connect()
         return False
 
-    def _exchange(self, exchange: Exchange, body: bytes) -> None:
+    def _exchange(self, exchange: Exchange) -> None:
         assert self._socket is not None
         exchange.sent = time.monotonic()
-        self._socket.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+        self._socket.sendall(exchange.message)
         self._receive(exchange)
 
     def _connect(self) -> gevent.socket.socket | ssl.SSLSocket:

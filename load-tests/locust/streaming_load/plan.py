@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 
 class PlanError(ValueError):
@@ -18,11 +18,45 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True)
+class CompletionShape:
+    """A streamed completion with exact token counts."""
+
+    streamed: ClassVar[bool] = True
+    expect: ClassVar[int] = 200
+
+    kind: Literal["completion"]
+    weight: float
+    prompts: str
+    input_tokens: int
+    output_tokens: int
+    temperature: float
+    timeout_wall_s: float
+
+
+@dataclass(frozen=True)
+class HttpShape:
+    """A plain GET."""
+
+    streamed: ClassVar[bool] = False
+
+    kind: Literal["http"]
+    weight: float
+    path: str
+    expect: int
+    timeout_wall_s: float
+
+
+Shape = CompletionShape | HttpShape
+_SHAPES: dict[str, type[Shape]] = {"completion": CompletionShape, "http": HttpShape}
+
+
+@dataclass(frozen=True)
 class Stage:
-    """So many concurrent users, for so long. Times are wall seconds."""
+    """So many concurrent users, or so many requests per second, for so long. Times are wall seconds."""
 
     stage: int
-    users: int
+    users: int | None
+    per_wall_s: float | None
     hold_wall_s: float
     min_requests: int
     max_hold_wall_s: float
@@ -35,13 +69,17 @@ class Plan:
     run_id: str
     step: str
     base_url: str
-    model: str
-    prompts: str
-    input_tokens: int
-    output_tokens: int
-    temperature: float
-    timeout_wall_s: float
+    model: str | None
+    profile: Literal["ramp", "constant", "burst", "rate"]
+    arrivals: Literal["even", "poisson"]
+    max_in_flight: int | None
+    shapes: tuple[Shape, ...]
     stages: tuple[Stage, ...]
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether requests are sent at their scheduled times, whatever became of the earlier ones."""
+        return self.profile in ("burst", "rate")
 
 
 def read_plan(path: Path) -> Plan:
@@ -55,10 +93,21 @@ def read_plan(path: Path) -> Plan:
     _same_fields(Plan, content, where=str(path))
     for position, stage in enumerate(content["stages"]):
         _same_fields(Stage, stage, where=f"{path}, stages[{position}]")
-    return Plan(**{**content, "stages": tuple(Stage(**stage) for stage in content["stages"])})
+    shapes = tuple(
+        _read_shape(shape, where=f"{path}, shapes[{position}]") for position, shape in enumerate(content["shapes"])
+    )
+    return Plan(**{**content, "shapes": shapes, "stages": tuple(Stage(**stage) for stage in content["stages"])})
 
 
-def _same_fields(kind: type[Plan] | type[Stage], content: Any, *, where: str) -> None:
+def _read_shape(content: Any, *, where: str) -> Shape:
+    kind = _SHAPES.get(str(content.get("kind"))) if isinstance(content, dict) else None
+    if kind is None:
+        raise PlanError(f"{where}: kind is none of {', '.join(_SHAPES)}; write it from a LoadPlan")
+    _same_fields(kind, content, where=where)
+    return kind(**content)
+
+
+def _same_fields(kind: type[Plan | Stage | Shape], content: Any, *, where: str) -> None:
     expected = {field.name for field in fields(kind)}
     given = set(content) if isinstance(content, dict) else set()
     if given != expected:

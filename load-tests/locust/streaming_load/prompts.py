@@ -10,7 +10,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from streaming_load.plan import Plan, PlanError
+from streaming_load.plan import CompletionShape, PlanError
 
 FIRST_ID, LAST_ID = 300, 999
 """Ids that every real vocabulary has, and that are neither bytes nor special tokens."""
@@ -18,9 +18,9 @@ NONCE_TOKENS = 8
 """700^8 nonces. A prefix cache is keyed by whole blocks from the prompt's start, so a new start is a new prompt."""
 
 
-def nonce(run_id: str, step: str, user_index: int, number: int) -> list[int]:
-    """The first token ids of a user's `number`-th prompt: the same for the same request, and for no other."""
-    name = json.dumps([run_id, step, user_index, number])
+def nonce(run_id: str, request_id: str) -> list[int]:
+    """The first token ids of a request's prompt: the same for the same request, and for no other."""
+    name = json.dumps([run_id, request_id])
     digest = hashlib.blake2b(name.encode(), digest_size=2 * NONCE_TOKENS).digest()
     ids = LAST_ID - FIRST_ID + 1
     return [FIRST_ID + int.from_bytes(digest[at : at + 2]) % ids for at in range(0, len(digest), 2)]
@@ -48,23 +48,23 @@ def read_prompts(path: Path, input_tokens: int) -> list[list[int]]:
 
 
 class RequestBodies:
-    """The JSON of every request of a plan.
+    """The JSON of every completion of one shape.
 
     All but the nonce is rendered once: encoding 512 ids takes longer than sending them, and would be late by that.
     """
 
-    def __init__(self, plan: Plan, prompts: list[list[int]]) -> None:
-        self._run = (plan.run_id, plan.step)
-        self._nonce_tokens = min(NONCE_TOKENS, plan.input_tokens)
-        head = json.dumps({"model": plan.model})[:-1] + ', "prompt": ['
+    def __init__(self, run_id: str, model: str, shape: CompletionShape, prompts: list[list[int]]) -> None:
+        self._run_id = run_id
+        self._nonce_tokens = min(NONCE_TOKENS, shape.input_tokens)
+        head = json.dumps({"model": model})[:-1] + ', "prompt": ['
         options = json.dumps(
             {
                 "stream": True,
                 "stream_options": {"include_usage": True},
-                "max_tokens": plan.output_tokens,
-                "min_tokens": plan.output_tokens,
+                "max_tokens": shape.output_tokens,
+                "min_tokens": shape.output_tokens,
                 "ignore_eos": True,
-                "temperature": plan.temperature,
+                "temperature": shape.temperature,
             }
         )
         self._head = head.encode()
@@ -73,7 +73,7 @@ class RequestBodies:
             for prompt in prompts
         ]
 
-    def body(self, user_index: int, number: int) -> bytes:
-        """The body of a user's `number`-th request."""
-        start = nonce(*self._run, user_index, number)[: self._nonce_tokens]
-        return self._head + ", ".join(map(str, start)).encode() + self._tails[(user_index + number) % len(self._tails)]
+    def body(self, request_id: str, turn: int) -> bytes:
+        """The body of one request; its prompt is the fixture's `turn`-th, beginning anew after the last."""
+        start = nonce(self._run_id, request_id)[: self._nonce_tokens]
+        return self._head + ", ".join(map(str, start)).encode() + self._tails[turn % len(self._tails)]

@@ -32,12 +32,10 @@ _SAMPLE_S = 0.5
 class Recorder:
     """Writes one line per finished request to `<worker>.requests.ndjson`."""
 
-    def __init__(
-        self, folder: Path, *, worker: str, step: str, epoch: float, on_record: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def __init__(self, folder: Path, *, worker: str, epoch: float, on_record: Callable[[dict[str, Any]], None]) -> None:
         """`on_record` sees every record after it was written."""
         self._file = (folder / f"{worker}{REQUESTS_SUFFIX}").open("x", encoding="utf-8")
-        self._worker, self._step, self._epoch, self._on_record = worker, step, epoch, on_record
+        self._worker, self._epoch, self._on_record = worker, epoch, on_record
         self._clock = host_clock()
         self._waiting: Queue[Exchange | None] = Queue()
         self._closing = False
@@ -66,7 +64,6 @@ class Recorder:
             self._breathe()
             record = summarise(
                 exchange,
-                request_id=f"{self._step}-{exchange.user_index}-{exchange.number}",
                 worker=self._worker,
                 epoch=self._epoch,
                 clock=self._clock,

@@ -1,7 +1,7 @@
 """One finished exchange as one flat record: outcome, counts, and the time of every event that carried tokens.
 
 Belongs here: what a request came to. The record has the fields of `resources.load_generator.RequestRecord`, save
-`stage` and `in_stage`: those follow from the stages' own times, once the load is over.
+`in_stage`, which follows from the stages' own times once the load is over, and so does `stage` in a closed loop.
 Doesn't belong here: sockets, files, stages.
 """
 
@@ -38,7 +38,6 @@ def nearest_rank(values: Sequence[float], quantile: float) -> float:
 def summarise(
     exchange: Exchange,
     *,
-    request_id: str,
     worker: str,
     epoch: float,
     clock: str,
@@ -51,14 +50,17 @@ def summarise(
     """
     answer = exchange.answer
     stream = _Stream()
-    if answer.status == 200:
+    if exchange.streamed and answer.status == 200:
         stream.read(exchange, breathe)
     outcome, error = _outcome(exchange, stream)
     received_ns = answer.header("x-labs-received-ns")
     return {
-        "request_id": request_id,
+        "request_id": exchange.request_id,
         "worker": worker,
         "user_index": exchange.user_index,
+        "shape": exchange.shape,
+        **({} if exchange.stage is None else {"stage": exchange.stage}),
+        "counted": exchange.counted,
         "scheduled_at": round(exchange.scheduled + epoch, 6),
         "sent_offset_s": round(exchange.sent - exchange.scheduled, 6),
         "finished_offset_s": round(exchange.finished - exchange.scheduled, 6),
@@ -128,11 +130,11 @@ def _outcome(exchange: Exchange, stream: _Stream) -> tuple[str, str | None]:
     answer = exchange.answer
     if exchange.failure in ("cut", "timeout", "connection_error"):
         return exchange.failure, exchange.error
-    if answer.status != 200:
+    if answer.status != exchange.expect:
         return "http_error", _refusal(answer)
     if stream.error or exchange.failure:
         return "stream_error", stream.error or exchange.error
-    if not (stream.done or stream.finish_reason):
+    if exchange.streamed and not (stream.done or stream.finish_reason):
         kind = answer.header("content-type") or "no content type"
         return "stream_error", f"the answer ended without finish_reason and [DONE] ({kind}, {len(answer.body)} bytes)"
     return "ok", None

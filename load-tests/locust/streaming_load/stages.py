@@ -1,47 +1,91 @@
-"""When a stage of the ramp may end. Pure: the caller brings the clock and the news of finished requests."""
+"""When a stage may end. Pure: the caller brings the clock and the news of finished requests."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
-from streaming_load.plan import Stage
+from streaming_load.plan import Plan, Stage
+from streaming_load.schedule import sample
 
 End = Literal["held", "longest hold"]
 
 
-class StageWatch:
-    """One running stage.
+class StageWatch(ABC):
+    """One running stage. How a request ended doesn't matter here: failures are judged from the records."""
 
-    It ends once it has held for its time and enough requests have both started and finished within it, or at its
-    longest hold. How a request ended doesn't matter here: failures are judged from the records.
-    """
-
-    def __init__(self, stage: Stage, *, started_at: float) -> None:
+    def __init__(self, stage: Stage, *, started_at: float, hold_s: float, needed: int, load: str) -> None:
+        """`hold_s`: the earliest end; `needed`: requests that must have ended by then; `load`: what it is, in words."""
         self.stage = stage
         self.started_at = started_at
         self.finished = 0
+        self._hold_s, self._needed, self._load = hold_s, needed, load
 
-    def request_finished(self, *, sent_at: float) -> None:
-        """Count a request unless it was sent before the stage began."""
-        if sent_at >= self.started_at:
-            self.finished += 1
+    @abstractmethod
+    def request_finished(self, **request: Any) -> None:
+        """Count a request if this stage waits for it."""
 
     def end(self, now: float) -> End | None:
         """Why the stage may end at `now`, or None while it must go on."""
         held_s = now - self.started_at
-        if held_s >= self.stage.hold_wall_s and self.finished >= self.stage.min_requests:
+        if held_s >= self._hold_s and self.finished >= self._needed:
             return "held"
         return "longest hold" if held_s >= self.stage.max_hold_wall_s else None
 
     def next_change(self, now: float) -> float:
         """Seconds from `now` to the next moment at which time alone could end the stage."""
-        ends = (self.started_at + self.stage.hold_wall_s, self.started_at + self.stage.max_hold_wall_s)
+        ends = (self.started_at + self._hold_s, self.started_at + self.stage.max_hold_wall_s)
         return min((end - now for end in ends if end > now), default=math.inf)
 
     def line(self, now: float, *, position: str) -> str:
         """How far the stage is, for a person. `position` is which of the stages it is, e.g. 3/5."""
         return (
-            f"stage {position} · {self.stage.users} users · "
-            f"{self.finished}/{self.stage.min_requests} requests · {now - self.started_at:.1f} s"
+            f"stage {position} · {self._load} · {self.finished}/{self._needed} requests · {now - self.started_at:.1f} s"
         )
+
+
+class ClosedWatch(StageWatch):
+    """A stage of users who send their next request when the last one has ended.
+
+    It ends once it has held for its time and enough requests have both started and finished within it, or at its
+    longest hold.
+    """
+
+    def __init__(self, stage: Stage, *, started_at: float) -> None:
+        super().__init__(
+            stage,
+            started_at=started_at,
+            hold_s=stage.hold_wall_s,
+            needed=stage.min_requests,
+            load=f"{stage.users} users",
+        )
+
+    def request_finished(self, *, sent_at: float, **_: Any) -> None:
+        """Count a request unless it was sent before the stage began (Unix time)."""
+        if sent_at >= self.started_at:
+            self.finished += 1
+
+
+class OpenWatch(StageWatch):
+    """A stage whose requests have a schedule.
+
+    It ends once every request of its sample has ended, or at its longest hold. Until then the schedule goes on, so
+    that those which end last do so under the same load.
+    """
+
+    def __init__(self, plan: Plan, stage: Stage, *, started_at: float) -> None:
+        counting = sample(plan, stage)
+        burst = plan.profile == "burst"
+        super().__init__(
+            stage,
+            started_at=started_at,
+            hold_s=counting.within_s,
+            needed=counting.requests,
+            load=f"burst of {stage.users}" if burst else f"{stage.per_wall_s:.3g} requests/s",
+        )
+
+    def request_finished(self, *, stage: int, number: int, **_: Any) -> None:
+        """Count the `number`-th request of a `stage`'s schedule, from 0, if it belongs to this one's sample."""
+        if stage == self.stage.stage and number < self._needed:
+            self.finished += 1

@@ -1,0 +1,82 @@
+"""When an open loop's requests are due, and which shape each request of a load has. Pure.
+
+Everything here follows from the plan alone, not from its run: two runs of a step are offered the very same load, and
+every process of a distributed load knows the whole schedule and takes its own part of it.
+Doesn't belong here: clocks and greenlets (open_loop.py), or when a stage ends (stages.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, count, repeat
+
+from streaming_load.plan import Plan, Stage
+
+_SEED = "labs"
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def offsets(plan: Plan, stage: Stage) -> Iterator[float]:
+    """When each request of an open loop's stage is due, in wall seconds after the stage's start, in order.
+
+    A burst is due at once. Even arrivals lie in the middle of their intervals, so that any whole number of intervals
+    holds as many requests. Poisson arrivals are scaled from gaps with mean 1, so that their pattern doesn't depend on
+    the clock's speed. A rate's schedule has no end: the stage has.
+    """
+    if plan.profile == "burst":
+        assert stage.users is not None
+        yield from repeat(0.0, stage.users)
+        return
+    assert stage.per_wall_s is not None
+    if plan.arrivals == "even":
+        for number in count():
+            yield (number + 0.5) / stage.per_wall_s
+    # Only random() promises the same sequence in every version of Python.
+    numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage]))
+    due = 0.0
+    while True:
+        due -= math.log(1.0 - numbers.random())
+        yield due / stage.per_wall_s
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The requests of an open loop's stage that count: the first `requests` ones, all due within `within_s`."""
+
+    requests: int
+    within_s: float
+
+
+def sample(plan: Plan, stage: Stage) -> Sample:
+    """What counts in a stage: all that is due while it holds, and at least its `min_requests`.
+
+    It is fixed before the first request is sent. If instead those counted that happen to have ended by the end, the
+    slowest would be missing: exactly those that a stalled server held up.
+    """
+    requests, within_s = 0, stage.hold_wall_s
+    for due in offsets(plan, stage):
+        if due >= stage.hold_wall_s and requests >= stage.min_requests:
+            break
+        requests, within_s = requests + 1, max(within_s, due)
+    return Sample(requests, within_s)
+
+
+class Mix:
+    """Which shape a request has: by weight, in a fixed order in which every shape comes round evenly.
+
+    The turns' golden-ratio sequence (additive recurrence) falls into the shapes' shares of [0, 1). Of any n turns in a
+    row a shape gets its share to within about two, where random picks would be off by the root of n.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        total = sum(weights)
+        self._edges = [edge / total for edge in accumulate(weights)][:-1]
+
+    def shape(self, turn: int) -> int:
+        """The index of the shape that has this turn, counted from 0."""
+        return bisect_right(self._edges, (0.5 + turn * _GOLDEN) % 1.0)
