@@ -46,13 +46,15 @@ class LocalCluster(LoopbackCluster):
         gpu = load_prices().sku(spec.nodes[0].sku).gpu
         arguments = _vllm_arguments(engine, values[engine.name]) if engine else []
 
+        watch = spec.stack.of_kind("monitoring")
         monitoring = local_monitoring.start(
-            spec.stack.of_kind("monitoring"),
-            values,
+            watch,
+            values[watch.name] if watch else {},
             place,
             namespace=spec.namespace,
             components=spec.stack.names,
             scrape_interval_s=scrape_interval_s(pace.time_scale),
+            progress=progress,
         )
         phases = self._prepare_node(_gpu_of(gpu, spec.nodes[0].sku), arguments[0], progress) if engine else []
         started = [self._start(component, arguments, gpu, place) for component in spec.stack.components]

@@ -55,17 +55,16 @@ def start_vllm(name: str, arguments: list[str], gpu: str, place: Place, *, at: E
     log = place.folder / f"{name}.jsonl"
     seen = len(read_log(log))
     ports = ["--port", _port(at.base_url), "--dcgm-port", _port(at.gpu_metrics_url)] if at else []
-    announced = _start(
+    announced = start_process(
         name,
         "lab_pipelines.engine.serve",
         [
-            *["--gpu", gpu, "--time-scale", f"{place.time_scale:g}"],
+            *["--log", str(log), "--gpu", gpu, "--time-scale", f"{place.time_scale:g}"],
             *["--cold-start-time-scale", f"{place.cold_start_time_scale:g}"],
             *ports,
+            *["--", *arguments],
         ],
-        log,
         place,
-        after=["--", *arguments],
     )
     endpoint = Endpoint(
         component=name,
@@ -86,11 +85,10 @@ def start_http_server(name: str, place: Place, *, at: Endpoint | None = None) ->
     """The stand-in for a plain HTTP service with metrics. Raises `ClusterError`."""
     log = place.folder / f"{name}.jsonl"
     ports = ["--port", _port(at.base_url)] if at else []
-    announced = _start(
+    announced = start_process(
         name,
         "lab_pipelines.standins.http_server",
-        ["--time-scale", f"{place.time_scale:g}", *ports],
-        log,
+        ["--log", str(log), "--time-scale", f"{place.time_scale:g}", *ports],
         place,
     )
     endpoint = Endpoint(
@@ -124,24 +122,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [{**json.loads(line), "line": line} for line in lines]
 
 
-def _start(
-    name: str, module: str, options: list[str], log: Path, place: Place, *, after: list[str] | None = None
-) -> Mapping[str, Any]:
+def start_process(name: str, module: str, options: list[str], place: Place) -> Mapping[str, Any]:
+    """Start one of our own servers and wait for what it announces. Raises `ClusterError` with the end of its output."""
     announce, output = place.folder / f"{name}.json", place.folder / f"{name}.out"
     announce.unlink(missing_ok=True)
+    # Ours first: what follows a `--` among the options belongs to somebody else.
     process = processes.spawn(
-        [sys.executable, "-m", module, *options, "--announce", str(announce), "--log", str(log), *(after or [])],
+        [sys.executable, "-m", module, "--announce", str(announce), *options],
         environ=place.of(name),
         log=output,
         cwd=REPO_ROOT,
     )
-    return wait_for_announcement(name, process, announce, output)
+    return _announced(name, process, announce, output)
 
 
-def wait_for_announcement(
-    name: str, process: subprocess.Popen[bytes], announce: Path, output: Path
-) -> Mapping[str, Any]:
-    """What a process says of itself once it answers. Raises `ClusterError` with the end of its output."""
+def _announced(name: str, process: subprocess.Popen[bytes], announce: Path, output: Path) -> Mapping[str, Any]:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if announce.exists():
