@@ -17,7 +17,7 @@ from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.catalog.spec import Erratum, Identity, LabSpec, Outline
 
 CURRICULUM = Path(__file__).parents[1] / "data" / "curriculum-labs.csv"
-A_PART_OF_THE_CURRICULUM = re.compile(r"\b(curriculum|schedule|heading|summary|detail|concept|table|week)s?\b")
+A_PART_OF_THE_CURRICULUM = re.compile(r"\b(curriculum|schedule|heading|summary|detail|table|week)s?\b|\blab's own\b")
 
 
 def facts() -> dict[str, dict[str, str]]:
