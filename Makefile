@@ -1,6 +1,6 @@
 # Thin names for the scripts; each script sets up first what it needs. Without make: bash scripts/NAME.sh
 
-.PHONY: help setup demo test lint ui sql bench report baseline lock clean
+.PHONY: help setup demo test lint ui sql bench report baseline dashboards lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ baseline: ## pin L06's newest numbers in results/baselines; ARGS=--again for a f
 
 bench: ## measure the pipeline's overhead and the load generator's lag
 	@bash scripts/bench.sh
+
+dashboards: ## write Grafana's dashboards from their code
+	@bash scripts/dashboards.sh
 
 lock: ## resolve pyproject.toml into requirements.lock; ARGS=--upgrade for newer versions
 	@bash scripts/lock.sh $(ARGS)

@@ -40,7 +40,7 @@ series of a missing sensor out (NVIDIA/dcgm-exporter, issue 460).
 
 def gpu_section() -> Section:
     """Utilisation, memory, power, temperature and SM clock of the namespace's GPUs."""
-    return Section("GPU", [_utilisation(), _memory_share(), _memory_used(), _power(), _temperature(), _sm_clock()])
+    return Section("GPU", [_utilisation(), memory_share(), _memory_used(), _power(), _temperature(), _sm_clock()])
 
 
 def _utilisation() -> PanelBuilder:
@@ -53,7 +53,8 @@ def _utilisation() -> PanelBuilder:
     )
 
 
-def _memory_share() -> PanelBuilder:
+def memory_share() -> PanelBuilder:
+    """The condition of L03's alert on GPU memory."""
     return lines(
         "GPU memory, share in use",
         "Memory in use of what DCGM counts as used or free. An engine that reserves its memory at the start is flat "
