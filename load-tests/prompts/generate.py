@@ -12,26 +12,30 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 FIRST_ID, LAST_ID = 300, 999
-PROMPTS = 32
 SEED = 6
 """The lab that the first fixture was made for."""
 
 
-def fixture(input_tokens: int) -> str:
-    """JSON with `prompts`: 32 lists of `input_tokens` ids, one list a line so that a change shows in a diff."""
+def fixture(input_tokens: int, prompts: int) -> str:
+    """JSON with `prompts`: so many lists of `input_tokens` ids, one list a line so that a change shows in a diff."""
     numbers = random.Random(f"{SEED}/{input_tokens}")
     # Only random() promises the same sequence in every version of Python; randint() and choices() don't.
     ids = LAST_ID - FIRST_ID + 1
-    prompts = [[FIRST_ID + int(numbers.random() * ids) for _ in range(input_tokens)] for _ in range(PROMPTS)]
-    lines = ",\n".join(f"  [{', '.join(map(str, prompt))}]" for prompt in prompts)
+    lists = [[FIRST_ID + int(numbers.random() * ids) for _ in range(input_tokens)] for _ in range(prompts)]
+    lines = ",\n".join(f"  [{', '.join(map(str, prompt))}]" for prompt in lists)
     return f'{{"prompts": [\n{lines}\n]}}\n'
 
 
-FIXTURES = {"fixed-512.json": 512}
-"""File name: input tokens."""
+FIXTURES = {
+    "fixed-32.json": (32, 32),
+    "fixed-128.json": (128, 32),
+    "fixed-512.json": (512, 32),
+    "fixed-2048.json": (2048, 8),
+}
+"""File name: input tokens, prompts. Each request's prompt begins with a nonce of its own, so that few are enough."""
 
 
 if __name__ == "__main__":
-    for name, input_tokens in FIXTURES.items():
-        (FOLDER / name).write_text(fixture(input_tokens), encoding="utf-8")
+    for name, (input_tokens, prompts) in FIXTURES.items():
+        (FOLDER / name).write_text(fixture(input_tokens, prompts), encoding="utf-8")
         print(FOLDER / name)

@@ -9,26 +9,37 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streaming_load.exchange import Connection, Exchange
+from streaming_load.messages import Messages
+from streaming_load.plan import CompletionShape, HttpShape
 from streaming_load.records import host_clock, summarise
 from streaming_load.sse import events
 
+from tests.support.load_plans import gets
 from tests.support.sse_server import Received, Reply, SseServer, completion, event, text, usage
 
 BODY = b'{"prompt": [1, 2, 3], "max_tokens": 4}'
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
-def perform(connection: Connection, *, timeout_s: float = 30.0) -> Exchange:
+def request(*, timeout_s: float = 30.0, **more: Any) -> Exchange:
     now = time.monotonic()
-    exchange = Exchange(user_index=0, number=0, scheduled=now, sent=now)
-    connection.perform(exchange, BODY, timeout_s=timeout_s)
+    return Exchange(
+        **{"request_id": "r", "message": POST, "timeout_s": timeout_s, "scheduled": now, "sent": now, **more}
+    )
+
+
+def perform(connection: Connection, *, timeout_s: float = 30.0, **more: Any) -> Exchange:
+    exchange = request(timeout_s=timeout_s, **more)
+    connection.perform(exchange)
     return exchange
 
 
 def outcome(exchange: Exchange) -> str:
-    record = summarise(exchange, request_id="r", worker="w", epoch=0.0, clock=host_clock())
+    record = summarise(exchange, worker="w", epoch=0.0, clock=host_clock())
     return record["outcome"]
 
 
@@ -39,7 +50,7 @@ def chunks(exchange: Exchange) -> list[bytes]:
 def test_a_stamped_stream_is_read_whole_and_never_before_it_was_sent() -> None:
     with SseServer(completion(itl_s=0.005)) as server:
         exchange = perform(Connection(server.base_url))
-        record = summarise(exchange, request_id="r", worker="w", epoch=0.0, clock=host_clock())
+        record = summarise(exchange, worker="w", epoch=0.0, clock=host_clock())
 
     assert (record["outcome"], record["input_tokens"], record["output_tokens"]) == ("ok", 3, 4)
     assert record["finish_reason"] == "length"
@@ -53,7 +64,7 @@ def test_a_stamped_stream_is_read_whole_and_never_before_it_was_sent() -> None:
 
 def test_what_has_arrived_is_taken_in_at_once_and_not_when_the_next_piece_comes() -> None:
     """The server sends its second event only after it has seen that the client holds the first."""
-    exchange = Exchange(user_index=0, number=0, scheduled=time.monotonic(), sent=0.0)
+    exchange = request()
     released: list[float] = []
 
     async def behave(request: Received, reply: Reply) -> None:
@@ -66,7 +77,7 @@ def test_what_has_arrived_is_taken_in_at_once_and_not_when_the_next_piece_comes(
         await reply.end()
 
     with SseServer(behave) as server:
-        Connection(server.base_url).perform(exchange, BODY, timeout_s=30)
+        Connection(server.base_url).perform(exchange)
     first, second = list(events(exchange.answer.body, exchange.reads, complete=True))
     assert first.arrived < released[0] <= second.arrived
 
@@ -92,7 +103,7 @@ def test_pieces_that_end_in_the_middle_of_events_chunks_and_heads_change_nothing
 def test_several_tokens_in_one_event_are_one_arrival_and_usage_still_counts_tokens() -> None:
     with SseServer(completion(tokens_per_event=3)) as server:
         exchange = perform(Connection(server.base_url))
-    record = summarise(exchange, request_id="r", worker="w", epoch=0.0, clock="")
+    record = summarise(exchange, worker="w", epoch=0.0, clock="")
     assert (len(record["event_offsets_s"]), record["output_tokens"]) == (2, 4)
 
 
@@ -221,14 +232,37 @@ def test_a_refusal_is_an_http_error_and_keeps_the_connection() -> None:
         assert server.connections == 1
 
 
-def test_a_head_is_what_an_openai_server_expects() -> None:
+def test_a_completions_message_is_what_an_openai_server_expects(tmp_path: Path) -> None:
+    fixture = tmp_path / "prompts.json"
+    fixture.write_text('{"prompts": [[300, 301, 302]]}')
+    shape = CompletionShape("completion", 1.0, str(fixture), 3, 4, 0.0, 30.0)
     with SseServer(completion()) as server:
-        perform(Connection(server.base_url))
+        plan = gets("ramp", shapes=(shape,), base_url=server.base_url, model="m")
+        exchange = Messages(plan).exchange("ramp-0-0", 0, scheduled=0.0, user_index=0, number=0)
+        Connection(server.base_url).perform(exchange)
         (received,) = server.received
-    assert received.path == "/v1/completions"
+    assert outcome(exchange) == "ok"
+    assert (received.path, received.body["model"], len(received.body["prompt"])) == ("/v1/completions", "m", 3)
     assert received.headers["x-labs-stamps"] == "1"
     assert received.headers["content-type"] == "application/json"
     assert f"http://{received.headers['host']}/v1" == server.base_url
+
+
+def test_a_get_is_sent_below_the_base_urls_path_and_ends_with_its_body() -> None:
+    async def behave(request: Received, reply: Reply) -> None:
+        await reply.refuse(404, b"no such thing", content_type="text/plain")
+
+    with SseServer(behave) as server:
+        root = server.base_url.removesuffix("/v1")
+        connection = Connection(root)
+        for base_url in (root, f"{root}/", f"{root}/below"):
+            plan = gets("ramp", base_url=base_url, shapes=(HttpShape("http", 1.0, "/status/404?a=1", 404, 30.0),))
+            exchange = Messages(plan).exchange("traffic-0-0", 0, scheduled=0.0, user_index=0, number=0)
+            connection.perform(exchange)
+            assert (outcome(exchange), bytes(exchange.answer.body)) == ("ok", b"no such thing")
+        paths = [received.path for received in server.received]
+        assert paths == ["/status/404?a=1", "/status/404?a=1", "/below/status/404?a=1"]
+        assert (server.connections, server.received[0].headers["host"]) == (1, root.removeprefix("http://"))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the server's certificate")

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from resources.load_generator import LoadPlan, StagePlan
+from resources.load_generator import CompletionShape, LoadPlan, StagePlan
 from resources.load_locust import LocustLoadGenerator
 
 
@@ -52,11 +52,16 @@ def main() -> None:
             step="lag",
             base_url=base_url,
             model="m",
-            prompts="load-tests/prompts/fixed-512.json",
-            input_tokens=512,
-            output_tokens=given.tokens,
-            temperature=0.0,
-            timeout_wall_s=60,
+            profile="constant",
+            shapes=[
+                CompletionShape(
+                    prompts="load-tests/prompts/fixed-512.json",
+                    input_tokens=512,
+                    output_tokens=given.tokens,
+                    temperature=0.0,
+                    timeout_wall_s=60,
+                )
+            ],
             stages=[stage],
         )
         with tempfile.TemporaryDirectory() as folder:

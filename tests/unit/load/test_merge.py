@@ -11,11 +11,15 @@ import pytest
 from resources.load_locust import CpuSample, cpu_share, read_result
 
 
-def request(request_id: str, *, scheduled_at: float, sent_offset_s: float = 0.0, finished_offset_s: float) -> str:
+def request(
+    request_id: str, *, scheduled_at: float, sent_offset_s: float = 0.0, finished_offset_s: float, **more: Any
+) -> str:
     fields: dict[str, Any] = {
         "request_id": request_id,
         "worker": "w",
         "user_index": 0,
+        "shape": 0,
+        "counted": True,
         "scheduled_at": scheduled_at,
         "sent_offset_s": sent_offset_s,
         "finished_offset_s": finished_offset_s,
@@ -29,7 +33,7 @@ def request(request_id: str, *, scheduled_at: float, sent_offset_s: float = 0.0,
         "server_ttft_s": None,
         "receive_lag_p99_s": None,
     }
-    return json.dumps(fields) + "\n"
+    return json.dumps({**fields, **more}) + "\n"
 
 
 def write(folder: Path, *, ended: bool = True) -> None:
@@ -65,6 +69,28 @@ def test_a_request_belongs_to_the_stage_in_which_it_was_sent_whichever_process_s
         ("cut", 1, False),
         ("after the last stage", 1, False),
     ]
+
+
+def test_an_open_loops_request_belongs_to_the_stage_of_its_schedule_however_late_it_was_sent(tmp_path: Path) -> None:
+    write(tmp_path)
+    lines = [
+        request("late", scheduled_at=109.0, sent_offset_s=3.0, finished_offset_s=3.5, stage=0, counted=True),
+        request("extra", scheduled_at=109.5, finished_offset_s=0.1, stage=0, counted=False),
+        request("never sent", scheduled_at=119.0, finished_offset_s=1.0, stage=1, counted=True, outcome="cut"),
+    ]
+    (tmp_path / "worker-0.requests.ndjson").write_text("".join(lines))
+    (tmp_path / "worker-1.requests.ndjson").write_text("")
+    found = [(r.request_id, r.stage, r.in_stage, r.counted) for r in read_result(tmp_path).requests]
+    assert found == [("late", 0, False, True), ("extra", 0, True, False), ("never sent", 1, False, True)]
+
+
+def test_a_record_of_a_stage_that_was_not_applied_is_refused_by_its_id(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "worker-1.requests.ndjson").write_text(
+        request("odd", scheduled_at=111.0, finished_offset_s=1.0, stage=7)
+    )
+    with pytest.raises(ValueError, match="request odd: stage 7 was not applied"):
+        read_result(tmp_path)
 
 
 def test_a_stages_cpu_share_is_that_of_all_processes(tmp_path: Path) -> None:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from streaming_load.plan import PlanError, read_plan
 
-from resources.load_generator import LoadPlan, StagePlan
+from resources.load_generator import CompletionShape, HttpShape, LoadPlan, StagePlan
 
 PLAN = LoadPlan(
     run_id="r",
     step="ramp",
     base_url="http://127.0.0.1:1/v1",
     model="m",
-    prompts="/p.json",
-    input_tokens=512,
-    output_tokens=256,
-    temperature=0.0,
-    timeout_wall_s=60,
+    profile="ramp",
+    shapes=[
+        CompletionShape(
+            weight=3.0,
+            prompts="/p.json",
+            input_tokens=512,
+            output_tokens=256,
+            temperature=0.0,
+            timeout_wall_s=60,
+        )
+    ],
     stages=[
         StagePlan(stage=0, users=1, hold_wall_s=1, min_requests=2, max_hold_wall_s=3),
         StagePlan(stage=1, users=4, hold_wall_s=1, min_requests=2, max_hold_wall_s=3),
@@ -28,19 +36,57 @@ PLAN = LoadPlan(
 )
 
 
-def test_a_load_process_reads_what_a_load_plan_wrote(tmp_path: Path) -> None:
+GETS = LoadPlan(
+    run_id="r",
+    step="traffic",
+    base_url="http://127.0.0.1:1",
+    model=None,
+    profile="rate",
+    arrivals="poisson",
+    max_in_flight=8,
+    shapes=[
+        HttpShape(weight=97, path="/status/200", expect=200, timeout_wall_s=5),
+        HttpShape(weight=3, path="/status/500", expect=500, timeout_wall_s=5),
+    ],
+    stages=[
+        StagePlan(stage=0, users=None, per_wall_s=12.5, hold_wall_s=1, min_requests=2, max_hold_wall_s=3),
+    ],
+)
+
+
+@pytest.mark.parametrize("plan", [PLAN, GETS], ids=["completions", "gets"])
+def test_a_load_process_reads_what_a_load_plan_wrote(tmp_path: Path, plan: LoadPlan) -> None:
     file = tmp_path / "plan.json"
-    file.write_text(PLAN.model_dump_json(), encoding="utf-8")
-    assert json.loads(json.dumps(asdict(read_plan(file)))) == PLAN.model_dump(mode="json")
+    file.write_text(plan.model_dump_json(), encoding="utf-8")
+    assert json.loads(json.dumps(asdict(read_plan(file)))) == plan.model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shapes": [*PLAN.shapes, *GETS.shapes]}, "can't be mixed"),
+        ({"model": None}, "a completion needs one"),
+        ({"stages": GETS.stages}, "users belong to every profile but `rate`"),
+        ({"profile": "rate", "max_in_flight": 8}, "users belong to every profile but `rate`"),
+        ({"profile": "burst"}, "max_in_flight"),
+        ({"max_in_flight": 8}, "max_in_flight"),
+        ({"shapes": []}, "at least 1 item"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        LoadPlan(**{**dict(PLAN), **changes})
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ("nonsense", "is not JSON"),
-        ("[]", r"missing fields \['base_url'"),
+        ("[]", r"missing fields \['arrivals', 'base_url'"),
         (json.dumps({**PLAN.model_dump(mode="json"), "user": 1}), r"unknown fields \['user'\]"),
         (json.dumps({**PLAN.model_dump(mode="json"), "stages": [{}]}), r"stages\[0\]: missing fields \['hold_wall_s'"),
+        (json.dumps({**PLAN.model_dump(mode="json"), "shapes": [{"kind": "x"}]}), r"shapes\[0\]: kind is none of comp"),
+        (json.dumps({**GETS.model_dump(mode="json"), "shapes": [{"kind": "http"}]}), r"shapes\[0\]: missing fields"),
     ],
 )
 def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path: Path, content: str, says: str) -> None:

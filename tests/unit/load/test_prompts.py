@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from streaming_load.plan import Plan, PlanError, Stage
+from streaming_load.plan import CompletionShape, PlanError
 from streaming_load.prompts import NONCE_TOKENS, RequestBodies, nonce, read_prompts
 
 from lab_pipelines.deployment import REPO_ROOT
@@ -15,19 +15,17 @@ from lab_pipelines.deployment import REPO_ROOT
 PROMPTS = REPO_ROOT / "load-tests" / "prompts"
 
 
-def plan(input_tokens: int = 12) -> Plan:
-    return Plan(
-        run_id="run-1",
-        step="ramp",
-        base_url="http://127.0.0.1:1/v1",
-        model='phi-"3"',
+def bodies(prompts: list[list[int]], input_tokens: int = 12) -> RequestBodies:
+    shape = CompletionShape(
+        kind="completion",
+        weight=1.0,
         prompts="unused",
         input_tokens=input_tokens,
         output_tokens=7,
         temperature=0.5,
         timeout_wall_s=1,
-        stages=(Stage(0, 1, 1, 1, 1),),
     )
+    return RequestBodies("run-1", 'phi-"3"', shape, prompts)
 
 
 def test_the_committed_fixtures_are_what_the_script_writes() -> None:
@@ -37,28 +35,30 @@ def test_the_committed_fixtures_are_what_the_script_writes() -> None:
     spec.loader.exec_module(generate)
 
     assert set(generate.FIXTURES) == {path.name for path in PROMPTS.glob("*.json")}
-    for name, input_tokens in generate.FIXTURES.items():
-        assert (PROMPTS / name).read_text(encoding="utf-8") == generate.fixture(input_tokens)
+    for name, (input_tokens, prompts) in generate.FIXTURES.items():
+        assert (PROMPTS / name).read_text(encoding="utf-8") == generate.fixture(input_tokens, prompts)
 
 
-def test_the_fixture_holds_32_different_prompts_of_512_safe_ids() -> None:
-    prompts = read_prompts(PROMPTS / "fixed-512.json", 512)
-    assert len(prompts) == 32
-    assert len({tuple(prompt) for prompt in prompts}) == 32
+@pytest.mark.parametrize(("tokens", "count"), [(32, 32), (128, 32), (512, 32), (2048, 8)])
+def test_a_fixture_holds_different_prompts_of_safe_ids(tokens: int, count: int) -> None:
+    prompts = read_prompts(PROMPTS / f"fixed-{tokens}.json", tokens)
+    assert len(prompts) == count
+    assert len({tuple(prompt) for prompt in prompts}) == count
 
 
 def test_every_request_starts_with_a_nonce_of_its_own() -> None:
-    nonces = {tuple(nonce(run, "ramp", user, k)) for run in ("a", "b") for user in range(40) for k in range(40)}
-    assert len(nonces) == 2 * 40 * 40
+    ids = [f"ramp-{user}-{k}" for user in range(40) for k in range(40)] + [f"ramp-s0-{k}" for k in range(40)]
+    nonces = {tuple(nonce(run, request_id)) for run in ("a", "b") for request_id in ids}
+    assert len(nonces) == 2 * len(ids)
     assert all(len(ids) == NONCE_TOKENS and all(300 <= token <= 999 for token in ids) for ids in nonces)
-    assert nonce("a", "ramp", 1, 12) != nonce("a", "ramp", 11, 2)
+    assert nonce("a", "ramp-1-12") != nonce("a", "ramp-11-2")
 
 
 def test_a_body_is_the_prompt_with_its_first_tokens_replaced_and_asks_for_an_exact_number_of_tokens() -> None:
     prompts = [list(range(300, 312)), list(range(400, 412))]
-    body = json.loads(RequestBodies(plan(), prompts).body(3, 2))
+    body = json.loads(bodies(prompts).body("ramp-3-2", 5))
 
-    assert body.pop("prompt") == nonce("run-1", "ramp", 3, 2) + list(range(400 + NONCE_TOKENS, 412))
+    assert body.pop("prompt") == nonce("run-1", "ramp-3-2") + list(range(400 + NONCE_TOKENS, 412))
     assert body == {
         "model": 'phi-"3"',
         "stream": True,
@@ -71,8 +71,8 @@ def test_a_body_is_the_prompt_with_its_first_tokens_replaced_and_asks_for_an_exa
 
 
 def test_a_prompt_shorter_than_the_nonce_keeps_its_length() -> None:
-    body = json.loads(RequestBodies(plan(input_tokens=3), [[300, 301, 302]]).body(0, 0))
-    assert body["prompt"] == nonce("run-1", "ramp", 0, 0)[:3]
+    body = json.loads(bodies([[300, 301, 302]], input_tokens=3).body("ramp-0-0", 0))
+    assert body["prompt"] == nonce("run-1", "ramp-0-0")[:3]
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,16 @@ USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 512, "completion_toke
 DONE = b"data: [DONE]\n\n"
 
 
-def exchange(*pieces: bytes, head: bytes = HEAD, ends: bool = True) -> Exchange:
+def request(*, scheduled: float = 10.0, sent: float = 10.0, **more: Any) -> Exchange:
+    fields: dict[str, Any] = {"request_id": "ramp-2-5", "message": b"", "timeout_s": 60.0, "user_index": 2}
+    return Exchange(**{**fields, **more}, scheduled=scheduled, sent=sent)
+
+
+def exchange(*pieces: bytes, head: bytes = HEAD, ends: bool = True, **more: Any) -> Exchange:
     """An exchange scheduled at 10 s and sent at 10.001 s, whose pieces of body arrived at 11 s, 12 s, …"""
     answer = Answer()
     answer.feed(head)
-    done = Exchange(user_index=2, number=5, scheduled=10.0, sent=10.001, finished=10.5, answer=answer)
+    done = request(sent=10.001, finished=10.5, answer=answer, **more)
     for stamp, piece in enumerate(pieces, start=11):
         answer.feed(piece)
         done.reads.append((float(stamp), len(answer.body)))
@@ -41,8 +46,8 @@ def exchange(*pieces: bytes, head: bytes = HEAD, ends: bool = True) -> Exchange:
 
 
 def record(done: Exchange, clock: str = CLOCK) -> dict[str, Any]:
-    made = summarise(done, request_id="ramp-2-5", worker="local", epoch=1000.0, clock=clock)
-    RequestRecord(**made, stage=0, in_stage=True)  # has every field of the contract, and no other
+    made = summarise(done, worker="local", epoch=1000.0, clock=clock)
+    RequestRecord(**{"stage": 0, **made}, in_stage=True)  # has every field of the contract, and no other
     return made
 
 
@@ -53,6 +58,8 @@ def test_a_whole_stream_is_ok_with_its_counts_and_an_offset_for_every_event_with
         "request_id": "ramp-2-5",
         "worker": "local",
         "user_index": 2,
+        "shape": 0,
+        "counted": True,
         "scheduled_at": 1010.0,
         "sent_offset_s": 0.001,
         "finished_offset_s": 3.0,
@@ -94,7 +101,7 @@ def test_a_cut_or_late_request_keeps_what_had_arrived(failure: Any) -> None:
 
 
 def test_a_refused_connection_has_no_status() -> None:
-    refused = Exchange(user_index=0, number=0, scheduled=10.0, sent=10.0)
+    refused = request()
     refused.fail("connection_error", "ConnectionRefusedError: no")
     made = record(refused)
     assert (made["outcome"], made["http_status"], made["event_offsets_s"]) == ("connection_error", None, [])
@@ -140,6 +147,23 @@ def test_a_finish_reason_ends_a_stream_as_well_as_done() -> None:
     assert record(exchange(text(" a"), DONE))["outcome"] == "ok"
 
 
+def test_a_plain_answer_is_ok_when_its_status_is_the_expected_one_whatever_its_body() -> None:
+    get = {"streamed": False, "shape": 1, "user_index": None, "stage": 3, "counted": False}
+    body = b"data: not a stream, only a text that looks like one"
+    made = record(exchange(body, head=b"HTTP/1.1 500 Asked for\r\n\r\n", expect=500, **get))
+    assert (made["outcome"], made["http_status"], made["error"], made["finished_offset_s"]) == ("ok", 500, None, 1.0)
+    assert (made["shape"], made["user_index"], made["stage"], made["counted"]) == (1, None, 3, False)
+    assert (made["event_offsets_s"], made["input_tokens"], made["output_tokens"]) == ([], None, None)
+    wrong = record(exchange(b"fine", head=b"HTTP/1.1 200 OK\r\n\r\n", expect=500, **get))
+    assert (wrong["outcome"], wrong["http_status"], wrong["error"]) == ("http_error", 200, "fine")
+
+
+def test_a_plain_answer_that_breaks_off_is_not_ok() -> None:
+    broken = exchange(b"half", head=b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n", ends=False, streamed=False)
+    broken.fail("stream_error", "ConnectionResetError: gone")
+    assert record(broken)["outcome"] == "stream_error"
+
+
 def test_an_interim_response_is_not_the_answer() -> None:
     answer = Answer()
     answer.feed(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -153,7 +177,6 @@ def test_decoding_makes_room_for_the_streams_every_few_events() -> None:
     body = b"".join(text(" a") for _ in range(64))
     summarise(
         exchange(body + DONE),
-        request_id="",
         worker="",
         epoch=0,
         clock="",
