@@ -29,6 +29,7 @@ from lab_pipelines.catalog.spec import (
     StopStep,
     Variant,
 )
+from resources import alerting
 from resources.cluster import Cluster, ClusterError, Progress, Session
 from resources.load_generator import LoadGenerator
 from resources.telemetry import Telemetry
@@ -182,8 +183,6 @@ class Walk:
         caused_at = datetime.now(UTC)
         with ThreadPoolExecutor(1) as background:
             cause = background.submit(self._do, step.cause)
-            from resources import alerting
-
             timeline = alerting.await_alert(
                 session.prometheus_url,
                 Path(self._notifications()),

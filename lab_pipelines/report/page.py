@@ -62,8 +62,8 @@ def render_markdown(report: Report) -> str:
     lines = ["# The year in numbers", "", headline(report), "", *_totals_markdown(report.totals)]
     for lab, sections in groupby(report.sections, key=lambda s: s.lab):
         lines += ["", f"## {markdown_text(lab)} · {markdown_text(_title(report, lab))}"]
-        if question := report.questions.get(lab):
-            lines += ["", markdown_text(question)]
+        if lab in report.labs:  # results outlive a lab that was withdrawn
+            lines += ["", markdown_text(report.labs[lab].question)]
         for section in sections:
             lines += ["", *_section_markdown(section)]
     return "\n".join(lines) + "\n"

@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab_pipelines.catalog.loader import Catalog, LabNotWrittenError
+from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.catalog.spec import Identity
 from lab_pipelines.report.wording import Row, printable
 
 if TYPE_CHECKING:
-    from resources.warehouse import Warehouse
+    from resources.warehouse_core import WarehouseCore
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -44,8 +44,6 @@ class Report:
     written_at: datetime
     labs: Mapping[str, Identity]
     """The whole year, by id."""
-    questions: Mapping[str, str]
-    """Of the labs that have results and a spec."""
     totals: Sequence[Row]
     sections: list[Section]
 
@@ -54,7 +52,7 @@ class Report:
         return sorted({section.lab for section in self.sections})
 
 
-def read_sections(warehouse: Warehouse) -> list[Section]:
+def read_sections(warehouse: WarehouseCore) -> list[Section]:
     """The shown sessions, by lab and target, newest first. Raises the warehouse's own error."""
     overviews = _rows(warehouse, "overview")
     parts = {name: _by_session(warehouse, name) for name in ("stages", "cold_start", "cost", "gaps", "findings")}
@@ -65,36 +63,25 @@ def read_sections(warehouse: Warehouse) -> list[Section]:
     ]
 
 
-def read_report(warehouse: Warehouse, catalog: Catalog, *, now: datetime) -> Report:
+def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) -> Report:
     """Everything the page shows. Raises the warehouse's own error, and `SpecError` for a broken catalog."""
     sections = read_sections(warehouse)
     return Report(
         written_at=now,
-        labs=catalog.labs,
-        questions=_questions(catalog, {section.lab for section in sections}),
+        labs={lab.id: lab for lab in catalog.labs()},
         totals=_rows(warehouse, "totals"),
         sections=sections,
     )
 
 
-def _questions(catalog: Catalog, labs: set[str]) -> dict[str, str]:
-    questions = {}
-    for lab in sorted(labs & catalog.labs.keys()):
-        try:
-            questions[lab] = catalog.spec(lab).question
-        except LabNotWrittenError:  # results outlive a spec that was withdrawn
-            continue
-    return questions
-
-
-def _by_session(warehouse: Warehouse, name: str) -> dict[str, list[Row]]:
+def _by_session(warehouse: WarehouseCore, name: str) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in _rows(warehouse, name):
         rows[row["session_id"]].append(row)
     return rows
 
 
-def _rows(warehouse: Warehouse, name: str) -> list[Row]:
+def _rows(warehouse: WarehouseCore, name: str) -> list[Row]:
     """The answer to one of our questions. Its text is fit to be shown: engines put what they like into an error."""
     answer = warehouse.query((_SQL / f"{name}.sql").read_text(encoding="utf-8"))
     return [
