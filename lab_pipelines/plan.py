@@ -106,7 +106,7 @@ class Plan:
 
 def plan_outline(outline: Outline, sheet: PriceSheet, *, region: str) -> Plan:
     """What is known of a lab that is not complete: its nodes, and its sessions as the longest time."""
-    unknown = [f"the lab is not complete: {what}" for what in outline.missing]
+    unknown = list(outline.missing)
     nodes = _nodes(outline.nodes, sheet, region, unknown)
     return _plan(
         outline, nodes, sheet, region, parts=[], at_most_s=float(outline.sessions * SESSION_S), unknown=unknown

@@ -13,7 +13,7 @@ from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.report.read import read_report
 
 if TYPE_CHECKING:
-    from resources.warehouse import Warehouse
+    from resources.warehouse_core import WarehouseCore
 
 NAME = "year_in_numbers"
 
@@ -29,7 +29,7 @@ class ReportFiles:
     stages: int
 
 
-def write_report(warehouse: Warehouse, catalog: Catalog, out_dir: Path) -> ReportFiles:
+def write_report(warehouse: WarehouseCore, catalog: Catalog, out_dir: Path) -> ReportFiles:
     """Write `year_in_numbers.html` and `.md` into `out_dir`, replacing the former ones; each appears as a whole."""
     from lab_pipelines.report.page import render_html, render_markdown
 

@@ -17,7 +17,9 @@ from typer.testing import CliRunner, Result
 from lab_pipelines import baseline
 from lab_pipelines.baseline import spec_digest
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.cli import QUERIES_DIR, ROWS_SHOWN, app
+from lab_pipelines.cli import app
+from lab_pipelines.cli.ask import QUERIES_DIR
+from lab_pipelines.cli.console import ROWS_SHOWN
 from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse
 from tests.support.rows import Row, lab_run, publish_run, warehouse_in
@@ -28,7 +30,7 @@ Labs = Callable[..., Result]
 def pinnable_run() -> dict[str, list[Row]]:
     """A whole run of L06 as its spec stands today."""
     spec = load_catalog().spec("L06")
-    tables = lab_run(users=spec.steps[0].users, requests_per_stage=40)
+    tables = lab_run(users=spec.load_steps[0].stage_users, requests_per_stage=40)
     for row in tables["stack_sessions"]:
         row["spec_digest"] = spec_digest(spec)
     return tables
@@ -259,7 +261,7 @@ def test_an_edited_baseline_is_found_out(labs: Labs, warehouse: Warehouse) -> No
 
 def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
     assert "L99" in refused(labs("baseline", "pin", "L99"), 2)
-    assert "not written yet" in refused(labs("baseline", "pin", "L07"), 1)
+    assert "not complete" in refused(labs("baseline", "pin", "L78"), 1)
     assert "no run on local yet" in refused(labs("baseline", "pin", "L06"), 1)
 
 

@@ -1,0 +1,35 @@
+"""The `labs` program: its commands in the order in which `labs --help` lists them.
+
+Doesn't belong here: what a command does (the other modules of this package).
+"""
+
+from __future__ import annotations
+
+import typer
+
+from lab_pipelines.cli import ask, baselines, catalogue, lab_page, plans, runs
+
+_CATALOGUE, _RUNS, _RESULTS = "The year", "Runs", "Results"
+
+app = typer.Typer(
+    name="labs",
+    help="78 LLM-serving labs: what they are, what they cost, what came of them.",
+    epilog="Exit codes: 0 done; 1 it can't be done, or failed; 2 the call is wrong; 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("list", rich_help_panel=_CATALOGUE)(catalogue.list_labs)
+app.command("show", rich_help_panel=_CATALOGUE)(lab_page.show)
+app.command("calendar", rich_help_panel=_CATALOGUE)(catalogue.calendar)
+app.command("plan", rich_help_panel=_RUNS)(plans.plan)
+app.command("run", rich_help_panel=_RUNS)(runs.run)
+app.command("status", rich_help_panel=_RUNS)(runs.status)
+app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
+app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
+app.command("report", rich_help_panel=_RESULTS)(runs.report)
+app.add_typer(baselines.app, name="baseline", rich_help_panel=_RESULTS)
+
+
+def main() -> None:
+    """What the installed command `labs` calls."""
+    app()

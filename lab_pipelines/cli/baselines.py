@@ -1,0 +1,69 @@
+"""`labs baseline`: pin, show and verify. Doesn't belong here: what may be pinned (lab_pipelines/baseline.py)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lab_pipelines.cli.console import explained, print_answer, print_json
+from lab_pipelines.cli.options import JsonOption, LabArgument, TargetOption, known_lab, settings_for, warehouse_of
+
+_COLUMNS = ("lab", "target", "engine", "provenance", "pace", "time_scale", "run_id", "pinned_at")
+
+app = typer.Typer(help="Pinned baselines in results/baselines.", no_args_is_help=True)
+
+
+@app.command()
+def pin(
+    lab: LabArgument,
+    target: TargetOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Pin a further one; the former ones stay.")] = False,
+) -> None:
+    """Pin the numbers of a lab's newest run as a file that is never changed."""
+    from lab_pipelines import baseline
+    from lab_pipelines.catalog.loader import LabNotWrittenError, SpecError, load_catalog
+    from resources.lake import WarehouseError
+
+    with explained(WarehouseError, baseline.BaselineError, SpecError, LabNotWrittenError):
+        settings, catalog = settings_for(target), load_catalog()
+        known_lab(catalog, lab)
+        pinned = baseline.pin(
+            warehouse_of(settings),
+            catalog.spec(lab),
+            target=settings.target,
+            again=again,
+            directory=baseline.BASELINES_DIR,
+        )
+    typer.echo(f"pinned run {pinned.content['run_id']} as {pinned.path}\nsha256 {pinned.digest}; commit the file")
+
+
+@app.command()
+def show(as_json: JsonOption = False) -> None:
+    """Every pinned baseline, oldest first; the last one of a lab and target is the one to compare with."""
+    from lab_pipelines import baseline
+
+    with explained(baseline.BaselineError):
+        folders = sorted(path for path in baseline.BASELINES_DIR.glob("*/*") if path.is_dir())
+        pinned = [
+            one
+            for folder in folders
+            for one in baseline.history(folder.parent.name, folder.name, baseline.BASELINES_DIR)
+        ]
+    if as_json:
+        print_json([{**one.content, "file": str(one.path), "digest": one.digest} for one in pinned])
+    elif not pinned:
+        typer.echo("no baseline is pinned yet: labs baseline pin L06")
+    else:
+        lines = [(*(one.content[c] for c in _COLUMNS), one.path.name, one.digest[:12]) for one in pinned]
+        print_answer([*_COLUMNS, "file", "digest"], lines)
+
+
+@app.command()
+def verify() -> None:
+    """Check that every pinned file is what was pinned, and that none is missing."""
+    from lab_pipelines import baseline
+
+    with explained(baseline.BaselineError):
+        checked = baseline.verify(baseline.BASELINES_DIR)
+    typer.echo(f"{len(checked)} baselines, every one as it was pinned")

@@ -1,0 +1,126 @@
+"""Arguments that several commands share: their help, what a shell completes, and the refusal of a wrong one.
+
+Doesn't belong here: arguments of one command alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab_pipelines.cli.console import WRONG_CALL, fail
+from lab_pipelines.deployment import TARGETS, Deployment, Target
+
+if TYPE_CHECKING:
+    from lab_pipelines.catalog.loader import Catalog
+    from lab_pipelines.catalog.spec import LabSpec, Outline, Variant
+    from resources.warehouse_core import PlainWarehouse
+
+
+def _lab_ids(incomplete: str) -> list[str]:
+    from lab_pipelines.catalog.loader import load_catalog
+
+    return [lab for lab in load_catalog().ids if lab.startswith(incomplete.upper())]
+
+
+def _targets(incomplete: str) -> list[str]:
+    return [target for target in TARGETS if target.startswith(incomplete)]
+
+
+def _paces(context: typer.Context, incomplete: str) -> list[str]:
+    spec = _complete_lab(context)
+    return [name for name in spec.paces if name.startswith(incomplete)] if spec else []
+
+
+def _variants(context: typer.Context, incomplete: str) -> list[str]:
+    spec = _complete_lab(context)
+    return [one.id for one in spec.variants if one.id.startswith(incomplete)] if spec else []
+
+
+def _complete_lab(context: typer.Context) -> LabSpec | None:
+    """The complete lab that the line being completed names, if it does."""
+    from lab_pipelines.catalog.loader import LabNotWrittenError, SpecError, load_catalog
+
+    try:
+        return load_catalog().spec(context.params.get("lab") or "")
+    except (LookupError, LabNotWrittenError, SpecError):
+        return None
+
+
+LabArgument = Annotated[str, typer.Argument(help="E.g. L06.", autocompletion=_lab_ids)]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(help=f"One of {', '.join(TARGETS)}; unset: LABS_TARGET, or local.", autocompletion=_targets),
+]
+PaceOption = Annotated[
+    str | None, typer.Option(help="One of the lab's paces; unset: LABS_PACE, or the target's.", autocompletion=_paces)
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(help="One of the lab's variants; unset: LABS_VARIANT, or its only one.", autocompletion=_variants),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def settings_for(target: str | None) -> Deployment:
+    """The process's settings, with the target that was asked for on the command line. Raises `DeploymentError`."""
+    if target is not None and target not in TARGETS:
+        fail(f"--target {target}: expected one of {', '.join(TARGETS)}", code=WRONG_CALL)
+    return Deployment.from_env(os.environ if target is None else {**os.environ, "LABS_TARGET": target})
+
+
+def known_lab(catalog: Catalog, lab: str) -> LabSpec | Outline:
+    """The lab, complete or not. Ends the program for one that the year does not have, with the nearest one's id."""
+    if lab not in catalog.ids:
+        near = nearest(lab, catalog.ids)
+        meant = f"; did you mean {near}?" if near else "."
+        fail(
+            f"there is no lab {lab!r}{meant} The year has {catalog.ids[0]} to {catalog.ids[-1]}: labs list",
+            code=WRONG_CALL,
+        )
+    return catalog.lab(lab)
+
+
+def refuse_target(spec: LabSpec, target: Target) -> None:
+    """End the program where the lab can't be served on `target`, with the reason and the targets that can."""
+    if target not in spec.targets:
+        needs = f" It needs {spec.needs}." if spec.needs else ""
+        fail(f"{spec.id} can't run on target {target}.{needs} It runs on: {', '.join(spec.targets)} (--target)")
+
+
+def chosen_pace(spec: LabSpec, target: Target, asked: str | None) -> str:
+    """The pace's name, the target's default unless one was asked for. Ends the program for an unknown one."""
+    try:
+        return spec.pace(asked, target)[0]
+    except KeyError as error:
+        fail(f"{error.args[0]} (--pace)", code=WRONG_CALL)
+
+
+def chosen_variant(spec: LabSpec, asked: str | None) -> Variant:
+    """The variant, or the spec's only one. Ends the program for an unknown one, or where one must be chosen."""
+    if asked is None and len(spec.variants) == 1:
+        return spec.variants[0]
+    for variant in spec.variants:
+        if variant.id == asked:
+            return variant
+    problem = f"{spec.id} has no variant {asked!r}" if asked else f"{spec.id} runs one variant at a time"
+    fail(f"{problem}; choose one of: {', '.join(one.id for one in spec.variants)} (--variant)", code=WRONG_CALL)
+
+
+def nearest(lab: str, ids: Sequence[str]) -> str | None:
+    """The id that was probably meant: the same number written otherwise (`6`, `l6`, `lab-06`), else the most alike."""
+    number = re.fullmatch(r"\D*(\d{1,3})", lab.strip())
+    if number and (same := f"L{int(number[1]):02d}") in ids:
+        return same
+    return next(iter(get_close_matches(lab.upper(), ids, n=1)), None)
+
+
+def warehouse_of(settings: Deployment) -> PlainWarehouse:
+    from resources.warehouse_core import PlainWarehouse
+
+    return PlainWarehouse(data_dir=str(settings.data_dir))

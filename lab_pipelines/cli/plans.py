@@ -1,0 +1,139 @@
+"""`labs plan`: what a run would deploy where, how long it would take, and what it would cost at most.
+
+Doesn't belong here: the arithmetic (lab_pipelines/plan.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from lab_pipelines.cli.console import explained, print_fields, print_json, print_list, print_table, say
+from lab_pipelines.cli.options import (
+    JsonOption,
+    LabArgument,
+    PaceOption,
+    TargetOption,
+    VariantOption,
+    chosen_pace,
+    chosen_variant,
+    known_lab,
+    refuse_target,
+    settings_for,
+)
+from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.report.wording import GAP, duration
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from lab_pipelines.catalog.spec import Component, Overrides
+    from lab_pipelines.plan import Plan
+
+
+def plan(
+    lab: LabArgument,
+    target: TargetOption = None,
+    pace: PaceOption = None,
+    variant: VariantOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a run would deploy where, how long it would take, and what it would cost at most."""
+    from lab_pipelines.catalog.loader import SpecError, load_catalog
+    from lab_pipelines.catalog.prices import load_prices
+    from lab_pipelines.catalog.spec import LabSpec
+    from lab_pipelines.plan import plan_lab, plan_outline
+
+    with explained(SpecError):
+        settings, found, sheet = settings_for(target), known_lab(load_catalog(), lab), load_prices()
+        if isinstance(found, LabSpec):
+            # Where nobody asked for a target, a plan for one that can run the lab says more than a refusal.
+            asked = target is not None or "LABS_TARGET" in os.environ
+            where = settings.target if asked or settings.target in found.targets else found.targets[0]
+            refuse_target(found, where)
+            planned = plan_lab(
+                found,
+                sheet,
+                _vllm_arguments,
+                target=where,
+                pace_name=chosen_pace(found, where, pace or settings.pace),
+                variant=chosen_variant(found, variant or settings.variant),
+                region=settings.region,
+            )
+        else:
+            planned = plan_outline(found, sheet, region=settings.region)
+    if as_json:
+        components = [component.model_dump() for component in planned.components]
+        print_json({**asdict(planned), "components": components, "provenance": "modelled"})
+    else:
+        _print_plan(planned)
+
+
+def _vllm_arguments(component: Component, overrides: Sequence[Overrides]) -> list[str]:
+    from resources.chart_values import load_values, vllm_arguments
+
+    values = load_values(REPO_ROOT / component.chart.values, *overrides)
+    return vllm_arguments(values, source=component.chart.values)
+
+
+def _print_plan(planned: Plan) -> None:
+    say(f"{planned.lab} · {planned.title}", style="bold")
+    if planned.complete:
+        say(f"target {planned.target} · pace {planned.pace} · variant {planned.variant}")
+    else:
+        say("outline: it can't run yet; this is what is known so far")
+    nodes = [
+        f"{node.count} x {node.sku} ({node.gpu or 'no GPU'}), {_usd(node.usd_per_hour)}/h each"
+        for node in planned.nodes
+    ]
+    where = {None: "a stack on", "local": "processes on this machine, which stand for"}.get(
+        planned.target, "Helm releases on"
+    )
+    print_fields(
+        [
+            ("deploys", f"{where} {'; '.join(nodes)}" if nodes else "nothing"),
+            ("namespace", planned.namespace),
+            ("labels", ", ".join(f"{key}={value}" for key, value in planned.labels.items())),
+        ]
+    )
+    if planned.components:
+        say()
+        columns = ["component", "kind", "chart", "version", "values"]
+        lines = [[c.name, c.kind, c.chart.name, c.chart.version, c.chart.values] for c in planned.components]
+        print_table(columns, lines)
+    if planned.parts:
+        say()
+        lines = [
+            [part.name, part.kind.replace("_", " "), duration(part.expected_s), duration(part.at_most_s)]
+            for part in planned.parts
+        ]
+        total = ["", "in all", duration(planned.expected_s), duration(planned.at_most_s)]
+        print_table(["step", "", "expected", "at most"], [*lines, total], right=[2, 3])
+    print_fields(_costs(planned))
+    print_list("not in this plan" if planned.complete else "missing until it can run", planned.unknown)
+
+
+def _costs(planned: Plan) -> list[tuple[str, str]]:
+    at_most = f"{_usd(planned.at_most_usd)} at most"
+    if planned.complete:
+        cost = f"{at_most}, {_usd(planned.expected_usd)} expected"
+    else:
+        cost = f"{at_most}, if the nodes stay up through its sessions, {planned.at_most_s / 3600:g} hours"
+    lines = [
+        ("cost", cost),
+        ("prices", f"on-demand list prices of {planned.region}: {planned.prices}"),
+    ]
+    if planned.complete:
+        basis = "modelled: cold start and requests by the engine model; at most is what the spec allows"
+        if planned.time_scale != 1:
+            basis += f". Times are the stack's own, {planned.time_scale:g} times as fast on the wall"
+        lines.append(("times", basis))
+    if planned.target == "local":
+        lines.append(("on local", "nothing is rented: the cost is that of the nodes which this machine stands for"))
+    return lines
+
+
+def _usd(amount: Decimal | None) -> str:
+    return GAP if amount is None else f"{amount:.3f} USD"

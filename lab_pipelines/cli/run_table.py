@@ -1,0 +1,43 @@
+"""The table of a run with load stages, as the terminal shows it, with its findings and gaps.
+
+Doesn't belong here: which columns it has and how many digits (lab_pipelines/report/stage_table.py).
+"""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lab_pipelines.cli.console import console, say
+from lab_pipelines.report.read import Section
+from lab_pipelines.report.stage_table import COLUMNS, ladders, notes, stage_cells
+from lab_pipelines.report.wording import ROUGH, effect, gap_place, provenance_line
+
+COMFORTABLE_WIDTH = 96
+"""Terminal columns with which the table is airy; below, it is tight."""
+
+
+def print_section(section: Section) -> None:
+    """One session: provenance, a table for each of its load steps, findings, gaps."""
+    out = console()
+    say(provenance_line(section.overview))
+    steps = ladders(section.stages)
+    for rows in steps:
+        if len(steps) > 1:
+            say(f"\n{rows[0]['step']}", style="bold")
+        cells = stage_cells(rows)
+        gap = 1 if out.width >= COMFORTABLE_WIDTH else 0
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False)
+        for column in COLUMNS:
+            header = "\n".join(column.header.replace(",", "").split())
+            table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
+        for line in cells:
+            table.add_row(*(Text(f"{ROUGH * cell.rough}{cell.text}") for cell in line))
+        out.print(table)
+        for note in notes(cells):
+            say(note, style="dim")
+    for finding in section.findings:
+        say(f"{finding['verdict']}: {finding['claim']} ({effect(finding)})")
+    for gap in section.gaps:
+        say(f"gap: {gap['measure']}, {gap_place(gap)}: {gap['reason']}", style="dim")
