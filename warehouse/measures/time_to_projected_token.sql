@@ -1,0 +1,2 @@
+-- How long was it from applying the Job with a token projected by hand to its end, in stack seconds?
+SELECT duration_s FROM events WHERE session_id = $session_id AND kind = 'apply' AND name = 'projected-by-hand'
