@@ -12,61 +12,16 @@ import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 import resources.load_locust
 from lab_pipelines.deployment import REPO_ROOT
-from resources.load_generator import LoadError, LoadPlan, StagePlan
+from resources.load_generator import LoadError
 from resources.load_locust import LocustLoadGenerator
+from tests.support.locust_runs import MARKER, OUTPUT_TOKENS, completions, marked, plan, run, stage
 from tests.support.sse_server import Received, Reply, SseServer, completion, event, text
-
-MARKER = "LABS_TEST_LOAD_OF"
-OUTPUT_TOKENS = 8
-
-
-def stage(number: int, users: int, *, hold_s: float = 0.5, min_requests: int = 3, max_s: float = 30.0) -> StagePlan:
-    return StagePlan(
-        stage=number, users=users, hold_wall_s=hold_s, min_requests=min_requests, max_hold_wall_s=max(max_s, hold_s)
-    )
-
-
-def plan(base_url: str, *stages: StagePlan, **changes: Any) -> LoadPlan:
-    fields: dict[str, Any] = {
-        "run_id": "run-1",
-        "step": "ramp",
-        "base_url": base_url,
-        "model": "m",
-        "prompts": "load-tests/prompts/fixed-512.json",
-        "input_tokens": 512,
-        "output_tokens": OUTPUT_TOKENS,
-        "temperature": 0.0,
-        "timeout_wall_s": 20.0,
-        "stages": list(stages),
-    }
-    return LoadPlan(**{**fields, **changes})
-
-
-def marked(workdir: Path) -> list[psutil.Process]:
-    """Live processes that a load in `workdir` started."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARKER) == str(workdir) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def run(load: LoadPlan, workdir: Path, lines: list[str] | None = None, *, processes: int = 1) -> Any:
-    generator = LocustLoadGenerator(processes=processes)
-    said: list[str] = [] if lines is None else lines
-    result = generator.run(load, workdir=workdir, environ={MARKER: str(workdir)}, progress=said.append)
-    assert marked(workdir) == []
-    return result
 
 
 def test_a_ramp_holds_its_stages_and_records_every_request(tmp_path: Path) -> None:
@@ -135,7 +90,7 @@ def test_every_way_to_fail_is_an_outcome_and_the_user_goes_on(tmp_path: Path) ->
                 reply.keep_alive = False
 
     with SseServer(behave) as server:
-        load = plan(server.base_url, stage(0, 1, min_requests=7, max_s=60), timeout_wall_s=3.0)
+        load = plan(server.base_url, stage(0, 1, min_requests=7, max_s=60), shapes=[completions(timeout_wall_s=3.0)])
         result = run(load, tmp_path)
 
     outcomes = [r.outcome for r in result.requests][:7]
@@ -282,8 +237,9 @@ def test_locust_gives_up_by_itself_when_whoever_started_it_was_killed(tmp_path: 
 
 
 def test_prompts_of_another_length_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    shape = completions().model_copy(update={"input_tokens": 100})
     with pytest.raises(LoadError, match=r"has 512 tokens, but the plan's input_tokens is 100; name a fixture") as error:
-        run(plan("http://127.0.0.1:9/v1", stage(0, 1), input_tokens=100), tmp_path)
+        run(plan("http://127.0.0.1:9/v1", stage(0, 1), shapes=[shape]), tmp_path)
     assert "Traceback" not in str(error.value)
     assert str(tmp_path / "locust.log") in str(error.value)
 
