@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, read_yaml, shown
+from lab_pipelines.catalog.loader import CATALOG_DIR, Problem, SpecError, read_yaml, shown
 
 CHARTS_DIR = CATALOG_DIR / "charts"
 Place = tuple[str | int, ...]
@@ -67,7 +67,7 @@ def load_chart(name: str, version: str, directory: Path = CHARTS_DIR) -> ChartFa
         )
     data, _ = read_yaml(path)
     if missing := {"name", "version", "repository", "source", "keys"} - data.keys():
-        raise SpecError(f"{shown(path)}:1: {', '.join(sorted(missing))}: is required and missing")
+        raise SpecError(*(Problem(shown(path), 1, key, "is required and missing") for key in sorted(missing)))
     return ChartFacts(**{key: data[key] for key in ("name", "version", "repository", "source", "keys")})
 
 

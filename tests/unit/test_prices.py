@@ -110,7 +110,7 @@ def test_a_price_carries_its_source_and_date() -> None:
         ("as_of: 2024/2025", "as_of: lately", "as_of: "),
         ("retired: 2025-09-30", "retired: 'yes'", "Standard_NC6s_v3.retired: "),
         ("{gpu: T4, gpus: 1, vcpus: 4", "{gpus: 1, vcpus: 4", "Standard_NC4as_T4_v3: gpu: 1 GPUs named None"),
-        ("{gpus: 0, vcpus: 4", "{gpu: T4, gpus: 0, vcpus: 4", "Standard_D4s_v5: gpu: 0 GPUs named T4"),
+        ("{gpus: 0, vcpus: 4", "{gpu: T4, gpus: 0, vcpus: 4", "Standard_D4s_v5.gpu: 0 GPUs named T4"),
     ],
 )
 def test_a_wrong_sheet_is_refused_by_file_line_and_field(tmp_path: Path, old: str, new: str, said: str) -> None:
