@@ -1,8 +1,8 @@
 """The part of LogQL's grammar that the dashboards use, after grafana.com/docs/loki/latest/query/.
 
 A recogniser: `refusal` says where a query leaves the grammar. It is stricter than Loki, which knows more functions and
-stages; a dashboard that needs another one adds it here. All queries of the dashboards were also read by Grafana's own grammar
-(npm package @grafana/lezer-logql 0.3.0), which needs Node.js and so isn't part of the tests.
+stages; a dashboard that needs another one adds it here. All queries of the dashboards were also read by Grafana's own
+grammar (npm package @grafana/lezer-logql 0.3.0), which needs Node.js and so isn't part of the tests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 
 _TOKEN = re.compile(
     r"""\s*(?: (?P<string>"(?:[^"\\]|\\.)*"|`[^`]*`) | (?P<duration>[0-9]+(?:ms|[smhd]))
-    | (?P<number>[0-9]+(?:\.[0-9]+)?) | (?P<name>[A-Za-z_][A-Za-z0-9_]*) | (?P<mark>\|=|\|~|!=|!~|=~|==|>=|<=|[{}()\[\],|=<>]) )""",
+    | (?P<number>[0-9]+(?:\.[0-9]+)?) | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    | (?P<mark>\|=|\|~|!=|!~|=~|==|>=|<=|[{}()\[\],|=<>]) )""",
     re.VERBOSE,
 )
 _OVER_RANGE = {"rate", "count_over_time", "sum_over_time", "avg_over_time", "max_over_time", "quantile_over_time"}
