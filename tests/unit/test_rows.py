@@ -10,8 +10,8 @@ import pytest
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LoadStep, Measure
-from resources.cluster import Phase, Session
-from resources.load_generator import LoadPlan, LoadResult, RequestRecord, StageRecord
+from resources.cluster import Endpoint, Phase, Session
+from resources.load_generator import HttpShape, LoadError, LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
 from resources.telemetry import Reading, Sample
 from tests.support.rows import warehouse_in
 
@@ -37,7 +37,32 @@ def session(**changes: Any) -> Session:
         "model": "m",
         "sku": "Standard_NC4as_T4_v3",
         "nodes": 1,
-        "base_url": "http://127.0.0.1:1/v1",
+        "endpoints": [
+            Endpoint(
+                component="vllm",
+                kind="vllm",
+                base_url="http://127.0.0.1:1/v1",
+                metrics_url=None,
+                gpu_metrics_url=None,
+                log=None,
+            ),
+            Endpoint(
+                component="http",
+                kind="http_server",
+                base_url="http://127.0.0.1:3",
+                metrics_url=None,
+                gpu_metrics_url=None,
+                log=None,
+            ),
+            Endpoint(
+                component="exporter",
+                kind="dcgm_exporter",
+                base_url=None,
+                metrics_url=None,
+                gpu_metrics_url=None,
+                log=None,
+            ),
+        ],
         "prometheus_url": "http://127.0.0.1:2",
         "metric_selector": 'namespace="lab-06"',
         "engine_args": ["m"],
@@ -59,8 +84,10 @@ def record(**changes: Any) -> RequestRecord:
         "request_id": "r",
         "worker": "local",
         "user_index": 0,
+        "shape": 0,
         "stage": 0,
         "in_stage": True,
+        "counted": True,
         "scheduled_at": START,
         "sent_offset_s": 0.01,
         "finished_offset_s": 0.4,
@@ -77,10 +104,49 @@ def record(**changes: Any) -> RequestRecord:
     return RequestRecord(**{**fields, **changes})
 
 
-def plan() -> LoadPlan:
-    step = SPEC.steps[0]
-    assert isinstance(step, LoadStep)
-    return rows.load_plan(session(), step, SPEC.paces["short"])
+def got(**changes: Any) -> RequestRecord:
+    """A plain GET, answered 200 ms after it was due."""
+    fields = {
+        "shape": 1,
+        "user_index": None,
+        "finished_offset_s": 0.2,
+        "event_offsets_s": [],
+        "input_tokens": None,
+        "output_tokens": None,
+        "finish_reason": None,
+        "server_ttft_s": None,
+        "receive_lag_p99_s": None,
+    }
+    return record(**{**fields, **changes})
+
+
+RAMP = SPEC.load_steps[0]
+COMPLETION = {
+    "kind": "completion",
+    "input_tokens": 512,
+    "output_tokens": 256,
+    "temperature": 0.0,
+    "prompts": "load-tests/prompts/fixed-512.json",
+    "timeout_s": 600.0,
+}
+GET = {"kind": "http", "path": "/status/200", "timeout_s": 10.0}
+
+
+def step(profile: dict[str, Any], *requests: dict[str, Any], component: str = "vllm") -> LoadStep:
+    fields = {"kind": "load", "name": "traffic", "component": component, "profile": profile}
+    return LoadStep.model_validate({**fields, "requests": list(requests or (COMPLETION,))})
+
+
+def plan(one: LoadStep = RAMP, pace: str = "short") -> LoadPlan:
+    chosen = SPEC.paces[pace]
+    return rows.load_plan(session(time_scale=chosen.time_scale), one, chosen)
+
+
+def gets() -> LoadPlan:
+    """Three and 12.5 requests per stack second, one in ten of which asks for an error."""
+    rare = {**GET, "path": "/status/500", "expect": 500, "weight": 1.0}
+    profile = {"kind": "rate", "per_s": [3.0, 12.5], "arrivals": "poisson", "max_in_flight": 9}
+    return plan(step(profile, {**GET, "weight": 9.0}, rare, component="http"))
 
 
 def result(*records: RequestRecord) -> LoadResult:
@@ -91,18 +157,63 @@ def result(*records: RequestRecord) -> LoadResult:
     return LoadResult(requests=list(records), stages=stages)
 
 
+def at_a_rate(*records: RequestRecord) -> LoadResult:
+    stages = [stage.model_copy(update={"users": None}) for stage in result().stages]
+    return LoadResult(requests=list(records), stages=stages)
+
+
 def test_a_plan_is_in_wall_seconds_and_gives_every_user_several_requests() -> None:
     stages = plan().stages
     assert [stage.users for stage in stages] == [1, 4, 8, 16, 32]
     assert [stage.min_requests for stage in stages] == [20, 20, 24, 48, 96]
     assert {stage.hold_wall_s for stage in stages} == {8.0}
-    assert plan().timeout_wall_s == 120.0
+    assert [shape.timeout_wall_s for shape in plan().shapes] == [120.0]
 
 
 def test_a_pace_may_leave_out_the_high_stages() -> None:
-    step = SPEC.steps[0]
-    smoke = rows.load_plan(session(time_scale=40.0), step, SPEC.paces["smoke"])
-    assert [stage.users for stage in smoke.stages] == [1, 4]
+    assert [stage.users for stage in plan(pace="smoke").stages] == [1, 4]
+
+
+def test_a_pace_that_leaves_nothing_of_a_ramp_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"traffic: every stage has more users than the pace's max_users \(4\)"):
+        plan(step({"kind": "ramp", "users": [8, 16]}), pace="smoke")
+
+
+def test_a_rate_is_offered_in_the_stacks_time_and_asks_for_the_paces_minimum() -> None:
+    load = gets()
+    assert (load.base_url, load.profile, load.arrivals, load.max_in_flight) == (
+        "http://127.0.0.1:3", "rate", "poisson", 9,
+    )  # fmt: skip
+    assert [(stage.users, stage.per_wall_s) for stage in load.stages] == [(None, 15.0), (None, 62.5)]
+    assert {(stage.hold_wall_s, stage.min_requests, stage.max_hold_wall_s) for stage in load.stages} == {(8, 20, 120)}
+    assert load.shapes == [
+        HttpShape(weight=9.0, path="/status/200", expect=200, timeout_wall_s=2.0),
+        HttpShape(weight=1.0, path="/status/500", expect=500, timeout_wall_s=2.0),
+    ]
+
+
+def test_a_burst_asks_for_all_of_its_requests_and_holds_no_time() -> None:
+    load = plan(step({"kind": "burst", "requests": 64}), pace="smoke")
+    assert (load.profile, load.max_in_flight) == ("burst", 64)
+    assert load.stages == [StagePlan(stage=0, users=64, hold_wall_s=0.0, min_requests=64, max_hold_wall_s=15.0)]
+
+
+def test_a_constant_load_is_one_stage_whatever_the_paces_largest_number_of_users() -> None:
+    load = plan(step({"kind": "constant", "users": 40}), pace="smoke")
+    assert [(stage.users, stage.min_requests) for stage in load.stages] == [(40, 40)]
+    assert (load.profile, load.max_in_flight) == ("constant", None)
+
+
+def test_a_component_without_an_address_and_a_stack_without_an_engine_take_no_load() -> None:
+    with pytest.raises(LoadError, match="traffic: the component exporter has no address"):
+        plan(step({"kind": "constant", "users": 1}, GET, component="exporter"))
+    with pytest.raises(LoadError, match="traffic asks for completions, but the stack of L06 has no engine"):
+        rows.load_plan(session(model=None), step({"kind": "constant", "users": 1}), SPEC.paces["short"])
+    without_engine = session(model=None)
+    load = rows.load_plan(
+        without_engine, step({"kind": "constant", "users": 1}, GET, component="http"), SPEC.paces["full"]
+    )
+    assert load.model is None
 
 
 def test_latencies_are_in_stack_seconds_from_the_scheduled_time_and_the_clients_lag_is_in_wall_seconds() -> None:
@@ -127,6 +238,47 @@ def test_a_request_that_was_cut_or_straddles_two_stages_is_kept_and_says_why_it_
     silent = record(outcome="timeout", event_offsets_s=[], output_tokens=None, server_ttft_s=None)
     [row] = rows.request_rows(session(), plan(), result(silent))
     assert row["ttft_s"] is None and row["ttft_lag_wall_s"] is None and row["output_tokens"] == 0
+
+
+def test_a_get_has_a_latency_and_no_tokens_and_names_its_path() -> None:
+    [row] = rows.request_rows(session(), gets(), at_a_rate(got(http_status=500)))
+    assert (row["e2e_s"], row["schedule_lag_s"]) == (pytest.approx(1.0), pytest.approx(0.05))
+    assert (row["shape"], row["path"], row["users"], row["user_index"]) == (1, "/status/500", None, None)
+    nothing = ["ttft_s", "tpot_s", "input_tokens", "output_tokens", "expected_input_tokens", "expected_output_tokens"]
+    assert {column: row[column] for column in nothing} == dict.fromkeys(nothing)
+    assert (row["event_offsets_s"], row["valid"]) == ([], True)
+
+
+def test_what_kept_a_rate_up_is_in_the_stage_but_not_in_its_sample() -> None:
+    result = at_a_rate(got(), got(request_id="extra", counted=False))
+    rest, extra = rows.request_rows(session(), gets(), result)
+    assert (rest["valid"], extra["valid"], extra["in_stage"]) == (True, False, True)
+    assert extra["invalid_reasons"] == ["sent only to keep the rate up while the stage's sample came to its end"]
+    stage = rows.stage_rows(session(), gets(), SPEC.paces["short"], result)[0]
+    assert (stage["requests_in_stage"], stage["requests_ok"]) == (2, 2), "the server served it all the same"
+
+
+def test_a_stage_says_what_was_offered() -> None:
+    first, second = rows.stage_rows(session(), gets(), SPEC.paces["short"], at_a_rate(got()))
+    assert [(s["profile"], s["request_kind"], s["users"], s["offered_per_s"]) for s in (first, second)] == [
+        ("rate", "http", None, 3.0),
+        ("rate", "http", None, 12.5),
+    ]
+    assert (first["min_requests"], first["hold_s"], first["output_tokens"]) == (20, 40.0, 0)
+    ramp = rows.stage_rows(session(), plan(), SPEC.paces["short"], result(record()))[0]
+    assert (ramp["profile"], ramp["request_kind"], ramp["users"], ramp["offered_per_s"]) == (
+        "ramp", "completion", 1, None,
+    )  # fmt: skip
+
+
+def test_short_and_long_prompts_can_be_told_apart() -> None:
+    short = {**COMPLETION, "input_tokens": 128, "output_tokens": 32, "prompts": "load-tests/prompts/fixed-128.json"}
+    mixed = plan(step({"kind": "constant", "users": 1}, COMPLETION, short))
+    long_row, short_row = rows.request_rows(session(), mixed, result(record(), record(shape=1)))
+    assert [(r["shape"], r["expected_input_tokens"], r["expected_output_tokens"]) for r in (long_row, short_row)] == [
+        (0, 512, 256),
+        (1, 128, 32),
+    ]
 
 
 def test_a_stages_tokens_are_those_that_arrived_in_its_window_whichever_request_they_belong_to() -> None:
@@ -180,7 +332,7 @@ def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
     reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
     published = {
         "stack_sessions": [rows.session_row(one, released_at=None)],
-        "events": rows.cold_start_events(one),
+        "events": rows.cold_start_events(one, one.phases),
         "requests": rows.request_rows(one, plan(), result(record())),
         "load_stages": [stage],
         "metric_samples": rows.sample_rows(rows.common(one), stage, measure, reading),
@@ -192,3 +344,19 @@ def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
     for table, table_rows in published.items():
         warehouse.publish(table, table_rows, **where)
         assert warehouse.query(f"SELECT count(*) AS n FROM {table}") == [{"n": len(table_rows)}]
+
+
+def test_rows_of_a_rate_are_what_the_warehouse_asks_for(tmp_path: Any) -> None:
+    warehouse, one, load = warehouse_in(tmp_path), session(), at_a_rate(got(), got(request_id="cut", outcome="cut"))
+    where = {"target": "local", "lab": "L06", "run_id": "run-1"}
+    stages = rows.stage_rows(one, gets(), SPEC.paces["short"], load)
+    measure = Measure(name="depth", unit="requests", promql="x{$selector}", over="stage")
+    reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
+    warehouse.publish("requests", rows.request_rows(one, gets(), load), **where)
+    warehouse.publish("load_stages", stages, **where)
+    warehouse.publish("metric_samples", rows.sample_rows(rows.common(one), stages[0], measure, reading), **where)
+    warehouse.publish("metric_summaries", [rows.summary_row(rows.common(one), stages[0], measure, reading)], **where)
+    assert (
+        warehouse.query("SELECT users FROM requests UNION ALL SELECT users FROM metric_samples")
+        == [{"users": None}] * 3
+    )
