@@ -21,6 +21,7 @@ from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import REPO_ROOT, Target
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.files import TEMPORARY, new_file, sweep_temporaries
+from lab_pipelines.load_stages import load_stages
 
 BASELINES_DIR = REPO_ROOT / "results" / "baselines"
 
@@ -159,19 +160,24 @@ def objections(spec: LabSpec, stages: Sequence[Row], sessions: Sequence[Row], *,
     if unfinished := sorted(variants - set(finished)):
         found.append(f"{', '.join(unfinished)} has no finops_sheet, so a check failed or the run was cut short")
     expected = {
-        (variant, step.name, number, users)
+        (variant, step.name, stage.stage, stage.users)
         for variant in variants
-        for step in spec.steps
-        for number, users in enumerate(u for u in step.users if pace.max_users is None or u <= pace.max_users)
+        for step in spec.load_steps
+        for stage in load_stages(step, pace)
     }
     present = [tuple(row[column] for column in _STAGE_COLUMNS) for row in stages]
-    for variant, step, number, users in sorted(expected - set(present)):
-        found.append(f"{variant}: stage {number} of {step} ({users} users) is missing")
-    for variant, step, number, users in sorted({p for p in present if p not in expected or present.count(p) > 1}):
-        found.append(f"{variant}: stage {number} of {step} ({users} users) is there twice, or isn't the spec's")
+    for stage in sorted(expected - set(present), key=str):
+        found.append(f"{_named_stage(*stage)} is missing")
+    for stage in sorted({p for p in present if p not in expected or present.count(p) > 1}, key=str):
+        found.append(f"{_named_stage(*stage)} is there twice, or isn't the spec's")
     for row in stages:
         found += [f"{_named(row)}: {reason}" for reason in _stage_objections(row, spec, pace.min_requests)]
     return found
+
+
+def _named_stage(variant: str, step: str, number: int, users: int | None) -> str:
+    load = "at a rate" if users is None else f"{users} users"
+    return f"{variant}: stage {number} of {step} ({load})"
 
 
 def spec_digest(spec: LabSpec) -> str:

@@ -32,7 +32,6 @@ from lab_pipelines.catalog.spec import (
     Outline,
     Overrides,
     Pace,
-    Rate,
     RestartStep,
     StartStep,
     StopStep,
@@ -43,6 +42,7 @@ from lab_pipelines.engine import cold_start, tables
 from lab_pipelines.engine.args import EngineArgs, EngineArgsError, parse_engine_args
 from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError, plan_memory
 from lab_pipelines.engine.roofline import Batch, StepCost
+from lab_pipelines.load_stages import LoadStage, load_stages
 
 SESSION_S = 4 * 3600
 """A session of the curriculum: four hours."""
@@ -51,6 +51,8 @@ RESTART_PHASES = frozenset({"model_loaded", "engine_ready"})
 
 ArgumentsOf = Callable[[Component, Sequence[Overrides]], list[str]]
 """vLLM's arguments for a component of kind `vllm`, its values with the overrides. Raises `ValueError`."""
+RequestTime = Callable[[int], tuple[float, int]]
+"""Users → seconds of a request, and how many of them run at once."""
 
 
 @dataclass(frozen=True)
@@ -271,34 +273,17 @@ class _Estimate:
         return self._arguments_of(engine, [self._variant.values.get(engine.name, {}), *overrides])
 
     def _load(self, step: LoadStep) -> tuple[float, float]:
-        pace, profile = self._pace, step.profile
-        if isinstance(profile, Rate):
-            stages = [max(pace.hold_s, pace.min_requests / per_s) for per_s in profile.per_s]
-        else:
-            users = [n for n in step.stage_users if n is not None]
-            if pace.max_users is not None and not isinstance(profile, Burst):
-                users = [n for n in users if n <= pace.max_users]
-            request_s = self._request_s(step)
-            stages = [
-                self._stage_s(n, burst=isinstance(profile, Burst), first=position == 0, request_s=request_s)
-                for position, n in enumerate(users)
-            ]
-        return sum(min(seconds, pace.max_hold_s) for seconds in stages), len(stages) * pace.max_hold_s
+        try:
+            stages = load_stages(step, self._pace)
+        except ValueError as error:
+            self._unknown.append(str(error))
+            return 0.0, 0.0
+        request_s = self._request_s(step)
+        expected = [min(_stage_s(stage, step, request_s), stage.max_hold_s) for stage in stages]
+        return sum(expected), sum(stage.max_hold_s for stage in stages)
 
-    def _stage_s(
-        self, users: int, *, burst: bool, first: bool, request_s: Callable[[int], tuple[float, int]] | None
-    ) -> float:
-        if request_s is None:
-            return self._pace.hold_s
-        seconds, batch = request_s(users)
-        if burst:
-            return users / batch * seconds
-        rounds = self._pace.requests_needed(users) / batch
-        # Requests that were under way when the stage began don't count, so all but the first wait one round longer.
-        return max(self._pace.hold_s, (rounds + (not first)) * seconds)
-
-    def _request_s(self, step: LoadStep) -> Callable[[int], tuple[float, int]] | None:
-        """(seconds of a request, how many run at once) by the number of users; None for what isn't modelled."""
+    def _request_s(self, step: LoadStep) -> RequestTime | None:
+        """None for what isn't modelled."""
         component = self._spec.stack.component(step.component)
         shapes = [request for request in step.requests if isinstance(request, CompletionRequest)]
         if component.kind != "vllm" or not shapes:
@@ -315,6 +300,18 @@ class _Estimate:
             self._unknown.append(f"how long a request of {step.name} takes: {error.args[0]}")
             return None
         return lambda users: _request_time(StepCost(hardware, args.model), args, memory.kv_blocks, shapes, users)
+
+
+def _stage_s(stage: LoadStage, step: LoadStep, request_s: RequestTime | None) -> float:
+    """Seconds until the stage has held and enough requests have ended in it."""
+    if stage.offered_per_s is not None:
+        return max(stage.hold_s, stage.min_requests / stage.offered_per_s)
+    if stage.users is None or request_s is None:
+        return stage.hold_s
+    seconds, batch = request_s(stage.users)
+    # Requests that were under way when a closed loop's stage began don't count: all but the first wait a round longer.
+    late = seconds if stage.stage > 0 and not isinstance(step.profile, Burst) else 0.0
+    return max(stage.hold_s, stage.min_requests / batch * seconds + late)
 
 
 def _request_time(

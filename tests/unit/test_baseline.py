@@ -17,7 +17,7 @@ from resources.warehouse import Warehouse
 from tests.support import rows
 
 SPEC = load_catalog().spec("L06")
-USERS = SPEC.steps[0].users
+USERS = [users for users in SPEC.load_steps[0].stage_users if users is not None]
 
 
 def run(run_id: str = "run-1", *, spec: LabSpec = SPEC, users: list[int] = USERS, **columns: Any) -> dict[str, Any]:
