@@ -1,4 +1,4 @@
-"""Phase 1's labs as people run them on this machine, at their quickest pace: steps, measures and findings hold together.
+"""Phase 1's labs as people run them on this machine, at their quickest pace: steps, measures and findings agree.
 
 L06 has a module of its own (test_l06_on_local.py). L07 to L10 need a scheduler (tests/cluster/).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
