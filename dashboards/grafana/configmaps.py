@@ -1,8 +1,9 @@
-"""Dashboards as ConfigMaps: python -m dashboards.grafana.configmaps --namespace monitoring L01 L06 | kubectl apply -f -
+"""Dashboards as ConfigMaps: python -m dashboards.grafana.configmaps L01 L06 | kubectl apply -f -
 
 kube-prometheus-stack runs a sidecar beside Grafana that loads every ConfigMap of the cluster with the label
 `grafana_dashboard: "1"` (its values `grafana.sidecar.dashboards.label`, `labelValue` and `searchNamespace: ALL`), and
-takes the dashboard away when the ConfigMap goes. Without lab ids the command prints all.
+takes the dashboard away when the ConfigMap goes. A ConfigMap lies in its lab's own namespace, and goes with it, unless
+`--namespace` says another. Without lab ids the command prints all.
 
 Doesn't belong here: applying them, or Grafana's data sources, which the chart provides.
 """
@@ -22,7 +23,7 @@ from lab_pipelines.catalog.loader import load_catalog
 SIDECAR_LABEL = ("grafana_dashboard", "1")
 
 
-def configmap(path: Path, *, namespace: str) -> dict[str, Any]:
+def configmap(path: Path, *, namespace: str | None = None) -> dict[str, Any]:
     """The ConfigMap that brings the dashboard in `path`, a file named as the dashboard's uid, to Grafana."""
     identity = load_catalog().lab(lab_of(path))
     label, value = SIDECAR_LABEL
@@ -31,7 +32,7 @@ def configmap(path: Path, *, namespace: str) -> dict[str, Any]:
         "kind": "ConfigMap",
         "metadata": {
             "name": f"dashboard-{path.stem}",
-            "namespace": namespace,
+            "namespace": namespace or identity.namespace,
             "labels": {label: value, **identity.cost_labels},
         },
         "data": {path.name: path.read_text(encoding="utf-8")},
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dashboards.grafana.configmaps", description="Print dashboards as ConfigMaps for kubectl apply."
     )
-    parser.add_argument("--namespace", required=True, help="where the ConfigMaps go, e.g. monitoring")
+    parser.add_argument("--namespace", help="where the ConfigMaps go, e.g. monitoring; unless given, the lab's own")
     parser.add_argument("labs", nargs="*", metavar="LAB", help="e.g. L06; all labs unless given")
     options = parser.parse_args(argv)
     by_lab = {lab_of(path): path for path in sorted(FOLDER.glob("*.json"))}

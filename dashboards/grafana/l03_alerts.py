@@ -1,6 +1,7 @@
 """L03: the alerts as Prometheus has them, and each alert's condition with its limit drawn.
 
-The conditions here are charts: they show how near a limit is. The rules themselves are in helm-values/lab03.
+The conditions here are charts: they show how near a limit is, over the time shown. The rules themselves, with their own
+windows, are in helm-values/lab03/prometheus-rules.yaml.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.grafana import llm
 from dashboards.grafana.gpu import memory_share
-from dashboards.grafana.l01_instrument_panel import ERROR_LIMIT
+from dashboards.grafana.l01_instrument_panel import ERROR_LIMIT, NOT_USERS
 from dashboards.grafana.panels import PanelBuilder, PromQL, lines, rows, states
 from dashboards.grafana.shell import Section, lab_dashboard
 
@@ -89,10 +90,11 @@ def _error_ratio() -> PanelBuilder:
 def _latency() -> PanelBuilder:
     return lines(
         "Latency, p95",
-        "By job. Beyond the histogram's last finite bucket a quantile can't be told, and reads as that bucket's bound.",
+        "By job, without scrapes and probes. Beyond the histogram's last finite bucket a quantile can't be told, and "
+        "reads as that bucket's bound.",
         PromQL(
             "histogram_quantile(0.95, sum by (le, job) "
-            "(rate(http_request_duration_seconds_bucket{$NS}[$__rate_interval])))",
+            f"(rate(http_request_duration_seconds_bucket{{$NS,{NOT_USERS}}}[$__rate_interval])))",
             "{{job}}",
         ),
         unit="s",

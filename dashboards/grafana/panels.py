@@ -205,11 +205,13 @@ def log_lines(title: str, says: str, query: LogQL, *, width: int = 24) -> PanelB
     )
 
 
-def quantiles(series: str, *at: float) -> list[PromQL]:
-    """Quantiles of a histogram of the namespace, over all its pods."""
+def quantiles(series: str, *at: float, where: str = "") -> list[PromQL]:
+    """Quantiles of a histogram of the namespace, over all its pods, of what also matches `where`."""
+    matchers = "$NS" if not where else f"$NS,{where}"
     return [
         PromQL(
-            f"histogram_quantile({q:g}, sum by (le) (rate({series}_bucket{{$NS}}[$__rate_interval])))", f"p{q * 100:g}"
+            f"histogram_quantile({q:g}, sum by (le) (rate({series}_bucket{{{matchers}}}[$__rate_interval])))",
+            f"p{q * 100:g}",
         )
         for q in at
     ]

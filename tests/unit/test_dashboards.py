@@ -45,6 +45,17 @@ WHOLE_CLUSTER = {
 }
 """Panels that look beyond the dashboard's namespace, and why."""
 
+ALERT_PANELS = {
+    "GpuMemoryHigh": "GPU memory, share in use",
+    "PodRestarted": "Restarts",
+    "RequestErrorRateHigh": "Errors",
+    "RequestLatencyHigh": "Latency, p95",
+    "QueueDepthHigh": "Requests running and waiting",
+    "ErrorBudgetBurnFast": "Fast burn",
+    "ErrorBudgetBurnSlow": "Slow burn",
+}
+"""The panel of L03's dashboard that shows each alert's condition."""
+
 per_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 
@@ -214,9 +225,25 @@ def test_the_gpu_dashboard_shows_all_of_the_twelve_series() -> None:
     assert shown == TWELVE.keys()
 
 
+def test_a_limit_that_is_drawn_is_the_one_at_which_the_alert_fires() -> None:
+    rules = yaml.safe_load((REPO_ROOT / "helm-values" / "lab03" / "prometheus-rules.yaml").read_text(encoding="utf-8"))
+    fires_above = {
+        rule["alert"]: float(re.findall(r"> ([0-9.]+)", rule["expr"])[-1])
+        for group in rules["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    drawn = {
+        panel["title"]: panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"]
+        for panel in panels(build.FOLDER / "l03-alerts.json")
+        if panel["title"] in ALERT_PANELS.values()
+    }
+    assert {alert: drawn[panel] for alert, panel in ALERT_PANELS.items()} == fires_above
+
+
 def test_a_configmap_carries_the_file_and_the_label_that_grafanas_sidecar_looks_for() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dashboards.grafana.configmaps", "--namespace", "monitoring", "L06", "L01"],
+        [sys.executable, "-m", "dashboards.grafana.configmaps", "L06", "L01"],
         capture_output=True,
         text=True,
         check=True,
@@ -224,14 +251,22 @@ def test_a_configmap_carries_the_file_and_the_label_that_grafanas_sidecar_looks_
     )
     found = list(yaml.safe_load_all(done.stdout))
     assert [next(iter(one["data"])) for one in found] == ["l06-load-test-contract.json", "l01-instrument-panel.json"]
+    assert [one["metadata"]["namespace"] for one in found] == ["lab-06", "lab-01"]
     for one in found:
-        assert (one["apiVersion"], one["kind"], one["metadata"]["namespace"]) == ("v1", "ConfigMap", "monitoring")
+        assert (one["apiVersion"], one["kind"]) == ("v1", "ConfigMap")
         assert one["metadata"]["labels"]["grafana_dashboard"] == "1"
         for name, text in one["data"].items():
             assert text == (build.FOLDER / name).read_text(encoding="utf-8")
             # The API server takes 1 MiB; kubectl apply keeps a second copy in an annotation of at most 256 KiB.
             assert len(text.encode()) < 256 * 1024
     assert found[0]["metadata"]["labels"]["lab"] == "l06"
+
+
+def test_all_dashboards_can_go_to_one_namespace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert configmaps.main(["--namespace", "monitoring"]) == 0
+    found = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [one["metadata"]["name"] for one in found] == [f"dashboard-{path.stem}" for path in DASHBOARDS]
+    assert {one["metadata"]["namespace"] for one in found} == {"monitoring"}
 
 
 def test_a_lab_without_a_dashboard_is_refused_with_those_that_have_one(capsys: pytest.CaptureFixture[str]) -> None:
