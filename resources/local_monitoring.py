@@ -90,9 +90,10 @@ def start(
         gpu_metrics_url=None,
         log=str(notifications) if rule_files else None,
     )
-    return Monitoring(
-        prometheus_url, [endpoint], [ScrapeTarget("kube-state-metrics", pods["metrics_url"], namespaced=False)]
-    )
+    targets = [ScrapeTarget("kube-state-metrics", pods["metrics_url"], namespaced=False)]
+    if alertmanager_url is not None:
+        targets.append(ScrapeTarget("alertmanager", f"{alertmanager_url}/metrics"))
+    return Monitoring(prometheus_url, [endpoint], targets)
 
 
 def note_pod(folder: Path, component: str, *, running: bool, restarted: bool = False) -> None:
