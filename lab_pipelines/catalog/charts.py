@@ -12,6 +12,7 @@ or not recorded further down; a list that holds one tree is a list of mappings w
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -136,3 +137,8 @@ def written(place: Place) -> str:
     """A place as `helm --set` writes it: `servingEngineSpec.modelSpec[0].tag`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return text.removeprefix(".")
+
+
+def place_of(path: str) -> Place:
+    """The reverse of `written`."""
+    return tuple(int(index) if index else name for name, index in re.findall(r"([A-Za-z0-9_-]+)|\[([0-9]+)\]", path))

@@ -221,7 +221,7 @@ def _bad_keys(path: Path, root: yaml.Node) -> Iterator[Problem]:
                 seen.add(key.value)
                 stack.append((value, place))
                 continue
-            yield Problem(shown(path), key.start_mark.line + 1, _written(place), message)
+            yield Problem(shown(path), key.start_mark.line + 1, written(place), message)
 
 
 def _constructed(path: Path, text: str, root: yaml.MappingNode) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def _explain(path: Path, root: yaml.Node, error: Any) -> Problem:
             message = f"expected one of {context['expected_tags']}, but found {_short(context['tag'])}"
         case _:
             message = f"{message[0].lower()}{message[1:]}, but found {_short(error['input'])}"
-    return Problem(shown(path), line_of(root, location), _written(location), message)
+    return Problem(shown(path), line_of(root, location), written(location), message)
 
 
 def _without_tags(root: yaml.Node, location: list[Any]) -> list[Any]:
@@ -354,7 +354,8 @@ def line_of(node: yaml.Node, location: list[Any]) -> int:
     return line
 
 
-def _written(location: list[Any]) -> str:
+def written(location: list[Any]) -> str:
+    """A place in a file as problems name it: `measures.0.promql`."""
     return ".".join(str(part) for part in location) or WHOLE_FILE
 
 
