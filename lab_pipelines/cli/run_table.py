@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lab_pipelines.cli.console import console, say
 from lab_pipelines.report.read import Section
-from lab_pipelines.report.stage_table import COLUMNS, ladders, notes, stage_cells
+from lab_pipelines.report.stage_table import columns, ladders, notes, stage_cells
 from lab_pipelines.report.wording import ROUGH, effect, gap_place, provenance_line
 
 COMFORTABLE_WIDTH = 96
@@ -29,7 +29,7 @@ def print_section(section: Section) -> None:
         cells = stage_cells(rows)
         gap = 1 if out.width >= COMFORTABLE_WIDTH else 0
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap, 0, 0), pad_edge=False)
-        for column in COLUMNS:
+        for column in columns(rows):
             header = "\n".join(column.header.replace(",", "").split())
             table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
         for line in cells:

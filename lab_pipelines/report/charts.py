@@ -35,6 +35,15 @@ PARTS = {"serve": "serving", "failed": "failed requests", "idle": "idle", "cold_
 _PART_COLOURS = ["var(--series-1)", "var(--series-3)", "var(--muted)", "var(--series-2)"]
 
 
+_AXES = {
+    "ramp": ("users", "concurrent users"),
+    "constant": ("users", "concurrent users"),
+    "burst": ("users", "requests at once"),
+    "rate": ("offered_per_s", "offered requests per second"),
+}
+"""By profile: the column of the view `stage_table` that says what was applied, and its name on an axis."""
+
+
 @dataclass(frozen=True)
 class Picture:
     title: str
@@ -45,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart against users."""
+    """One line of a chart against the load."""
 
     name: str
     key: str
@@ -55,7 +64,7 @@ class Line:
 
 
 def throughput(rows: Sequence[Row]) -> Picture:
-    return _against_users("Output throughput", rows, [Line("output", "output_tokens_per_s")], "tokens/s")
+    return _against_load("Output throughput", rows, [Line("output", "output_tokens_per_s")], "tokens/s")
 
 
 def ttft(rows: Sequence[Row]) -> Picture:
@@ -64,16 +73,36 @@ def ttft(rows: Sequence[Row]) -> Picture:
         Line("p95", "ttft_p95_s", "ttft_p95_supported"),
         Line("p99", "ttft_p99_s", "ttft_p99_supported"),
     ]
-    return _against_users("Time to first token", rows, lines, "s")
+    return _against_load("Time to first token", rows, lines, "s")
 
 
 def itl(rows: Sequence[Row]) -> Picture:
     lines = [Line("p50", "itl_p50_s"), Line("p95", "itl_p95_s")]
-    return _against_users("Inter-token latency", rows, lines, "ms", factor=1000)
+    return _against_load("Inter-token latency", rows, lines, "ms", factor=1000)
+
+
+def served(rows: Sequence[Row]) -> Picture:
+    return _against_load("Requests served", rows, [Line("served", "requests_per_s")], "requests/s")
+
+
+def latency(rows: Sequence[Row]) -> Picture:
+    lines = [
+        Line("p50", "e2e_p50_s"),
+        Line("p95", "e2e_p95_s", "e2e_p95_supported"),
+        Line("p99", "e2e_p99_s", "e2e_p99_supported"),
+    ]
+    return _against_load("Latency of a whole answer", rows, lines, "ms", factor=1000)
 
 
 def usd_per_1k_tokens(rows: Sequence[Row]) -> Picture:
-    return _against_users("Price of 1K tokens in and out", rows, [Line("USD", "usd_per_1k_tokens")], "USD")
+    return _against_load("Price of 1K tokens in and out", rows, [Line("USD", "usd_per_1k_tokens")], "USD")
+
+
+def of_ladder(rows: Sequence[Row]) -> list[Picture]:
+    """The pictures of one load step, against what was applied."""
+    if rows[0]["request_kind"] == "http":
+        return [served(rows), latency(rows)]
+    return [throughput(rows), ttft(rows), itl(rows), usd_per_1k_tokens(rows)]
 
 
 def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
@@ -132,10 +161,11 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     return _picture(title, shown_for, bars + labels)
 
 
-def _against_users(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: str, factor: float = 1.0) -> Picture:
+def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: str, factor: float = 1.0) -> Picture:
+    key, axis = _AXES[rows[0]["profile"]]
     values = [
         {
-            "users": row["users"],
+            "load": row[key],
             "stage": row["stage"],
             "series": line.name,
             "value": None if row[line.key] is None else row[line.key] * factor,
@@ -151,14 +181,14 @@ def _against_users(title: str, rows: Sequence[Row], lines: Sequence[Line], unit:
     names = [line.name for line in lines]
     legend = alt.Legend(title=None, orient="top", direction="horizontal", offset=2) if len(lines) > 1 else None
     colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=_SERIES[: len(names)]), legend=legend)
-    users = sorted({row["users"] for row in rows})
+    loads = sorted({row[key] for row in rows})
     base = alt.Chart(alt.Data(values=values)).encode(
         x=alt.X(
-            "users:Q",
-            title="concurrent users",
+            "load:Q",
+            title=axis,
             # Padding keeps the outer points off the frame, and gives a lone stage a domain of its own.
-            scale=alt.Scale(type="log", base=2, domain=[users[0] / 1.15, users[-1] * 1.15], nice=False),
-            axis=alt.Axis(values=users, format="d", grid=False, labelOverlap="greedy"),
+            scale=alt.Scale(type="log", base=2, domain=[loads[0] / 1.15, loads[-1] * 1.15], nice=False),
+            axis=alt.Axis(values=loads, format=".6~r", grid=False, labelOverlap="greedy"),
         ),
         y=_value_axis(known, logarithmic=logarithmic),
         color=colour,

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from lab_pipelines.report import charts
 from lab_pipelines.report.charts import Picture
 from lab_pipelines.report.read import Report, Section
-from lab_pipelines.report.stage_table import COLUMNS, Cell, ladders, notes, stage_cells, stage_markdown
+from lab_pipelines.report.stage_table import Cell, Column, columns, ladders, notes, stage_cells, stage_markdown
 from lab_pipelines.report.wording import Row, duration, effect, gap_place, markdown_text, number, origin, place, short
 
 _FOLDER = Path(__file__).parent
@@ -32,6 +32,7 @@ class Ladder:
     """One load step of a session: its table and its pictures."""
 
     step: str
+    columns: tuple[Column, ...]
     cells: list[list[Cell]]
     notes: list[str]
     pictures: list[Picture]
@@ -53,7 +54,6 @@ def render_html(report: Report) -> str:
         labs=[(lab, _title(report, lab), list(group)) for lab, group in groupby(report.sections, key=lambda s: s.lab)],
         without_results=[lab for lab in report.labs.values() if lab.id not in report.labs_with_results],
         style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
-        columns=COLUMNS,
     )
 
 
@@ -88,39 +88,28 @@ def facts(section: Section) -> list[Fact]:
     """The numbers to remember of one session: its fastest, its slowest start, its cheapest stage, its cold start."""
     found = []
     if fastest := _best(section.stages, "output_tokens_per_s"):
-        found.append(
-            Fact(f"{short(fastest['output_tokens_per_s'])} tokens/s", f"highest output, at {fastest['users']} users")
-        )
-    timed = [row for row in section.stages if row["ttft_p50_s"] is not None]
-    if timed:
-        low, high = min(timed, key=lambda r: r["users"]), max(timed, key=lambda r: r["users"])
-        value = f"{short(low['ttft_p50_s'])} s"
-        if low["users"] != high["users"]:
-            value += f" → {short(high['ttft_p50_s'])} s"
-        users = f"{low['users']} → {high['users']}" if low["users"] != high["users"] else low["users"]
-        found.append(Fact(value, f"median TTFT, at {users} users"))
+        found.append(Fact(f"{short(fastest['output_tokens_per_s'])} tokens/s", f"highest output, at {fastest['load']}"))
+    gets = [row for row in section.stages if row["request_kind"] == "http"]
+    if busiest := _best(gets, "requests_per_s"):
+        found.append(Fact(f"{short(busiest['requests_per_s'])} requests/s", f"most GETs served, at {busiest['load']}"))
+    found += _from_low_to_high(section.stages, "ttft_p50_s", "median TTFT", "s")
+    found += _from_low_to_high(gets, "e2e_p50_s", "median latency of a GET", "ms", factor=1000)
     if cheapest := _best(section.stages, "usd_per_1k_tokens", lowest=True):
-        found.append(
-            Fact(f"{short(cheapest['usd_per_1k_tokens'])} USD", f"cheapest 1K tokens, at {cheapest['users']} users")
-        )
+        found.append(Fact(f"{short(cheapest['usd_per_1k_tokens'])} USD", f"cheapest 1K tokens, at {cheapest['load']}"))
     if section.overview["cold_start_s"] is not None:
         found.append(Fact(duration(section.overview["cold_start_s"]), "from request to first token"))
     return found
 
 
 def session_ladders(section: Section) -> list[Ladder]:
-    """The load steps of a session, each with its table and the pictures against users."""
+    """The load steps of a session, each with its table and the pictures against its load."""
     return [
         Ladder(
             step=rows[0]["step"],
+            columns=columns(rows),
             cells=(cells := stage_cells(rows)),
             notes=notes(cells),
-            pictures=[
-                charts.throughput(rows),
-                charts.ttft(rows),
-                charts.itl(rows),
-                charts.usd_per_1k_tokens(rows),
-            ],
+            pictures=charts.of_ladder(rows),
         )
         for rows in ladders(section.stages)
     ]
@@ -140,6 +129,21 @@ def price_note(total: Row) -> str:
         return "no price known"
     without = f", {total['runs_without_price']} runs have no price" if total["runs_without_price"] else ""
     return f"{number(total['usd'], 4)}{without}"
+
+
+def _from_low_to_high(rows: Sequence[Row], key: str, says: str, unit: str, factor: float = 1.0) -> list[Fact]:
+    """A latency at the lowest and the highest load of the longest ladder; other ladders may not compare with it."""
+    longest = max(ladders([row for row in rows if row[key] is not None]), key=len, default=[])
+    if not longest:
+        return []
+    ordered = sorted(longest, key=lambda row: row["offered_per_s"] if row["users"] is None else row["users"])
+    first, last = ordered[0], ordered[-1]
+    value = f"{short(first[key] * factor)} {unit}"
+    if len(ordered) == 1:
+        return [Fact(value, f"{says}, at {first['load']}")]
+    # "1 → 32 users" reads better than "1 user → 32 users".
+    low = str(first["users"]) if first["profile"] == "ramp" else first["load"]
+    return [Fact(f"{value} → {short(last[key] * factor)} {unit}", f"{says}, at {low} → {last['load']}")]
 
 
 def _best(rows: Sequence[Row], key: str, *, lowest: bool = False) -> Row | None:

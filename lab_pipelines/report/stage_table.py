@@ -1,4 +1,4 @@
-"""The table of a load step: one line per number of users, in the same columns wherever it is shown.
+"""The table of a load step: one line per stage of the load, in the same columns wherever it is shown.
 
 Belongs here: the columns, their units and how many digits they deserve; the Markdown form.
 Doesn't belong here: where the rows come from (view `stage_table`), HTML (page.py), the terminal (cli.py).
@@ -42,9 +42,18 @@ class Column:
         return f"{self.group} {self.name}".strip() + (f", {self.unit}" if self.unit else "")
 
 
-COLUMNS = (
-    Column("users", "", "users", at_most=0),
-    Column("requests", "", "requests", at_most=0),
+_USERS = Column("users", "", "users", at_most=0)
+_LOAD = {
+    "ramp": _USERS,
+    "constant": _USERS,
+    "burst": Column("users", "", "burst of", at_most=0),
+    "rate": Column("offered_per_s", "offered", "requests/s"),
+}
+"""What was applied, by profile."""
+_REQUESTS = Column("requests", "", "requests", at_most=0)
+_SERVED = Column("requests_per_s", "served", "requests/s")
+"""What came of a load that isn't given in users: an overloaded stack serves less than is offered."""
+_COMPLETIONS = (
     Column("output_tokens_per_s", "output", "tokens/s", at_most=1),
     Column("ttft_p50_s", "TTFT", "p50", "s"),
     Column("ttft_p95_s", "TTFT", "p95", "s", supported="ttft_p95_supported"),
@@ -55,6 +64,20 @@ COLUMNS = (
     Column("kv_cache_usage", "", "KV cache", "%", factor=100, at_most=1),
     Column("usd_per_1k_tokens", "USD per", "1K tokens", at_most=7),
 )
+_GETS = (
+    Column("error_rate", "", "failed", "%", factor=100, at_most=1),
+    Column("e2e_p50_s", "latency", "p50", "ms", factor=1000, at_most=1),
+    Column("e2e_p95_s", "latency", "p95", "ms", factor=1000, at_most=1, supported="e2e_p95_supported"),
+    Column("e2e_p99_s", "latency", "p99", "ms", factor=1000, at_most=1, supported="e2e_p99_supported"),
+)
+
+
+def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of one ladder, by its first row: they follow the profile, and plain GETs have no tokens."""
+    load = _LOAD[rows[0]["profile"]]
+    if rows[0]["request_kind"] == "http":
+        return (load, _REQUESTS, _SERVED, *_GETS)
+    return (load, _REQUESTS, *([_SERVED] if rows[0]["profile"] == "rate" else []), *_COMPLETIONS)
 
 
 @dataclass(frozen=True)
@@ -68,14 +91,15 @@ class Cell:
 
 
 def stage_cells(rows: Sequence[Row]) -> list[list[Cell]]:
-    """The rows of one table as cells, in the order of `COLUMNS`; a column, or a group of them, shares its decimals."""
-    columns = [_column_cells(column, rows) for column in COLUMNS]
-    return [list(line) for line in zip(*columns, strict=True)]
+    """The rows of one ladder as cells, in the order of its `columns`; a column, or a group of them, shares decimals."""
+    shown = columns(rows)
+    cells = [_column_cells(column, shown, rows) for column in shown]
+    return [list(line) for line in zip(*cells, strict=True)]
 
 
-def _column_cells(column: Column, rows: Sequence[Row]) -> list[Cell]:
+def _column_cells(column: Column, shown: Sequence[Column], rows: Sequence[Row]) -> list[Cell]:
     values = _values(column, rows)
-    compared = [c for c in COLUMNS if c is column or (column.group and c.group == column.group)]
+    compared = [c for c in shown if c is column or (column.group and c.group == column.group)]
     decimals = decimals_for(
         [value for c in compared for value in _values(c, rows)], significant=column.significant, at_most=column.at_most
     )
@@ -112,12 +136,13 @@ def stage_markdown(rows: Iterable[Row]) -> str:
 
 
 def _ladder_markdown(rows: Sequence[Row]) -> str:
-    first, cells = rows[0], stage_cells(rows)
+    first, shown, cells = rows[0], columns(rows), stage_cells(rows)
     lines = [
-        f"**{markdown_text(first['lab'] + ' ' + first['variant'])}** · {markdown_text(provenance_line(first))}",
+        f"**{markdown_text(first['lab'] + ' ' + first['variant'])}** · step {markdown_text(first['step'])} · "
+        + markdown_text(provenance_line(first)),
         "",
-        "| " + " | ".join(column.header for column in COLUMNS) + " |",
-        "|" + " ---: |" * len(COLUMNS),
+        "| " + " | ".join(column.header for column in shown) + " |",
+        "|" + " ---: |" * len(shown),
         *("| " + " | ".join(str(cell) for cell in line) + " |" for line in cells),
     ]
     if footnotes := notes(cells):

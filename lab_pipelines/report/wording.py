@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -78,8 +78,14 @@ def effect(finding: Row) -> str:
 
 
 def gap_place(gap: Row) -> str:
-    """Where a number is missing."""
-    return "whole session" if gap["users"] is None else f"at {', '.join(str(n) for n in gap['users'])} users"
+    """Where a number is missing. `gap` has the closed loops' `users`, and the other loads in words."""
+    loads = [*([users_text(gap["users"])] if gap["users"] else []), *(gap["loads"] or [])]
+    return f"at {', '.join(loads)}" if loads else "whole session"
+
+
+def users_text(users: Sequence[int]) -> str:
+    """Numbers of concurrent users: `1 user`, `1, 4, 8 users`."""
+    return f"{', '.join(str(n) for n in users)} {'user' if list(users) == [1] else 'users'}"
 
 
 def printable(text: str) -> str:

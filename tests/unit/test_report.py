@@ -16,7 +16,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.report import charts
 from lab_pipelines.report.page import headline, render_html, render_markdown
 from lab_pipelines.report.read import Report, read_report
-from lab_pipelines.report.stage_table import COLUMNS, stage_cells, stage_markdown
+from lab_pipelines.report.stage_table import columns, stage_cells, stage_markdown
 from lab_pipelines.report.wording import decimals_for, duration, markdown_text, number, origin, short
 from lab_pipelines.report.write import write_report
 from resources.warehouse import Warehouse
@@ -281,7 +281,7 @@ def test_the_markdown_table_has_a_line_per_stage_under_its_provenance(stage_rows
     assert lines[2].startswith("| users | requests | output tokens/s | TTFT p50, s |")
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + len(stage_rows)
-    assert {line.count("|") for line in table} == {len(COLUMNS) + 1}
+    assert {line.count("|") for line in table} == {len(columns(stage_rows)) + 1}
 
 
 def test_stages_of_different_sessions_never_share_a_markdown_table(filled: Report) -> None:
@@ -297,7 +297,7 @@ def test_no_stages_make_a_sentence_instead_of_a_table() -> None:
 def test_the_table_marks_rough_quantiles_and_gaps_and_explains_both(stage_rows: list[Any]) -> None:
     stage_rows[0] |= {"queue_depth": None, "ttft_p95_s": 1.5, "ttft_p95_supported": False}
     stage_rows[1] |= {"ttft_p95_supported": True}
-    cells = dict(zip([c.key for c in COLUMNS], zip(*stage_cells(stage_rows), strict=True), strict=True))
+    cells = dict(zip([c.key for c in columns(stage_rows)], zip(*stage_cells(stage_rows), strict=True), strict=True))
     assert cells["queue_depth"][0].gap
     assert [str(cell)[0] for cell in cells["ttft_p95_s"][:2]] == ["≈", "0"]
     text = stage_markdown(stage_rows)
