@@ -89,64 +89,62 @@ def ratio(
 
 
 def bound(values: Sequence[float | None], *, comparison: Literal["above", "below"], threshold: float) -> Judgement:
-    """Does every value lie above or below `threshold`? None is a gap.
+    """Does every value lie above or below `threshold`? None is a gap. `effect` is the worst value.
 
-    The values are all there are, one per stage or one for the run, not a sample of more: so the interval is their range,
+    The values are all there are, one per stage or one for the run, and not a sample of more. So there is no interval,
     and what a further run would give is not claimed.
     """
-    method = "every value against the threshold; the interval is their range"
+    method = "every value against the threshold"
     known = [value for value in values if value is not None]
     n = len(known)
     if not known:
-        return Judgement("inconclusive", None, None, None, 0, method, "the measure has no value")
-    low, high = min(known), max(known)
-    worst = low if comparison == "above" else high
-    interval = f"[{low:.4g}, {high:.4g}]" if n > 1 else f"{worst:.4g}"
+        return _plain("inconclusive", None, 0, method, "the measure has no value")
+    worst = min(known) if comparison == "above" else max(known)
+    shown = f"{worst:.4g}" if n == 1 else f"{worst:.4g}, the worst of {n} values,"
     if not (worst > threshold if comparison == "above" else worst < threshold):
-        return Judgement("refuted", worst, low, high, n, method, f"{interval} is not {comparison} {threshold:g}")
+        return _plain("refuted", worst, n, method, f"{shown} is not {comparison} {threshold:g}")
     if n < len(values):
-        return Judgement(
-            "inconclusive", worst, low, high, n, method, f"{len(values) - n} of {len(values)} values are gaps"
-        )
-    return Judgement("confirmed", worst, low, high, n, method, f"{interval} is {comparison} {threshold:g}")
+        return _plain("inconclusive", worst, n, method, f"{len(values) - n} of {len(values)} values are gaps")
+    return _plain("confirmed", worst, n, method, f"{shown} is {comparison} {threshold:g}")
 
 
 def agreement(pairs: Sequence[tuple[float | None, float | None]], *, tolerance: float) -> Judgement:
-    """Do both measures of each pair (value, reference) differ by at most `tolerance`, relative to the reference?"""
-    method = "largest relative difference of the pairs; the interval is their range"
+    """Do both measures of each pair (value, reference) differ by at most `tolerance`, relative to the reference?
+
+    `effect` is the largest relative difference. As with `bound`, the pairs are all there are.
+    """
+    method = "largest relative difference of the pairs"
     known = [(value, of) for value, of in pairs if value is not None and of is not None]
     n = len(known)
     if not known:
-        return Judgement("inconclusive", None, None, None, 0, method, "no stage has both measures")
+        return _plain("inconclusive", None, 0, method, "no stage has both measures")
     if any(of == 0 for _, of in known):
-        return Judgement("inconclusive", None, None, None, n, method, "a reference of zero has no relative difference")
-    differences = [abs(value - of) / abs(of) for value, of in known]
-    low, high = min(differences), max(differences)
-    if high > tolerance:
-        return Judgement(
-            "refuted", high, low, high, n, method, f"they differ by up to {high:.2%}, over {tolerance:.2%}"
-        )
+        return _plain("inconclusive", None, n, method, "a reference of zero has no relative difference")
+    worst = max(abs(value - of) / abs(of) for value, of in known)
+    if worst > tolerance:
+        return _plain("refuted", worst, n, method, f"they differ by up to {worst:.2%}, over {tolerance:.2%}")
     if n < len(pairs):
-        return Judgement(
-            "inconclusive", high, low, high, n, method, f"{len(pairs) - n} of {len(pairs)} pairs have a gap"
-        )
-    return Judgement(
-        "confirmed", high, low, high, n, method, f"they differ by at most {high:.2%}, within {tolerance:.2%}"
-    )
+        return _plain("inconclusive", worst, n, method, f"{len(pairs) - n} of {len(pairs)} pairs have a gap")
+    return _plain("confirmed", worst, n, method, f"they differ by at most {worst:.2%}, within {tolerance:.2%}")
 
 
 def outcomes(ended: Mapping[str, str], wanted: Sequence[str]) -> Judgement:
-    """Did every wanted step end as its spec expects? `ended` has each step's outcome by name."""
+    """Did every wanted step end as its spec expects? `ended` has each step's outcome by name; `effect` is the share."""
     method = "each step's outcome against the one its spec expects"
     failed = [name for name in wanted if ended.get(name) == "failed"]
     absent = [name for name in wanted if name not in ended]
     n = len(wanted) - len(absent)
     share = 1 - len(failed) / n if n else None
     if failed:
-        return Judgement("refuted", share, None, None, n, method, f"not as expected: {', '.join(failed)}")
+        return _plain("refuted", share, n, method, f"not as expected: {', '.join(failed)}")
     if absent:
-        return Judgement("inconclusive", share, None, None, n, method, f"not done: {', '.join(absent)}")
-    return Judgement("confirmed", share, None, None, n, method, f"all {n} steps ended as expected")
+        return _plain("inconclusive", share, n, method, f"not done: {', '.join(absent)}")
+    return _plain("confirmed", share, n, method, f"all {n} steps ended as expected")
+
+
+def _plain(verdict: Verdict, effect: float | None, n: int, method: str, reason: str) -> Judgement:
+    """A judgement on values that have no interval."""
+    return Judgement(verdict, effect, None, None, n, method, reason)
 
 
 def _mean_and_variance_of_mean(values: Sequence[float]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ CREATE TABLE findings (
     claim           VARCHAR NOT NULL,
     verdict         VARCHAR NOT NULL CHECK (verdict IN ('confirmed', 'refuted', 'inconclusive')),
     effect          DOUBLE,
-    interval_low    DOUBLE,                -- 95 %
+    interval_low    DOUBLE,                -- 95 %; NULL where the values are all there are
     interval_high   DOUBLE,
     n               INTEGER NOT NULL,
     method          VARCHAR NOT NULL,
