@@ -58,8 +58,7 @@ class Files:
     root: Path
     values: dict[Path, Chart] = field(default_factory=dict)
     """Values files that are checked, with their chart."""
-    documents: dict[Path, list[tuple[dict[str, Any], yaml.MappingNode]] | None] = field(default_factory=dict)
-    """By file; None for one that can't be read, which is reported once."""
+    documents: dict[Path, Documents] = field(default_factory=dict)
     prompt_lengths: dict[Path, set[int] | str] = field(default_factory=dict)
     """By fixture: how long its prompts are, or what is wrong with it."""
 
@@ -251,10 +250,9 @@ def values_and_manifests(files: Files, *, every_lab_was_read: bool) -> Iterator[
 
 def _documents(path: Path, files: Files) -> Documents:
     """The file's documents, read once. Raises `SpecError`, each time for a file that can't be read."""
-    cached = files.documents.get(path)
-    if cached is None:
-        cached = files.documents[path] = read_documents(path)
-    return cached
+    if path not in files.documents:
+        files.documents[path] = read_documents(path)
+    return files.documents[path]
 
 
 def _readable_documents(path: Path, files: Files) -> bool:
