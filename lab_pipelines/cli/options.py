@@ -44,12 +44,17 @@ def _variants(context: typer.Context, incomplete: str) -> list[str]:
 
 def _complete_lab(context: typer.Context) -> LabSpec | None:
     """The complete lab that the line being completed names, if it does."""
-    from lab_pipelines.catalog.loader import LabNotWrittenError, SpecError, load_catalog
+    from lab_pipelines.catalog.loader import SpecError, load_catalog
+    from lab_pipelines.catalog.spec import LabSpec
 
+    catalog = load_catalog()
+    # While an option still lacks its value, the words before it are not yet parsed into parameters.
+    named = [word for word in (context.params.get("lab"), *context.args) if word in catalog.ids]
     try:
-        return load_catalog().spec(context.params.get("lab") or "")
-    except (LookupError, LabNotWrittenError, SpecError):
+        lab = catalog.lab(named[0]) if named else None
+    except SpecError:
         return None
+    return lab if isinstance(lab, LabSpec) else None
 
 
 LabArgument = Annotated[str, typer.Argument(help="E.g. L06.", autocompletion=_lab_ids)]

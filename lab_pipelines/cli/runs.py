@@ -90,7 +90,8 @@ def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = 
     if ended.code != 0:
         said = reasons(ended, home=home, log=log) or [f"Dagster ended with code {ended.code} and gave no reason"]
         _refresh(settings)
-        fail("\n".join([f"{lab} failed: {said[0]}", *said[1:], f"everything it printed: {log}", *_events_of(ended)]))
+        first = said[0] if said[0].startswith(lab) else f"{lab} failed: {said[0]}"
+        fail("\n".join([first, *said[1:], f"everything it printed: {log}", *_events_of(ended)]))
     _print_results(settings, catalog.spec(lab), ended.run_id)
 
 

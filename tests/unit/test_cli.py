@@ -22,7 +22,8 @@ from lab_pipelines.cli.ask import QUERIES_DIR
 from lab_pipelines.cli.console import ROWS_SHOWN
 from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, lab_run, publish_run, warehouse_in
+from tests.support.command_line import own_environment, refused
+from tests.support.rows import Row, event_row, lab_run, publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 
@@ -36,6 +37,11 @@ def pinnable_run() -> dict[str, list[Row]]:
     return tables
 
 
+def step(name: str, kind: str, **columns: object) -> Row:
+    """The event of a step that took four stack seconds."""
+    return event_row(name=name, kind=kind, duration_s=4.0, **columns)
+
+
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     return warehouse_in(tmp_path)
@@ -44,20 +50,9 @@ def warehouse(tmp_path: Path) -> Warehouse:
 @pytest.fixture
 def labs(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labs:
     """The command line on this test's warehouse and baselines."""
-    for name in [name for name in os.environ if name.startswith("LABS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("LABS_DATA_DIR", warehouse.data_dir)
+    own_environment(monkeypatch, warehouse.data_dir)
     monkeypatch.setattr(baseline, "BASELINES_DIR", tmp_path / "baselines")
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
-
-
-def refused(result: Result, code: int) -> str:
-    """The message of a call that had to fail: on stderr, no traceback, nothing on stdout."""
-    assert result.exit_code == code, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert "Traceback" not in result.stderr
-    assert result.stdout == ""
-    return result.stderr
 
 
 # labs sql
@@ -195,6 +190,23 @@ def test_runs_of_another_target_are_not_shown(labs: Labs, warehouse: Warehouse) 
     assert "no run on target aks" in refused(labs("show-run", "L06", "--target", "aks"), 1)
 
 
+def test_a_run_as_json_has_its_stages_and_its_findings(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1, 4)))
+    shown = json.loads(labs("show-run", "L06", "--json").stdout)
+    assert [stage["users"] for stage in shown["stages"]] == [1, 4]
+    assert shown["overview"]["provenance"] == "modelled"
+
+
+def test_a_run_without_load_is_shown_by_its_steps(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, {"events": [step("scraped", "observe"), step("quota", "apply", outcome="failed")]})
+    result = labs("show-run", "L06")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["scraped", "observe", "ok", "4.00", "s"] in lines
+    assert ["quota", "apply", "failed", "4.00", "s"] in lines
+    assert "from events where lab = 'L06'" in result.stdout
+
+
 def test_an_unknown_lab_or_target_is_refused_with_the_known_ones(labs: Labs) -> None:
     assert "L01 to L78" in refused(labs("show-run", "L99"), 2)
     assert "rehearsal" in refused(labs("show-run", "L06", "--target", "moon"), 2)
@@ -213,6 +225,12 @@ def test_a_damaged_lake_is_one_message_that_names_the_file(labs: Labs, warehouse
 
 
 # labs report
+
+
+def test_the_report_also_builds_labs_duckdb_anew(labs: Labs, warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1, 4)))
+    assert labs("report").exit_code == 0
+    assert json.loads(labs("sql", "select count(*) as n from stage_table", "--json").stdout) == [{"n": 2}]
 
 
 def test_the_report_is_written_and_counted(labs: Labs, warehouse: Warehouse) -> None:
@@ -238,6 +256,14 @@ def test_a_run_is_pinned_shown_and_verified(labs: Labs, warehouse: Warehouse) ->
     assert "0001.json" in shown
     assert "modelled-vllm" in shown
     assert labs("baseline", "verify").stdout == "1 baselines, every one as it was pinned\n"
+
+
+def test_baselines_as_json_carry_their_numbers(labs: Labs, warehouse: Warehouse) -> None:
+    assert json.loads(labs("baseline", "show", "--json").stdout) == []
+    publish_run(warehouse, pinnable_run())
+    assert labs("baseline", "pin", "L06").exit_code == 0
+    [pinned] = json.loads(labs("baseline", "show", "--json").stdout)
+    assert len(pinned["variants"]["baseline"]["stages"]) == 5
 
 
 def test_pinning_again_needs_the_flag_and_keeps_the_former_file(labs: Labs, warehouse: Warehouse) -> None:
@@ -268,11 +294,46 @@ def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
 # The program itself
 
 
-def test_the_module_loads_without_dagster_duckdb_or_the_chart_renderer() -> None:
-    heavy = ["dagster", "duckdb", "pandas", "pyarrow", "altair", "vl_convert"]
-    code = f"import sys, lab_pipelines.cli; print([m for m in {heavy!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        (["list"], set()),
+        (["list", "--phase", "1", "--json"], set()),
+        (["show", "L06"], set()),
+        (["calendar"], set()),
+        (["plan", "L06"], set()),
+        (["run", "L78"], set()),
+        (["status"], {"duckdb"}),
+        (["sql", "select 1 as one"], {"duckdb"}),
+        (["show-run", "L06"], {"duckdb", "pyarrow", "numpy"}),
+        (["baseline", "show"], set()),
+    ],
+    ids=" ".join,
+)
+def test_a_command_loads_no_more_than_it_needs(warehouse: Warehouse, command: list[str], allowed: set[str]) -> None:
+    heavy = {"dagster", "duckdb", "pandas", "pyarrow", "numpy", "scipy", "altair", "vl_convert", "kubernetes", "locust"}
+    code = """
+import sys
+from lab_pipelines.cli import app
+try:
+    app(sys.argv[1:])
+except SystemExit:
+    pass
+print("loaded", *{name.split(".")[0] for name in sys.modules})
+"""
+    publish_run(warehouse, lab_run(users=(1,)))
+    warehouse.rebuild()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        cwd=REPO_ROOT,
+        env={"PATH": os.environ["PATH"], "LABS_DATA_DIR": warehouse.data_dir},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"typer", "lab_pipelines"} <= loaded
+    assert loaded & heavy <= allowed
 
 
 def test_the_installed_command_answers(warehouse: Warehouse) -> None:
