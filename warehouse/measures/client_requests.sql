@@ -1,3 +1,2 @@
--- How many requests did clients see answered in a stage?
-SELECT count(*) FROM requests
-WHERE session_id = $session_id AND step = $step AND http_status IS NOT NULL AND finished_at BETWEEN $start AND $end
+-- How many requests did clients see answered, whatever the status?
+SELECT count(*) FROM requests WHERE session_id = $session_id AND http_status IS NOT NULL
