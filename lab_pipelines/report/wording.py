@@ -62,15 +62,14 @@ def origin(row: Row) -> str:
 
 def place(row: Row) -> str:
     """Where a row's stack lived, how long its stages held, and what served it."""
-    return f"target {row['target']} · pace {row['pace']} · {row['engine']}"
+    engine = "no engine" if row["engine"] == "none" else row["engine"]
+    return f"target {row['target']} · pace {row['pace']} · {engine}"
 
 
 def effect(finding: Row) -> str:
-    """A finding's effect with its 95 % interval, as far as they are known."""
-    if finding["effect"] is None:
-        return "no effect size"
-    if finding["interval_low"] is None or finding["interval_high"] is None:
-        return f"{short(finding['effect'])}, no interval"
+    """A finding's effect with its 95 % interval; where it has none, what it was decided on."""
+    if finding["effect"] is None or finding["interval_low"] is None or finding["interval_high"] is None:
+        return finding["reason"]
     return (
         f"{short(finding['effect'])}, 95 % interval {short(finding['interval_low'])} to "
         f"{short(finding['interval_high'])}"
