@@ -260,7 +260,7 @@ def watch_pods(
     labels: Mapping[str, str],
     deadline: Deadline,
 ) -> list[PodOutcome]:
-    """The expected pods, once each is as expected or has ended otherwise, at the latest at the deadline.
+    """The expected pods, once each is as expected or can't become so any more, at the latest at the deadline.
 
     A pod that isn't there has the phase `Absent`. Raises `ClusterError`.
     """
@@ -294,8 +294,14 @@ def _settled(pods: Collection[PodOutcome], expected: Sequence[ExpectedPod]) -> b
     """Nothing is left to wait for."""
     of = [(pod, one) for pod in pods if (one := expectation_for(pod.name, expected)) is not None]
     return not _absent([pod for pod, _ in of], expected) and all(
-        pod.phase in ("Succeeded", "Failed") or _mismatch(one, pod) is None for pod, one in of
+        _mismatch(one, pod) is None or _STAGE.get(pod.phase, 0) > _STAGE.get(one.phase, 0) or pod.phase in _ENDED
+        for pod, one in of
     )
+
+
+# A pod never goes back: one that runs was scheduled, whatever the spec expected.
+_STAGE = {"Pending": 0, "Running": 1, "Succeeded": 2, "Failed": 2}
+_ENDED = ("Succeeded", "Failed")
 
 
 def delete(
