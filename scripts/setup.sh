@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes this checkout ready to run: uv, the locked packages, Prometheus, Dagster's instance. Everything lands below the
-# checkout (docs/setup.md); nothing is installed in the system. A second run has nothing to do and says so, unless the
-# caller is another script, with --quiet.
+# Makes this checkout ready to run: uv, the locked packages, Prometheus and Alertmanager, Dagster's instance. Everything
+# lands below the checkout (docs/setup.md); nothing is installed in the system. A second run has nothing to do and says
+# so, unless the caller is another script, with --quiet.
 set -euo pipefail
 shopt -s inherit_errexit
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -30,8 +30,10 @@ venv_identity() {
 venv_is_ours() { [[ -s $MADE_FOR && $(venv_identity .venv/bin/python) == "$(<"$MADE_FOR")" ]]; }
 packages_are_ready() { [[ -s $STAMP ]] && venv_is_ours && [[ $(inputs_digest) == "$(<"$STAMP")" ]]; }
 prometheus_is_ready() { has prometheus && has promtool; }
+# Debian calls the program by its package's name, everybody else by its own.
+alertmanager_is_ready() { has alertmanager || has prometheus-alertmanager; }
 instance_is_ready() { [[ -e $INITIALISED ]] && cmp -s deploy/local/dagster.yaml .dagster/dagster.yaml; }
-all_is_ready() { packages_are_ready && prometheus_is_ready && instance_is_ready; }
+all_is_ready() { packages_are_ready && prometheus_is_ready && alertmanager_is_ready && instance_is_ready; }
 
 base_python() {
     # sys._base_executable: when a virtual environment is active (this one, even), the Python that it was made from.
@@ -166,9 +168,24 @@ provide_prometheus() {
                 fail "$program is needed, and apt can't fetch it: sudo apt-get install prometheus" \
                     "(elsewhere: put prometheus and promtool on PATH)"
         fi
-        "$program" --version >/dev/null 2>&1 ||
-            fail "$(command -v "$program") doesn't run: see what '$program --version' says, and repair or remove it"
+        runs "$program"
     done
+}
+
+provide_alertmanager() {
+    local package=prometheus-alertmanager
+    if ! alertmanager_is_ready; then
+        say "fetching alertmanager from the system's packages, without installing it"
+        take_from_system_package "$package" "usr/bin/$package" .tools/prometheus/usr/bin ||
+            fail "alertmanager is needed, and apt can't fetch it: sudo apt-get install $package" \
+                "(elsewhere: put alertmanager on PATH)"
+    fi
+    if has alertmanager; then runs alertmanager; else runs "$package"; fi
+}
+
+runs() {
+    "$1" --version >/dev/null 2>&1 ||
+        fail "$(command -v "$1") doesn't run: see what '$1 --version' says, and repair or remove it"
 }
 
 initialise_instance() {
@@ -193,5 +210,6 @@ if ! flock --nonblock "$lock"; then
 fi
 packages_are_ready || install_packages
 provide_prometheus
+provide_alertmanager
 instance_is_ready || initialise_instance
 say "done in $SECONDS s"
