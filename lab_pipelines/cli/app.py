@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, lab_page, plans, runs
+from lab_pipelines.cli import ask, baselines, catalogue, checking, lab_page, plans, runs
 
 _CATALOGUE, _RUNS, _RESULTS = "The year", "Runs", "Results"
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("list", rich_help_panel=_CATALOGUE)(catalogue.list_labs)
 app.command("show", rich_help_panel=_CATALOGUE)(lab_page.show)
 app.command("calendar", rich_help_panel=_CATALOGUE)(catalogue.calendar)
+app.command("validate", rich_help_panel=_CATALOGUE)(checking.validate)
 app.command("plan", rich_help_panel=_RUNS)(plans.plan)
 app.command("run", rich_help_panel=_RUNS)(runs.run)
 app.command("status", rich_help_panel=_RUNS)(runs.status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +15,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lab_pipelines.catalog.calendar import load_calendar
-from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.loader import CATALOG_DIR, load_catalog
 from lab_pipelines.catalog.spec import LabSpec, Outline
 from lab_pipelines.cli import app
 from lab_pipelines.cli.options import nearest
+from lab_pipelines.deployment import REPO_ROOT
 from tests.support.command_line import own_environment, refused
 
 Labs = Callable[..., Result]
@@ -276,3 +278,44 @@ def test_the_completion_script_can_be_shown() -> None:
 def test_help_states_the_exit_codes(labs: Labs) -> None:
     shown = " ".join(labs("--help").stdout.split())
     assert "0 done; 1 it can't be done, or failed; 2 the call is wrong; 130 interrupted" in shown
+
+
+# labs validate
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The year's catalogue in a folder of the test's own."""
+    return shutil.copytree(CATALOG_DIR, tmp_path / "catalog", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+
+
+def test_a_sound_catalogue_is_counted_and_called_valid(labs: Labs) -> None:
+    result = labs("validate")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("78 labs, calendar, prices, ")
+    assert result.stdout.endswith(": all valid\n")
+    assert json.loads(labs("validate", "--json").stdout)["problems"] == []
+
+
+def test_each_problem_is_one_line_with_file_line_and_field(labs: Labs, copied: Path) -> None:
+    path = copied / "L06.yaml"
+    text = path.read_text(encoding="utf-8").replace("week: 3", "week: 44").replace("phase: 1", "phase: one")
+    path.write_text(text, encoding="utf-8")
+    result = labs("validate", str(path))
+    assert result.exit_code == 1
+    assert [line.split(" ", 2)[1] for line in result.stdout.splitlines()] == ["phase:"]
+    assert result.stdout.startswith(f"{path}:4: phase: ")
+    assert "1 problem" in result.stderr
+    [problem] = json.loads(labs("validate", str(path), "--json").stdout)["problems"]
+    assert (problem["path"], problem["line"], problem["field"]) == (str(path), 4, "phase")
+
+
+def test_problems_of_files_that_were_not_named_stay_out(labs: Labs, copied: Path) -> None:
+    (copied / "L07.yaml").write_text("id: L07\n", encoding="utf-8")
+    assert labs("validate", str(copied / "L06.yaml")).exit_code == 0
+    assert labs("validate", str(copied / "L06.yaml"), str(copied / "L07.yaml")).exit_code == 1
+
+
+def test_a_file_that_no_catalogue_reads_is_refused(labs: Labs, tmp_path: Path) -> None:
+    assert "no such file" in refused(labs("validate", str(tmp_path / "L06.yaml")), 2)
+    assert "no file of a catalogue" in refused(labs("validate", str(REPO_ROOT / "README.md")), 2)
