@@ -29,12 +29,16 @@ UNITS = {
     "requests": "requests",
     "requests_ok": "requests",
     "error_rate": "ratio",
+    "requests_per_s": "requests/s",
     "output_tokens_per_s": "tokens/s",
     "ttft_p50_s": "s",
     "ttft_p95_s": "s",
     "ttft_p99_s": "s",
     "itl_p50_s": "s",
     "itl_p95_s": "s",
+    "e2e_p50_s": "s",
+    "e2e_p95_s": "s",
+    "e2e_p99_s": "s",
     "queue_depth": "requests",
     "kv_cache_usage": "ratio",
     "usd_per_1k_tokens": "USD per 1000 tokens",
@@ -43,8 +47,9 @@ UNITS = {
 """The numbers of a stage, as the view stage_table names them, and their units. Seconds are stack seconds."""
 
 _RUN_COLUMNS = ("engine", "provenance", "pace", "time_scale")
-_STAGE_COLUMNS = ("variant", "step", "stage", "users")
-_NEVER_MISSING = ("output_tokens_per_s", "ttft_p50_s")
+_STAGE_COLUMNS = ("variant", "step", "stage", "users", "offered_per_s")
+_NEVER_MISSING = {"completion": ("output_tokens_per_s", "ttft_p50_s"), "http": ("requests_per_s", "e2e_p50_s")}
+"""By kind of request."""
 _NAME = re.compile(r"[0-9]{4}\.json")
 
 Row = dict[str, Any]
@@ -160,23 +165,25 @@ def objections(spec: LabSpec, stages: Sequence[Row], sessions: Sequence[Row], *,
     if unfinished := sorted(variants - set(finished)):
         found.append(f"{', '.join(unfinished)} has no finops_sheet, so a check failed or the run was cut short")
     expected = {
-        (variant, step.name, stage.stage, stage.users)
+        (variant, step.name, stage.stage, stage.users, stage.offered_per_s): stage
         for variant in variants
         for step in spec.load_steps
         for stage in load_stages(step, pace)
     }
     present = [tuple(row[column] for column in _STAGE_COLUMNS) for row in stages]
-    for stage in sorted(expected - set(present), key=str):
-        found.append(f"{_named_stage(*stage)} is missing")
+    for stage in sorted(expected.keys() - set(present), key=str):
+        found.append(f"{_named(*stage)} is missing")
     for stage in sorted({p for p in present if p not in expected or present.count(p) > 1}, key=str):
-        found.append(f"{_named_stage(*stage)} is there twice, or isn't the spec's")
-    for row in stages:
-        found += [f"{_named(row)}: {reason}" for reason in _stage_objections(row, spec, pace.min_requests)]
+        found.append(f"{_named(*stage)} is there twice, or isn't the spec's")
+    for key, row in zip(present, stages, strict=True):
+        # A burst may be of fewer requests than the pace asks for elsewhere.
+        needed = min(pace.min_requests, expected[key].min_requests) if key in expected else pace.min_requests
+        found += [f"{_named(*key)}: {reason}" for reason in _stage_objections(row, spec, needed)]
     return found
 
 
-def _named_stage(variant: str, step: str, number: int, users: int | None) -> str:
-    load = "at a rate" if users is None else f"{users} users"
+def _named(variant: str, step: str, number: int, users: int | None, offered_per_s: float | None) -> str:
+    load = f"{offered_per_s:g}/s" if users is None else f"{users} users"
     return f"{variant}: stage {number} of {step} ({load})"
 
 
@@ -212,7 +219,7 @@ def verify(directory: Path = BASELINES_DIR) -> list[Path]:
 
 
 def _stages(warehouse: Queries, spec: LabSpec, target: Target, run_id: str | None) -> list[Row]:
-    columns = ", ".join(["run_id", "started_at", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS])
+    columns = ", ".join(["run_id", "started_at", "request_kind", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS])
     rows = warehouse.query(
         f"SELECT {columns} FROM stage_table WHERE lab = ? AND target = ? ORDER BY variant, step, stage",
         [spec.id, target],
@@ -234,7 +241,7 @@ def _stage_objections(row: Row, spec: LabSpec, min_requests: int) -> list[str]:
     if row["error_rate"] is None or row["error_rate"] > spec.error_budget.error_rate:
         rate = "unknown" if row["error_rate"] is None else f"{row['error_rate']:.2%}"
         found.append(f"the error rate is {rate}; allowed {spec.error_budget.error_rate:.2%}")
-    if missing := [name for name in _NEVER_MISSING if row[name] is None]:
+    if missing := [name for name in _NEVER_MISSING[row["request_kind"]] if row[name] is None]:
         found.append(f"{', '.join(missing)} is not known")
     return found
 
@@ -247,15 +254,11 @@ def _variant(session: Row, stages: Sequence[Row]) -> Row:
         "values_digest": session["values_digest"],
         "engine_args": json.loads(session["engine_args"]),
         "stages": [
-            {column: row[column] for column in ("step", "stage", "users", *UNITS)}
+            {column: row[column] for column in (*_STAGE_COLUMNS[1:], *UNITS)}
             for row in stages
             if row["variant"] == session["variant"]
         ],
     }
-
-
-def _named(row: Row) -> str:
-    return f"{row['variant']}: stage {row['stage']} of {row['step']} ({row['users']} users)"
 
 
 def _read_chain(folder: Path) -> tuple[list[Baseline], list[str]]:

@@ -117,7 +117,8 @@ class StageWork:
 
     step: str
     stage: int
-    users: int
+    users: int | None
+    """None: the stage has a rate."""
     requests: int
     input_tokens: int
     output_tokens: int

@@ -116,9 +116,10 @@ def session_ladders(section: Section) -> list[Ladder]:
 
 
 def session_pictures(section: Section) -> list[Picture]:
-    """The pictures of a session as a whole."""
+    """The pictures of a session as a whole. A stack without an engine has no first token to wait for."""
+    has_engine = section.overview["engine"] != "none"
     return [
-        charts.cold_start(section.cold_start, section.overview),
+        *([charts.cold_start(section.cold_start, section.overview)] if has_engine else []),
         charts.cost_split(section.cost, section.overview),
     ]
 

@@ -321,6 +321,67 @@ def lab_run(
     }
 
 
+def get_run(
+    *, offered: Sequence[float] = (2.0, 8.0), requests_per_stage: int = 40, **columns: Any
+) -> dict[str, list[Row]]:
+    """All tables of a run that has no engine: plain GETs at rates, one in twenty of which failed.
+
+    In a stage of n requests per second a GET takes 10 + n stack milliseconds.
+    """
+    columns = {"lab": "L01", "engine": "none", "run_id": "get-run", "session_id": "get-session"} | columns
+    scale = columns.get("time_scale", 5.0)
+    at = REQUESTED_AT + timedelta(seconds=5)
+    stages, requests, summaries = [], [], []
+    for index, per_s in enumerate(offered):
+        where = {"step": "traffic", "stage": index, "users": None} | columns
+        latency_s, gap = 0.010 + per_s / 1000, timedelta(seconds=1 / per_s / scale)
+        for number in range(requests_per_stage):
+            due = at + gap * number
+            row = request_row if number % 20 else failed_request_row
+            got = {"request_id": f"traffic-s{index}-{number}", "user_index": None, "path": "/status/200"}
+            got |= {"sent_at": due, "finished_at": due + timedelta(seconds=latency_s / scale)}
+            got |= {"event_offsets_s": [], "finish_reason": None, **dict.fromkeys(_OF_TOKENS)}
+            requests.append(row(**(got | where | ({"e2e_s": latency_s} if number % 20 else {}))))
+        ended = at + gap * requests_per_stage
+        wall_s = (ended - at).total_seconds()
+        stages.append(
+            stage_row(
+                **(where | {"profile": "rate", "request_kind": "http", "offered_per_s": per_s}),
+                started_at=at,
+                ended_at=ended,
+                duration_s=wall_s * scale,
+                duration_wall_s=wall_s,
+                requests_in_stage=requests_per_stage,
+                requests_ok=requests_per_stage - -(-requests_per_stage // 20),
+                output_tokens=0,
+            )
+        )
+        window = {"window_start": at, "window_end": ended, "measure": "request_rate", "unit": "requests/s"}
+        summaries.append(summary_row(**(where | window), value=per_s) if index == 0 else gap_row(**(where | window)))
+        at = ended
+    phases = dict.fromkeys([f"{name}_s" for name in COLD_START_S] + ["cold_start_s"])
+    released_at = at + timedelta(seconds=1)
+    held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
+    session = session_row(released_at=released_at, held_s=held_s, model=None, **phases) | columns
+    costs = _cost_rows(session, stages, requests, priced=True)
+    work = [cost.StageWork("traffic", s["stage"], None, s["requests_ok"], 0, 0) for s in stages]
+    return {
+        "stack_sessions": [session | {"state": "open", "released_at": None, "held_s": None}, session],
+        "load_stages": stages,
+        "requests": requests,
+        "metric_summaries": summaries,
+        "cost_records": costs,
+        "finops_sheet": cost.sheet_rows(costs, work, shared=shared(**columns), sku=session["sku"]),
+    }
+
+
+_OF_TOKENS = (
+    *("ttft_s", "tpot_s", "input_tokens", "output_tokens", "expected_input_tokens", "expected_output_tokens"),
+    *("server_ttft_s", "ttft_lag_wall_s", "receive_lag_p99_wall_s"),
+)
+"""Columns that a plain GET leaves empty."""
+
+
 def publish_run(warehouse: Warehouse, tables: Mapping[str, Sequence[Row]]) -> None:
     """Publish what `lab_run` made."""
     for table, rows in tables.items():

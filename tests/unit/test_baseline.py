@@ -12,7 +12,7 @@ import pytest
 from lab_pipelines import baseline
 from lab_pipelines.baseline import BaselineError, current, history, pin, spec_digest, verify
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.spec import LabSpec, LoadStep
 from resources.warehouse import Warehouse
 from tests.support import rows
 
@@ -71,7 +71,7 @@ def test_a_baseline_holds_the_stage_table_and_all_that_produced_it(warehouse: Wa
     assert variant["engine_args"] == json.loads(session["engine_args"])
     [*stages] = variant["stages"]
     assert [s["users"] for s in stages] == USERS
-    assert set(stages[0]) == {"step", "stage", "users", *content["units"]}
+    assert set(stages[0]) == {"step", "stage", "users", "offered_per_s", *content["units"]}
     first = published["load_stages"][0]
     assert stages[0]["output_tokens_per_s"] == pytest.approx(first["output_tokens"] / first["duration_s"])
     assert stages[0]["usd_per_1k_tokens"] == published["finops_sheet"][0]["usd_per_1k_tokens"]
@@ -166,6 +166,57 @@ def test_a_run_that_was_cut_short_is_refused_with_every_reason(warehouse: Wareho
         "baseline has no finops_sheet, so a check failed or the run was cut short",
         "baseline: stage 3 of ramp (16 users) is missing",
         "baseline: stage 4 of ramp (32 users) is missing",
+    ]
+
+
+GETS = SPEC.model_copy(
+    update={
+        "steps": [
+            LoadStep.model_validate(
+                {
+                    "kind": "load",
+                    "name": "traffic",
+                    "profile": {"kind": "rate", "per_s": [2.5, 8.0]},
+                    "requests": [{"kind": "http", "path": "/status/200", "timeout_s": 5.0}],
+                }
+            )
+        ],
+        "error_budget": SPEC.error_budget.model_copy(update={"error_rate": 0.05}),
+    }
+)
+"""As L06, but at rates of plain GETs."""
+
+
+def get_run(**columns: Any) -> dict[str, Any]:
+    tables = rows.get_run(**{"lab": "L06", "offered": (2.5, 8.0)} | columns)
+    for row in tables["stack_sessions"]:
+        row["spec_digest"] = spec_digest(GETS)
+    return tables
+
+
+def test_rates_of_plain_gets_can_be_pinned_without_a_token(warehouse: Warehouse, directory: Path) -> None:
+    rows.publish_run(warehouse, get_run())
+    variant = pin(warehouse, GETS, target="local", directory=directory).content["variants"]["baseline"]
+    assert variant["model"] is None
+    assert [(s["users"], s["offered_per_s"], s["requests"]) for s in variant["stages"]] == [
+        (None, 2.5, 40),
+        (None, 8.0, 40),
+    ]
+    first = variant["stages"][0]
+    assert (first["requests_per_s"], first["e2e_p50_s"]) == (pytest.approx(2.5), pytest.approx(0.0125))
+    assert (first["ttft_p50_s"], first["output_tokens_per_s"]) == (None, None)
+
+
+def test_another_rate_than_the_specs_and_a_missing_latency_are_refused(warehouse: Warehouse, directory: Path) -> None:
+    published = get_run(offered=(2.5, 9.0))
+    for row in published["requests"]:
+        row["valid"] = row["stage"] != 0
+    rows.publish_run(warehouse, published)
+    reasons = refusal(warehouse, directory, spec=GETS).splitlines()
+    assert [reason.removeprefix("run get-run can't be pinned: ") for reason in reasons] == [
+        "baseline: stage 1 of traffic (8/s) is missing",
+        "baseline: stage 1 of traffic (9/s) is there twice, or isn't the spec's",
+        "baseline: stage 0 of traffic (2.5/s): e2e_p50_s is not known",
     ]
 
 

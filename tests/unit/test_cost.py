@@ -247,6 +247,14 @@ def test_cost_per_nothing_is_unknown_and_never_infinite() -> None:
     assert usd_per(Decimal(0), 5) == 0
 
 
+def test_a_stage_at_a_rate_without_tokens_has_a_price_per_request_and_none_per_token() -> None:
+    parts = split(session(), [stage(0, 0, 100)], [request(0, 10)])
+    for row in sheet(parts, [StageWork("ramp", 0, None, requests=50, input_tokens=0, output_tokens=0)]):
+        assert (row["users"], row["usd"]) == (None, Decimal("0.1"))
+        assert row["usd_per_request"] == pytest.approx(0.002)
+        assert {row[c] for c in ("usd_per_1k_output_tokens", "usd_per_1k_tokens")} == {None}
+
+
 def test_costs_that_can_not_be_added_up_are_refused() -> None:
     with pytest.raises(CostError, match="several states"):
         sheet_rows([rows.cost_row(), rows.cost_row(x_state="billed")], [], shared=rows.shared(), sku=None)

@@ -20,7 +20,7 @@ from lab_pipelines.report.stage_table import columns, stage_cells, stage_markdow
 from lab_pipelines.report.wording import decimals_for, duration, markdown_text, number, origin, short
 from lab_pipelines.report.write import write_report
 from resources.warehouse import Warehouse
-from tests.support.rows import finding_row, lab_run, publish_run, warehouse_in
+from tests.support.rows import finding_row, get_run, lab_run, publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)> & |_*\x1b[31m"
@@ -310,6 +310,49 @@ def test_a_column_keeps_one_number_of_decimals(stage_rows: list[Any]) -> None:
         row["ttft_p99_s"] = row["users"] * 1.0
     shown = [line[5].text for line in stage_cells(stage_rows)]
     assert shown == ["1.000", "4.000", "8.000", "16.000", "32.000"], "as many as p50 beside it needs"
+
+
+# Loads without users or tokens
+
+
+def test_a_lab_of_plain_gets_at_rates_has_columns_pictures_and_facts_of_its_own(tmp_path: Path) -> None:
+    warehouse = warehouse_in(tmp_path)
+    publish_run(warehouse, get_run(offered=(2.0, 8.0)))
+    report = report_of(warehouse)
+    html, text = render_html(report), render_markdown(report)
+    assert "| offered requests/s | requests | served requests/s | failed, % | latency p50, ms |" in text
+    assert "| 2.00 | 40 | 2.00 | 5.0 | 12.0 |" in text
+    assert "TTFT" not in text
+    assert "at 8/s: no such series" in text
+    assert "no engine" in text
+    titles = [attributes["aria-label"] or "" for attributes in parsed(html).named("svg")]
+    assert [title.split(".")[0] for title in titles[:2]] == [
+        "Requests served, requests/s",
+        "Latency of a whole answer, ms",
+    ]
+    assert len(titles) == 3, "and what it cost; there is no cold start to draw"
+    assert "Nothing to draw" not in html
+    said = parsed(html).text
+    assert "8.00 requests/s" in said and "most GETs served, at 8/s" in said
+    assert "12.0 ms → 18.0 ms" in said and "median latency of a GET, at 2/s → 8/s" in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "axis"),
+    [
+        ({"profile": "rate", "users": None, "offered_per_s": 2.0}, "offered requests/s", "offered requests per second"),
+        ({"profile": "burst"}, "burst of", "requests at once"),
+        ({"profile": "constant"}, "users", "concurrent users"),
+    ],
+)
+def test_completions_stand_against_what_was_applied(
+    stage_rows: list[Any], columns: dict[str, Any], header: str, axis: str
+) -> None:
+    rows = [{**row, **columns} for row in stage_rows[:1]]
+    assert stage_markdown(rows).splitlines()[2].startswith(f"| {header} | requests |")
+    svg = charts.throughput(rows).svg or ""
+    assert axis in svg
+    assert len(points(svg)) == 1
 
 
 # Words and numbers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import shutil
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.support.rows import (
     Row,
     failed_request_row,
     gap_row,
+    get_run,
     lab_run,
     publish_run,
     request_row,
@@ -223,6 +226,89 @@ def test_a_run_s_overview_sums_its_stages_and_tells_whether_it_is_the_latest(war
     assert first["output_tokens"] == sum(row["output_tokens"] for row in old["load_stages"])
     assert first["usd"] == next(row["usd"] for row in old["finops_sheet"] if row["stage"] is None)
     assert (first["confirmed"], first["refuted"], first["measures_with_gaps"]) == (1, 0, 1)
+
+
+def test_plain_gets_at_a_rate_have_latencies_and_no_tokens(warehouse: Warehouse) -> None:
+    publish_run(warehouse, get_run(offered=(2.5, 8.0)))
+    slow, fast = stages(warehouse)
+    assert [(s["load"], s["profile"], s["request_kind"], s["users"]) for s in (slow, fast)] == [
+        ("2.5/s", "rate", "http", None),
+        ("8/s", "rate", "http", None),
+    ]
+    assert (slow["requests_per_s"], slow["error_rate"]) == (pytest.approx(2.5), pytest.approx(0.05))
+    assert (slow["e2e_p50_s"], slow["e2e_p99_s"]) == (pytest.approx(0.0125), pytest.approx(0.0125))
+    assert (slow["e2e_p95_supported"], slow["e2e_p99_supported"]) == (False, False)
+    of_tokens = ["output_tokens_per_s", "ttft_p50_s", "itl_p50_s", "usd_per_1k_tokens", "usd_per_1k_output_tokens"]
+    assert {column: slow[column] for column in of_tokens} == dict.fromkeys(of_tokens)
+
+
+def test_tokens_that_nobody_asked_for_are_no_gap(warehouse: Warehouse) -> None:
+    publish_run(warehouse, get_run())
+    (gap,) = warehouse.query("SELECT * FROM metric_gaps")
+    assert (gap["measure"], gap["load"], gap["users"]) == ("request_rate", "8/s", None)
+    (overview,) = warehouse.query("FROM run_overview")
+    assert (overview["users_max"], overview["offered_per_s_max"], overview["output_tokens_per_s_max"]) == (
+        None,
+        8,
+        None,
+    )
+
+
+def test_a_stage_without_any_answer_in_time_is_a_gap(warehouse: Warehouse) -> None:
+    tables = get_run(offered=(2.0,))
+    for row in tables["requests"]:
+        row |= {"e2e_s": None, "valid": False, "invalid_reasons": ["outcome: timeout"], "outcome": "timeout"}
+    publish_run(warehouse, tables)
+    (gap,) = warehouse.query("SELECT * FROM metric_gaps")
+    assert (gap["measure"], gap["load"]) == ("latency", "2/s")
+    assert "outcome: timeout (40)" in gap["reason"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "load"),
+    [
+        ({"users": 1}, "1 user"),
+        ({"users": 8, "profile": "constant"}, "8 users"),
+        ({"users": 64, "profile": "burst"}, "burst of 64"),
+        ({"users": None, "profile": "rate", "offered_per_s": 0.75}, "0.75/s"),
+        ({"users": 4, "profile": None, "request_kind": None}, "4 users"),
+    ],
+)
+def test_a_stage_says_in_words_what_was_applied(warehouse: Warehouse, columns: Row, load: str) -> None:
+    publish(warehouse, "load_stages", [stage_row(**columns)])
+    assert [row["load"] for row in stages(warehouse)] == [load]
+
+
+def test_a_file_from_before_there_were_profiles_is_a_ramp_of_completions(warehouse: Warehouse, tmp_path: Path) -> None:
+    """The schema of the first release, which knew neither profiles nor rates, nor plain GETs."""
+    later = {"load_stages": ["profile", "request_kind", "offered_per_s"], "requests": ["shape", "path"]}
+    former = tmp_path / "schema"
+    shutil.copytree(warehouse.schema_dir, former)
+    for table, columns in later.items():
+        ddl = (former / f"{table}.sql").read_text(encoding="utf-8")
+        kept = [line for line in ddl.splitlines() if not re.match(rf" +(CHECK \(\(users|{'|'.join(columns)})\b", line)]
+        text = "\n".join(kept).replace("client_cpu_share DOUBLE,", "client_cpu_share DOUBLE")
+        (former / f"{table}.sql").write_text(text, encoding="utf-8")
+    tables = lab_run(users=(1, 4))
+    for table, columns in later.items():
+        tables[table] = [{name: row[name] for name in row if name not in columns} for row in tables[table]]
+    publish_run(warehouse_in(tmp_path, schema_dir=str(former)), tables)
+
+    assert [(s["load"], s["profile"], s["request_kind"]) for s in stages(warehouse)] == [
+        ("1 user", "ramp", "completion"),
+        ("4 users", "ramp", "completion"),
+    ]
+    with open_snapshot(warehouse.rebuild()) as snapshot:
+        assert snapshot.execute("SELECT load FROM stage_table ORDER BY stage").fetchall() == [("1 user",), ("4 users",)]
+
+
+@pytest.mark.parametrize("path", QUERIES, ids=lambda path: path.stem)
+def test_every_example_question_stands_a_lab_without_users_or_tokens(tmp_path: Path, path: Path) -> None:
+    warehouse = warehouse_in(tmp_path)
+    publish_run(warehouse, get_run())
+    answer = warehouse.query(path.read_text(encoding="utf-8"))
+    about_tokens = {"cheapest_stage", "throughput_by_users", "users_within_ttft_2s", "findings", "cold_start"}
+    assert bool(answer) == (path.stem not in about_tokens)
 
 
 @pytest.mark.parametrize("path", VIEWS, ids=lambda path: path.stem)

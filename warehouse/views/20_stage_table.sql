@@ -67,7 +67,7 @@ SELECT
     s.started_at, s.duration_s, s.min_requests,
     s.requests_in_stage AS requests,
     s.requests_ok,
-    1 - s.requests_ok / nullif(s.requests_in_stage, 0) AS error_rate,
+    (s.requests_in_stage - s.requests_ok) / nullif(s.requests_in_stage, 0) AS error_rate,
     s.requests_in_stage / nullif(s.duration_s, 0) AS requests_per_s,
     CASE WHEN s.request_kind IS DISTINCT FROM 'http' THEN s.output_tokens / nullif(s.duration_s, 0) END
         AS output_tokens_per_s,
