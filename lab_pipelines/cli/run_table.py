@@ -38,6 +38,6 @@ def print_section(section: Section) -> None:
         for note in notes(cells):
             say(note, style="dim")
     for finding in section.findings:
-        say(f"{finding['verdict']}: {finding['claim']} ({effect(finding)})")
+        say(f"{finding['verdict']}: {finding['claim']} ({effect(finding)}; {finding['reason']})")
     for gap in section.gaps:
         say(f"gap: {gap['measure']}, {gap_place(gap)}: {gap['reason']}", style="dim")

@@ -67,9 +67,11 @@ def place(row: Row) -> str:
 
 
 def effect(finding: Row) -> str:
-    """A finding's effect with its 95 % interval; where it has none, what it was decided on."""
-    if finding["effect"] is None or finding["interval_low"] is None or finding["interval_high"] is None:
-        return finding["reason"]
+    """A finding's effect, and its 95 % interval where it has one."""
+    if finding["effect"] is None:
+        return "no effect size"
+    if finding["interval_low"] is None or finding["interval_high"] is None:
+        return short(finding["effect"])
     return (
         f"{short(finding['effect'])}, 95 % interval {short(finding['interval_low'])} to "
         f"{short(finding['interval_high'])}"
