@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,72 +10,13 @@ import pytest
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LoadStep, Measure
-from resources.cluster import Endpoint, Phase, Session
 from resources.load_generator import HttpShape, LoadError, LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
 from resources.telemetry import Reading, Sample
 from tests.support.rows import warehouse_in
+from tests.support.sessions import READY, session
 
-REQUESTED = datetime(2026, 3, 12, 9, 0, tzinfo=UTC)
-READY = REQUESTED + timedelta(seconds=2)
 START = READY.timestamp() + 10
 SPEC = load_catalog().spec("L06")
-
-
-def session(**changes: Any) -> Session:
-    fields: dict[str, Any] = {
-        "session_id": "lease-1",
-        "lab": "L06",
-        "variant": "baseline",
-        "run_id": "run-1",
-        "target": "local",
-        "engine": "modelled-vllm",
-        "provenance": "modelled",
-        "pace": "short",
-        "time_scale": 5.0,
-        "cold_start_time_scale": 400.0,
-        "namespace": "lab-06",
-        "model": "m",
-        "sku": "Standard_NC4as_T4_v3",
-        "nodes": 1,
-        "endpoints": [
-            Endpoint(
-                component="vllm",
-                kind="vllm",
-                base_url="http://127.0.0.1:1/v1",
-                metrics_url=None,
-                gpu_metrics_url=None,
-                log=None,
-            ),
-            Endpoint(
-                component="http",
-                kind="http_server",
-                base_url="http://127.0.0.1:3",
-                metrics_url=None,
-                gpu_metrics_url=None,
-                log=None,
-            ),
-            Endpoint(
-                component="exporter",
-                kind="dcgm_exporter",
-                base_url=None,
-                metrics_url=None,
-                gpu_metrics_url=None,
-                log=None,
-            ),
-        ],
-        "prometheus_url": "http://127.0.0.1:2",
-        "metric_selector": 'namespace="lab-06"',
-        "engine_args": ["m"],
-        "spec_digest": "s",
-        "values_digest": "v",
-        "requested_at": REQUESTED,
-        "ready_at": READY,
-        "phases": [
-            Phase(name="node_ready", started_at=REQUESTED, ended_at=READY, duration_s=284.0),
-            Phase(name="first_token", started_at=READY, ended_at=READY, duration_s=0.5),
-        ],
-    }
-    return Session(**{**fields, **changes})
 
 
 def record(**changes: Any) -> RequestRecord:
