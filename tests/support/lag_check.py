@@ -1,6 +1,7 @@
 """How far off are the load generator's own stamps? Prints numbers; asserts nothing, since machines differ.
 
     python -m tests.support.lag_check --users 32 --tokens 256 --itl 0.02
+    python -m tests.support.lag_check --rate 50 --tokens 8
 
 Server and Locust run as processes of their own on loopback; both stamp with the same clock.
 """
@@ -25,6 +26,7 @@ def quantile(values: list[float], q: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=32)
+    parser.add_argument("--rate", type=float, help="requests per second, Poisson, instead of users")
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--ttft", default="0.2")
     parser.add_argument("--itl", default="0.02")
@@ -42,7 +44,8 @@ def main() -> None:
         base_url = server.stdout.readline().strip()
         stage = StagePlan(
             stage=0,
-            users=given.users,
+            users=None if given.rate else given.users,
+            per_wall_s=given.rate,
             hold_wall_s=given.seconds,
             min_requests=given.users,
             max_hold_wall_s=given.seconds + 30,
@@ -52,7 +55,9 @@ def main() -> None:
             step="lag",
             base_url=base_url,
             model="m",
-            profile="constant",
+            profile="rate" if given.rate else "constant",
+            arrivals="poisson",
+            max_in_flight=512 if given.rate else None,
             shapes=[
                 CompletionShape(
                     prompts="load-tests/prompts/fixed-512.json",
