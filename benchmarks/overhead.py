@@ -126,7 +126,7 @@ def _bare_figures(bare: Mapping[str, Any], folder: Path, *, overhead_s: float) -
     load_s = sum(stage.length_s for stage in stages)
     whole_s = bare["ended_at"] - bare["started_at"]
     result = read_result(folder / "bare")
-    users = max(stage.users for stage in result.stages)
+    users = max(stage.users for stage in result.stages if stage.users is not None)
     of_stage = {stage.stage for stage in result.stages if stage.users == min(users, USERS)}
     lags = [
         abs(request.event_offsets_s[0] - request.sent_offset_s - request.server_ttft_s)

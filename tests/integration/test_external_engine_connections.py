@@ -10,13 +10,14 @@ from streaming_load.records import summarise
 from tests.support.sse_server import Received, Reply, SseServer, completion
 
 BODY = b'{"prompt": [1, 2, 3], "max_tokens": 4}'
+POST = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 
 
 def perform(connection: Connection) -> tuple[Exchange, str]:
     now = time.monotonic()
-    exchange = Exchange(user_index=0, number=0, scheduled=now, sent=now)
-    connection.perform(exchange, BODY, timeout_s=30)
-    return exchange, summarise(exchange, request_id="r", worker="w", epoch=0.0, clock="")["outcome"]
+    exchange = Exchange(request_id="r", message=POST, timeout_s=30, scheduled=now, sent=now)
+    connection.perform(exchange)
+    return exchange, summarise(exchange, worker="w", epoch=0.0, clock="")["outcome"]
 
 
 def hang_up_on(numbers: set[int]) -> SseServer:

@@ -225,6 +225,17 @@ def counter_total_row(**columns: Any) -> Row:
     } | columns
 
 
+def log_row(**columns: Any) -> Row:
+    return {
+        **shared(),
+        "component": "vllm",
+        "logged_at": REQUESTED_AT + timedelta(seconds=6),
+        "level": "INFO",
+        "event": "request_finished",
+        "line": json.dumps({"event": "request_finished", "request_id": "u0-1"}),
+    } | columns
+
+
 def cost_row(**columns: Any) -> Row:
     return {
         **shared(),
@@ -315,6 +326,7 @@ def lab_run(
         "metric_samples": samples,
         "metric_summaries": summaries,
         "counter_totals": [counter_total_row(**columns)],
+        "log_lines": [log_row(**columns)],
         "cost_records": costs,
         "finops_sheet": cost.sheet_rows(costs, _work(stages), shared=common, sku=session["sku"]),
         "findings": [finding_row(**columns)],
