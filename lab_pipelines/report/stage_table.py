@@ -118,8 +118,8 @@ def _values(column: Column, rows: Sequence[Row]) -> list[float | None]:
 
 
 def ladders(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows apart by session and load step, each in the order of its stages."""
-    ordered = sorted(rows, key=lambda r: (r["lab"], r["target"], r["session_id"], r["step"], r["stage"]))
+    """The rows apart by session and load step, in the order in which they were applied."""
+    ordered = sorted(rows, key=lambda r: (r["lab"], r["target"], r["session_id"], r["started_at"], r["stage"]))
     return [list(group) for _, group in groupby(ordered, key=lambda r: (r["session_id"], r["step"]))]
 
 

@@ -19,7 +19,7 @@ GAP = "\N{EN DASH}"
 ROUGH = "≈"
 """Precedes a quantile whose sample is too small for a 95 % interval."""
 ROUGH_NOTE = f"{ROUGH} too few requests for a 95 % interval: a p95 needs 72, a p99 needs 368."
-GAP_NOTE = f"{GAP} not known; the reason is listed under the gaps."
+GAP_NOTE = f"{GAP} not known: the gaps list why, unless the lab doesn't ask for it."
 
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
 

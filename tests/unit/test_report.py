@@ -290,6 +290,12 @@ def test_stages_of_different_sessions_never_share_a_markdown_table(filled: Repor
     assert text.count("target local") == 2
 
 
+def test_load_steps_stand_in_the_order_in_which_they_were_applied(stage_rows: list[Any]) -> None:
+    later = [{**row, "step": "a-later-one", "started_at": row["started_at"] + timedelta(hours=1)} for row in stage_rows]
+    text = stage_markdown([*later, *stage_rows])
+    assert text.index("step ramp") < text.index("step a-later-one")
+
+
 def test_no_stages_make_a_sentence_instead_of_a_table() -> None:
     assert stage_markdown([]) == "No load stage has been recorded yet."
 
