@@ -44,18 +44,18 @@ def _result(*, passed: bool, description: str, **metadata: Any) -> AssetCheckRes
     return AssetCheckResult(passed=passed, description=description, metadata=metadata)
 
 
-@blocking(load_run, "SELECT * FROM load_stages WHERE run_id = ? ORDER BY step, stage")
+@blocking(load_run, "SELECT * FROM stage_table WHERE run_id = ? ORDER BY step, stage")
 def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Every stage of the profile was applied, and enough requests began and ended in it."""
     if not spec.load_steps:
         return _result(passed=not stages, description=NO_LOAD)
     if not stages:
         return _result(passed=False, description="no stage was applied")
-    short = [s for s in stages if s["requests_in_stage"] < s["min_requests"]]
+    short = [s for s in stages if s["requests"] < s["min_requests"]]
     if not short:
-        least = min(s["requests_in_stage"] for s in stages)
+        least = min(s["requests"] for s in stages)
         return _result(passed=True, description=f"{len(stages)} stages, each with at least {least} requests")
-    listed = ", ".join(f"{s['users']} users: {s['requests_in_stage']} of {s['min_requests']}" for s in short)
+    listed = ", ".join(f"{s['load']}: {s['requests']} of {s['min_requests']}" for s in short)
     return _result(
         passed=False, description=f"too few requests ({listed}); raise max_hold_s in the spec's pace, or look at errors"
     )

@@ -25,6 +25,7 @@ from resources.warehouse import Warehouse
 _STAGE_COLUMNS = {
     "step": "string",
     "stage": "int",
+    "profile": "string",
     "users": "int",
     "duration_s": "float",
     "requests_ok": "int",
@@ -79,8 +80,13 @@ def load_run(
                 schema=TableSchema([TableColumn(name, kind) for name, kind in _STEP_COLUMNS.items()]),
             ),
             "stages": MetadataValue.table(
-                [TableRecord({column: stage[column] for column in _STAGE_COLUMNS}) for stage in walk.stages],
+                [TableRecord({column: _cell(stage[column]) for column in _STAGE_COLUMNS}) for stage in walk.stages],
                 schema=TableSchema([TableColumn(name, kind) for name, kind in _STAGE_COLUMNS.items()]),
             ),
         }
     )
+
+
+def _cell(value: str | float | None) -> str | float:
+    """A table's cell in the UI; an open loop has no users."""
+    return "" if value is None else value

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -144,38 +144,48 @@ def request(
 
 
 def watch(
-    api_client: ApiClient, namespace: str, *, selector: str, version: str, deadline: Deadline
+    api_client: ApiClient, path: str, *, selector: str, version: str, deadline: Deadline
 ) -> Generator[tuple[str, dict[str, Any]], None, None]:
-    """(type, pod) of every change to the pods after `version`, until the server ends the watch or the deadline does.
+    """(type, object) of every change below `path` after `version`, until the server or the deadline ends the watch.
 
     A `version` that the server has forgotten (410) also ends it: list again. Raises as `request`.
     """
     import urllib3
-    from kubernetes import client
-    from kubernetes import watch as kubernetes_watch
     from kubernetes.client import ApiException
+    from kubernetes.watch.watch import iter_resp_lines
 
     last_s = math.ceil(max(min(deadline.remaining_s, WATCH_S), 1.0))
-    stream = kubernetes_watch.Watch().stream(
-        client.CoreV1Api(api_client).list_namespaced_pod,
-        namespace,
-        label_selector=selector,
-        resource_version=version,
-        timeout_seconds=last_s,
-        _request_timeout=(CONNECT_TIMEOUT_S, last_s + CONNECT_TIMEOUT_S),
-    )
+    query = {"watch": "true", "labelSelector": selector, "resourceVersion": version, "timeoutSeconds": str(last_s)}
     try:
-        for event in cast(Iterator[dict[str, Any]], stream):
-            yield event["type"], event["raw_object"]
+        # Not by Watch.stream: it reads each object into a model, and a model refuses what the server may leave out.
+        response = cast(Any, api_client).call_api(
+            path,
+            "GET",
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=(CONNECT_TIMEOUT_S, last_s + CONNECT_TIMEOUT_S),
+        )
+        try:
+            for line in iter_resp_lines(response):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    if status.get("code") == 410:
+                        return
+                    raise ClusterError(f"{host(api_client)}: watching {path}: {status.get('message')}")
+                yield event["type"], event["object"]
+        finally:
+            response.close()
+            response.release_conn()
     except urllib3.exceptions.ReadTimeoutError:
         return  # the server forgot to end it
     except urllib3.exceptions.HTTPError as error:
         raise _unreachable(api_client, error) from None
     except ApiException as error:
         if error.status != 410:
-            raise _explained(api_client, "watching pods", error) from None
-    finally:
-        stream.close()
+            raise _explained(api_client, path, error) from None
 
 
 def _unreachable(api_client: ApiClient, error: Exception) -> ClusterError:

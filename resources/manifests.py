@@ -271,7 +271,7 @@ def watch_pods(
         listed = kube_api.request(api_client, "GET", path, query={"labelSelector": selector}, deadline=deadline)
         pods = {pod["metadata"]["name"]: pod_outcome(pod) for pod in listed["items"]}
         changes = kube_api.watch(
-            api_client, namespace, selector=selector, version=listed["metadata"]["resourceVersion"], deadline=deadline
+            api_client, path, selector=selector, version=listed["metadata"]["resourceVersion"], deadline=deadline
         )
         while not (settled := _settled(pods.values(), expected)) and (change := next(changes, None)):
             kind, pod = change
@@ -281,6 +281,7 @@ def watch_pods(
         changes.close()
         if settled or deadline.remaining_s == 0:
             break
+        time.sleep(kube_api.RETRY_S)  # a server that ends every watch at once must not be asked without a pause
     found = [pods[name] for name in sorted(pods) if expectation_for(name, expected) is not None]
     return [*found, *(PodOutcome(name=one.name, phase=ABSENT, reason=None) for one in _absent(found, expected))]
 

@@ -141,10 +141,7 @@ def read_documents(path: Path) -> list[tuple[dict[str, Any], yaml.MappingNode]]:
         _refuse_depth_and_aliases(path, text)
         nodes = [node for node in _composed(text) if node.tag != "tag:yaml.org,2002:null"]
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1 + text[: getattr(error, "position", 0)].count("\n")
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise SpecError(_at(path, text, line, f"not valid YAML: {problem}")) from None
+        raise SpecError(_syntax_problem(path, text, error)) from None
     documents: list[tuple[dict[str, Any], yaml.MappingNode]] = []
     for node in nodes:
         if not isinstance(node, yaml.MappingNode):
@@ -154,6 +151,16 @@ def read_documents(path: Path) -> list[tuple[dict[str, Any], yaml.MappingNode]]:
             raise SpecError(*problems)
         documents.append((_constructed(path, text, node), node))
     return documents
+
+
+def _syntax_problem(path: Path, text: str, error: yaml.YAMLError) -> Problem:
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    mark, context = getattr(error, "problem_mark", None), getattr(error, "context", None) or ""
+    # A bracket or quote that nobody closes is noticed later; what is to be changed stands where it was opened.
+    if opened := getattr(error, "context_mark", None) if "flow" in context or "quoted" in context else None:
+        return _at(path, text, opened.line + 1, f"not valid YAML: {context} that begins here, {problem}")
+    line = mark.line + 1 if mark else 1 + text[: getattr(error, "position", 0)].count("\n")
+    return _at(path, text, line, f"not valid YAML: {problem}")
 
 
 def _read_text(path: Path) -> str:
@@ -258,7 +265,7 @@ def _leaves_first(node: yaml.Node) -> Iterator[yaml.Node]:
 def _at(path: Path, text: str, line: int, message: str) -> Problem:
     """A problem of which only the line is known: its field is the last top-level key that begins at or above it."""
     above = "\n".join(text.splitlines()[:line])
-    keys = re.findall(r"^([A-Za-z_][A-Za-z0-9_-]*)\s*:", above, flags=re.MULTILINE)
+    keys = re.findall(r"^\t?([A-Za-z_][A-Za-z0-9_-]*)\s*:", above, flags=re.MULTILINE)
     return Problem(shown(path), line, keys[-1] if keys else WHOLE_FILE, message)
 
 
@@ -356,7 +363,7 @@ def line_of(node: yaml.Node, location: list[Any]) -> int:
 
 def written(location: list[Any]) -> str:
     """A place in a file as problems name it: `measures.0.promql`."""
-    return ".".join(str(part) for part in location) or WHOLE_FILE
+    return one_line(".".join(str(part) for part in location)) or WHOLE_FILE
 
 
 def _short(value: Any) -> str:

@@ -58,22 +58,12 @@ def _too_new(query: str) -> str | None:
 def _wrong_form(parsed: Any, form: str) -> str | None:
     if form == "selector" and (type(parsed).__name__ != "VectorSelector" or parsed.offset or parsed.at):
         return 'must be a plain selector, such as up{job="vllm"}, without function, range or offset'
-    match _type(parsed):
-        case "Matrix":
-            return "gives a range of samples for each series; expected one value, e.g. by rate(…[1m])"
-        case "String":
-            return "gives a text; expected one value for each series"
-        case _:
-            return None
-
-
-def _type(expression: Any) -> str:
-    match type(expression).__name__:
+    while type(parsed).__name__ in {"ParenExpr", "UnaryExpr"}:
+        parsed = parsed.expr
+    match type(parsed).__name__:
         case "MatrixSelector" | "SubqueryExpr":
-            return "Matrix"
+            return "gives a range of samples for each series; expected one value, e.g. by rate(…[1m])"
         case "StringLiteral":
-            return "String"
-        case "ParenExpr" | "UnaryExpr":
-            return _type(expression.expr)
+            return "gives a text; expected one value for each series"
         case _:  # every function and every operator gives a vector or a scalar
-            return "Value"
+            return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from lab_pipelines.catalog.charts import UnknownChartError, check_values, load_chart, place_of
+from lab_pipelines.catalog.charts import UnknownChartError, check_values, load_chart, place_of, recorded
 from lab_pipelines.catalog.loader import WHOLE_FILE, Problem, SpecError, line_of, read_documents, shown, written
 from lab_pipelines.catalog.promql import refusal
 from lab_pipelines.catalog.spec import (
@@ -93,7 +93,8 @@ def _components(lab: LabFile, spec: LabSpec, files: Files) -> Iterator[Problem]:
                 message = f"the chart {chart.name} {chart.version} was read at {facts.repository}"
                 yield lab.problem([*here, "repository"], message)
         except UnknownChartError as error:
-            yield lab.problem([*here, "version"], str(error))
+            known = any(entry.split()[0] == chart.name for entry in recorded())
+            yield lab.problem([*here, "version" if known else "name"], str(error))
         path = files.find(chart.values)
         if isinstance(path, str):
             yield lab.problem([*here, "values"], path)
@@ -224,10 +225,10 @@ def _wrong_sql(path: Path, name: str) -> str | None:
     return None
 
 
-def values_and_manifests(files: Files, *, every_lab_was_read: bool) -> Iterator[Problem]:
+def values_and_manifests(files: Files, *, every_lab_names_its_files: bool) -> Iterator[Problem]:
     """Problems of every YAML file below helm-values/. Call it after `referred_files` of every lab.
 
-    With `every_lab_was_read`, a values file that no lab named is one, too.
+    With `every_lab_names_its_files`, a values file that no lab named is one, too.
     """
     for path in sorted((files.root / "helm-values").rglob("*.y*ml")):
         chart = files.values.get(path)
@@ -243,7 +244,7 @@ def values_and_manifests(files: Files, *, every_lab_was_read: bool) -> Iterator[
                 yield from _manifest(path, data, node)
         if chart is not None:
             yield from _values(path, chart, documents)
-        elif every_lab_was_read and any(not data.keys() & {"kind", "groups", "rule_files"} for data, _ in documents):
+        elif every_lab_names_its_files and any(not data.keys() & {"kind", "groups", "rule_files"} for data, _ in documents):
             message = "is a values file that no lab names, so nothing is deployed with it; name it or remove it"
             yield Problem(shown(path), 1, WHOLE_FILE, message)
 

@@ -118,6 +118,12 @@ class Stack(SpecModel):
 
     components: list[Component] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Stack:
+        if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise ValueError(f"components: {', '.join(repeated)} is given more than once")
+        return self
+
     def component(self, name: str) -> Component:
         """The component of that name. Raises `KeyError`."""
         for component in self.components:

@@ -53,7 +53,8 @@ def validate_catalog(directory: Path = CATALOG_DIR, *, root: Path = REPO_ROOT) -
         if other != lab.spec.id:
             problems.append(lab.problem(["namespace"], f"{lab.spec.namespace} is already the namespace of {other}"))
         problems += referred_files(lab, files)
-    problems += values_and_manifests(files, every_lab_was_read=len(labs) == len(paths))
+    # A spec that can't be read, or that names a wrong file, leaves a values file unnamed: one mistake, one line.
+    problems += values_and_manifests(files, every_lab_names_its_files=not problems)
     return problems
 
 

@@ -158,7 +158,11 @@ def test_a_namespace_that_is_not_there_is_named(double: KubeApi, tmp_path: Path)
 @pytest.mark.parametrize(
     ("version", "kind", "message"),
     [
-        ("secrets-store.csi.x-k8s.io/v1", "SecretProviderClass", "the cluster has no .*SecretProviderClass; install"),
+        (
+            "external-secrets.io/v1",
+            "ExternalSecret",
+            "the cluster has no external-secrets.io/v1 ExternalSecret; install",
+        ),
         ("v1", "Pot", "the cluster has no v1 Pot"),
         ("v1", "Namespace", "belongs to the whole cluster"),
     ],
@@ -240,9 +244,15 @@ def test_a_whole_step_waits_through_a_pods_changes(double: KubeApi, tmp_path: Pa
     assert patch.query == {"fieldManager": "lab-pipelines", "force": "true", "fieldValidation": "Strict"}
 
 
-def test_a_history_that_the_server_has_forgotten_is_listed_again(double: KubeApi, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["as-the-answer", "as-an-event"])
+def test_a_history_that_the_server_has_forgotten_is_listed_again(
+    double: KubeApi, tmp_path: Path, at_once: bool
+) -> None:
     double.decisions = {"gpu": [NO_GPU]}
-    double.expire_next_watch()
+    if at_once:
+        double.answer("GET", "watch=true", status=410, message="too old resource version", reason="Expired")
+    else:
+        double.expire_next_watch()
     step = step_for(tmp_path, POD, pods=[{"name": "gpu", "phase": "Running"}], within_s=2.0)
     outcome = carry_out(double, tmp_path, step)
     assert [(one.name, one.phase) for one in outcome.pods] == [("gpu", "Pending")]
@@ -251,7 +261,8 @@ def test_a_history_that_the_server_has_forgotten_is_listed_again(double: KubeApi
 
 def test_a_watch_that_may_not_be_had_is_an_error(double: KubeApi, tmp_path: Path) -> None:
     message = 'pods is forbidden: User "ada" cannot watch resource "pods" in API group "" in the namespace "lab-07"'
-    double.answer("GET", f"{PODS}$", status=403, message=message, reason="Forbidden")
+    double.answer("GET", "watch=true", status=403, message=message, reason="Forbidden")
+    double.decisions = {"gpu": [NO_GPU]}
     step = step_for(tmp_path, POD, pods=[{"name": "gpu", "phase": "Running"}])
     with pytest.raises(ClusterError, match="cannot watch"):
         carry_out(double, tmp_path, step)

@@ -15,7 +15,7 @@ from lab_pipelines.catalog.loader import CATALOG_DIR
 
 
 def copied_catalog(folder: Path, *, labs: Sequence[str], smoke: Mapping[str, Any] | None = None) -> Path:
-    """Write `labs`, L06 or later ones, into `folder`, each a copy of L06; `smoke` changes fields of their pace `smoke`."""
+    """Write `labs` (L06 or later) into `folder`, each a copy of L06; `smoke` changes fields of their pace `smoke`."""
     folder.mkdir(parents=True)
     spec = yaml.safe_load((CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8"))
     spec["paces"]["smoke"].update(smoke or {})

@@ -175,11 +175,9 @@ class KubeApi:
         headers: Mapping[str, str] | None = None,
         times: int = 1,
     ) -> None:
-        """Answer the next matching requests with a `Status` object of this message."""
-        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason}
-        self._canned.append(
-            Canned(method, re.compile(path), status, json.dumps({**body, "code": status}), headers or {}, times)
-        )
+        """Answer the next requests whose path with its query matches with a `Status` object of this message."""
+        body = _status_object(status, message, reason)
+        self._canned.append(Canned(method, re.compile(path), status, body, headers or {}, times))
 
     def expire_next_watch(self) -> None:
         """Tell the next watch that its resource version is too old, as a server does that has compacted its history."""
@@ -210,19 +208,23 @@ class KubeApi:
         with self._changed:
             self._changed.wait_for(lambda: self._closing)
 
-    def handle(self, seen: Seen) -> tuple[int, Json]:
+    def handle(self, seen: Seen) -> tuple[int, str]:
         """Status and body. Raises `_RefusedError`."""
         with self._changed:
-            if seen.path == "/version":
-                return 200, {"major": "1", "minor": "36", "gitVersion": "v1.36.2"}
-            root = seen.path.removeprefix("/apis/").removeprefix("/api/")
-            if seen.path.startswith("/api") and root in KINDS:
-                return 200, _resource_list(root)
-            if match := _NAMESPACES.match(seen.path):
-                return self._namespace(seen, match["name"])
-            if (match := _COLLECTION.match(seen.path)) and (match["core"] or match["group"]) in KINDS:
-                return self._namespaced(seen, match)
-            raise _RefusedError(404, "NotFound", "the server could not find the requested resource")
+            status, answer = self._answer_to(seen)
+            return status, json.dumps(answer)  # before another thread changes it
+
+    def _answer_to(self, seen: Seen) -> tuple[int, Json]:
+        if seen.path == "/version":
+            return 200, {"major": "1", "minor": "36", "gitVersion": "v1.36.2"}
+        root = seen.path.removeprefix("/apis/").removeprefix("/api/")
+        if seen.path.startswith("/api") and root in KINDS:
+            return 200, _resource_list(root)
+        if match := _NAMESPACES.match(seen.path):
+            return self._namespace(seen, match["name"])
+        if (match := _COLLECTION.match(seen.path)) and (match["core"] or match["group"]) in KINDS:
+            return self._namespaced(seen, match)
+        raise _RefusedError(404, "NotFound", "the server could not find the requested resource")
 
     def _namespace(self, seen: Seen, name: str | None) -> tuple[int, Json]:
         if seen.method == "POST":
@@ -291,9 +293,10 @@ class KubeApi:
         made = self._store(key, body, version, kind, manager=seen.query["fieldManager"])
         if kind == "Job":
             template = body["spec"]["template"]
-            pod = {"metadata": {**template["metadata"], "name": f"{key[2]}-x7k2p"}, "spec": template["spec"]}
-            pod["metadata"]["ownerReferences"] = [{"kind": "Job", "name": key[2]}]
-            self._store(("pods", key[1], f"{key[2]}-x7k2p"), pod, "v1", "Pod", manager="job-controller")
+            name, owner = f"{key[2]}-x7k2p", {"kind": "Job", "name": key[2]}
+            metadata = {**template["metadata"], "name": name, "namespace": key[1], "ownerReferences": [owner]}
+            pod = {"metadata": metadata, "spec": template["spec"]}
+            self._store(("pods", key[1], name), pod, "v1", "Pod", manager="job-controller")
         return 201, made
 
     def _store(self, key: tuple[str, str, str], body: Json, version: str, kind: str, *, manager: str) -> Json:
@@ -393,6 +396,11 @@ class KubeApi:
                 return
 
 
+def _status_object(status: int, message: str, reason: str) -> str:
+    said = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": status}
+    return json.dumps({**said, "reason": reason} if reason else said)
+
+
 def _resource_list(version: str) -> Json:
     namespaced = [{"name": plural, "kind": kind, "namespaced": True} for kind, plural in KINDS[version].items()]
     cluster = CLUSTER_SCOPED.get(version, {})
@@ -479,19 +487,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.kube.wait_for_end()
             self.close_connection = True
             return
-        if canned := self.kube.canned(seen.method, seen.path):
+        if canned := self.kube.canned(seen.method, self.path):
             self._answer(canned.status, canned.body, canned.headers)
             return
         if "watch" in query:
             self._stream(seen, parts.path.split("/")[4])
             return
         try:
-            status, answer = self.kube.handle(seen)
+            status, body = self.kube.handle(seen)
         except _RefusedError as refused:
-            status = refused.status
-            answer = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
-            answer |= {"message": refused.message} | ({"reason": refused.reason} if refused.reason else {})
-        self._answer(status, json.dumps(answer), {})
+            status, body = refused.status, _status_object(refused.status, refused.message, refused.reason)
+        self._answer(status, body, {})
 
     def _answer(self, status: int, body: str, headers: Mapping[str, str]) -> None:
         data = body.encode()

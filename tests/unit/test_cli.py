@@ -294,6 +294,14 @@ def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
 # The program itself
 
 
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    warehouse = warehouse_in(tmp_path_factory.mktemp("one-run"))
+    publish_run(warehouse, lab_run(users=(1,)))
+    warehouse.rebuild()
+    return warehouse
+
+
 @pytest.mark.parametrize(
     ("command", "allowed"),
     [
@@ -301,6 +309,7 @@ def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
         (["list", "--phase", "1", "--json"], set()),
         (["show", "L06"], set()),
         (["calendar"], set()),
+        (["validate", "--json"], set()),
         (["plan", "L06"], set()),
         (["run", "L78"], set()),
         (["status"], {"duckdb"}),
@@ -310,7 +319,7 @@ def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
     ],
     ids=" ".join,
 )
-def test_a_command_loads_no_more_than_it_needs(warehouse: Warehouse, command: list[str], allowed: set[str]) -> None:
+def test_a_command_loads_no_more_than_it_needs(one_run: Warehouse, command: list[str], allowed: set[str]) -> None:
     heavy = {"dagster", "duckdb", "pandas", "pyarrow", "numpy", "scipy", "altair", "vl_convert", "kubernetes", "locust"}
     code = """
 import sys
@@ -321,12 +330,10 @@ except SystemExit:
     pass
 print("loaded", *{name.split(".")[0] for name in sys.modules})
 """
-    publish_run(warehouse, lab_run(users=(1,)))
-    warehouse.rebuild()
     done = subprocess.run(
         [sys.executable, "-c", code, *command],
         cwd=REPO_ROOT,
-        env={"PATH": os.environ["PATH"], "LABS_DATA_DIR": warehouse.data_dir},
+        env={"PATH": os.environ["PATH"], "LABS_DATA_DIR": one_run.data_dir},
         capture_output=True,
         text=True,
         check=True,
@@ -336,12 +343,10 @@ print("loaded", *{name.split(".")[0] for name in sys.modules})
     assert loaded & heavy <= allowed
 
 
-def test_the_installed_command_answers(warehouse: Warehouse) -> None:
-    publish_run(warehouse, lab_run(users=(1,)))
-    warehouse.rebuild()
+def test_the_installed_command_answers(one_run: Warehouse) -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("labs"), "sql", "select users from stage_table", "--csv"],
-        env={"PATH": os.environ["PATH"], "LABS_DATA_DIR": warehouse.data_dir},
+        env={"PATH": os.environ["PATH"], "LABS_DATA_DIR": one_run.data_dir},
         capture_output=True,
         text=True,
         check=True,

@@ -74,7 +74,11 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ("targets: [local]", "targets: [cloud]", r"targets\.0: input should be 'local', 'rehearsal', 'kubernetes'"),
         ("numerator_users: 32", "numerator_users: 33", r"findings\.0: throughput-saturates compares 33 users"),
         ("phase: 1", "phase: 1\nphase: 2", r"L06\.yaml:5: phase: is given more than once"),
-        ("targets: [local]", "targets: [local", r"L06\.yaml:19: stack: not valid YAML"),
+        (
+            "targets: [local]",
+            "targets: [local",
+            r"L06\.yaml:17: targets: not valid YAML: while parsing a flow sequence",
+        ),
         ("stack:\n", "stack: &stack\n", None),
         ("name: ramp", "name: ramp\n    component: vlm", r"steps\.0: ramp names component 'vlm'; the stack has: vllm"),
         ("builds_on: [L05]", "builds_on: [L06]", r"builds_on: L06 does not come before L06"),

@@ -5,7 +5,7 @@ CREATE TABLE counter_totals (
     trial           INTEGER NOT NULL,
     run_id          VARCHAR NOT NULL,      -- the Dagster run that deployed the stack: one lab run, one id
     target          VARCHAR NOT NULL,      -- local, rehearsal, kubernetes, aks
-    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, or external
+    engine          VARCHAR NOT NULL,      -- modelled-vllm, vllm, external, or none
     pace            VARCHAR NOT NULL,      -- which of the spec's paces
     time_scale      DOUBLE  NOT NULL CHECK (time_scale > 0),  -- stack seconds per wall second
     provenance      VARCHAR NOT NULL CHECK (provenance IN ('measured', 'modelled')),
