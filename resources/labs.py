@@ -32,7 +32,7 @@ class Labs(ConfigurableResource):
         except (LabNotWrittenError, SpecError) as error:
             raise Failure(str(error), allow_retries=False) from None
         if self.target not in spec.targets:
-            needs = f" It needs {spec.needs}." if spec.needs else ""
+            needs = f" {spec.needs}." if spec.needs else ""
             raise Failure(
                 f"{lab} can't run on target {self.target}.{needs} It runs on: {', '.join(spec.targets)} "
                 "(set LABS_TARGET)",

@@ -559,7 +559,7 @@ class LabSpec(Identity):
 
     targets: list[Target] = Field(min_length=1)
     needs: Text | None = None
-    """Why the other targets can't serve it; part of their refusal."""
+    """Why the other targets can't serve it: a sentence without its full stop; part of their refusal."""
     stack: Stack
     variants: list[Variant] = Field(min_length=1)
     steps: list[Step] = Field(min_length=1)

@@ -62,7 +62,7 @@ def show(lab: LabArgument, as_json: JsonOption = False) -> None:
 
 def _show_complete(spec: LabSpec) -> None:
     where = ", ".join(spec.targets)
-    print_fields([("targets", f"{where}. It needs {spec.needs}" if spec.needs else where)])
+    print_fields([("targets", f"{where}. {spec.needs}" if spec.needs else where)])
     if spec.stack.components:
         say("\nstack", style="bold")
         columns = ["component", "kind", "chart", "version", "values", "repository"]

@@ -94,7 +94,7 @@ def known_lab(catalog: Catalog, lab: str) -> LabSpec | Outline:
 def refuse_target(spec: LabSpec, target: Target) -> None:
     """End the program where the lab can't be served on `target`, with the reason and the targets that can."""
     if target not in spec.targets:
-        needs = f" It needs {spec.needs}." if spec.needs else ""
+        needs = f" {spec.needs}." if spec.needs else ""
         fail(f"{spec.id} can't run on target {target}.{needs} It runs on: {', '.join(spec.targets)} (--target)")
 
 

@@ -70,7 +70,7 @@ def test_settings_of_the_environment_are_checked_too(labs: Labs, monkeypatch: py
 def test_a_target_that_can_t_serve_the_lab_is_refused_with_the_reason_and_those_that_can(labs: Labs) -> None:
     spec = load_catalog().spec("L07")
     message = refused(labs("run", "L07"), 1)
-    assert f"L07 can't run on target local. It needs {spec.needs}" in message
+    assert f"L07 can't run on target local. {spec.needs}" in message
     assert f"It runs on: {', '.join(spec.targets)}" in message
 
 
