@@ -1,7 +1,7 @@
 """JSON Schemas of the catalogue's files, for editors: python -m lab_pipelines.catalog.json_schema
 
-Made from the models that the validation uses, so an editor completes and underlines by the same rules, as far as a
-JSON Schema can say them. Doesn't belong here: the rules (spec.py, calendar.py), or what only several files together tell
+Made from the models that the validation uses, so an editor completes and underlines by the same rules, as far as a JSON
+Schema can say them. Doesn't belong here: the rules (spec.py, calendar.py), or what only several files together tell
 (validation.py).
 """
 

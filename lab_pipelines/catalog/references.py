@@ -225,6 +225,10 @@ def _wrong_sql(path: Path, name: str) -> str | None:
     return None
 
 
+_NO_VALUES = frozenset({"kind", "groups", "rule_files"})
+"""Keys of manifests and rule files, which lie beside values files."""
+
+
 def values_and_manifests(files: Files, *, every_lab_names_its_files: bool) -> Iterator[Problem]:
     """Problems of every YAML file below helm-values/. Call it after `referred_files` of every lab.
 
@@ -244,7 +248,9 @@ def values_and_manifests(files: Files, *, every_lab_names_its_files: bool) -> It
                 yield from _manifest(path, data, node)
         if chart is not None:
             yield from _values(path, chart, documents)
-        elif every_lab_names_its_files and any(not data.keys() & {"kind", "groups", "rule_files"} for data, _ in documents):
+        elif every_lab_names_its_files and any(
+            not data.keys() & {"kind", "groups", "rule_files"} for data, _ in documents
+        ):
             message = "is a values file that no lab names, so nothing is deployed with it; name it or remove it"
             yield Problem(shown(path), 1, WHOLE_FILE, message)
 

@@ -38,5 +38,5 @@ def test_every_lab_and_the_calendar_are_valid_by_them() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("week", "three"), ("qestion", "?"), ("namespace", "no"), ("nodes", {})])
-def test_an_editor_would_underline_what_the_validation_refuses(field: str, value: object) -> None:
+def test_an_editor_would_underline_what_the_validation_refuses(field: str, value: Any) -> None:
     assert list(validator("lab.json").iter_errors({**as_json("L06.yaml"), field: value}))
