@@ -130,8 +130,8 @@ def under_load(place: Place) -> bool:
     lease = place.lease()
     if lease is None or lease.session is None:
         return False
-    with urllib.request.urlopen(
-        lease.session.endpoint("vllm").base_url.removesuffix("/v1") + "/metrics", timeout=5
-    ) as response:
+    page = lease.session.endpoint("vllm").metrics_url
+    assert page is not None
+    with urllib.request.urlopen(page, timeout=5) as response:
         lines = response.read().decode().splitlines()
     return any(line.startswith("vllm:num_requests_running{") and float(line.split()[-1]) > 0 for line in lines)
