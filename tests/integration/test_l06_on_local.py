@@ -70,8 +70,10 @@ def test_client_and_server_saw_the_same_and_tokens_are_exact(finished: tuple[War
 
 def test_the_cold_start_is_a_timeline_and_the_money_adds_up(finished: tuple[Warehouse, str]) -> None:
     warehouse, _ = finished
-    phases = [row["name"] for row in warehouse.query("SELECT name FROM events ORDER BY ended_at, started_at")]
+    events = warehouse.query("SELECT kind, name, outcome FROM events ORDER BY ended_at, started_at")
+    phases = [event["name"] for event in events if event["kind"] == "cold_start"]
     assert phases == ["node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready", "first_token"]
+    assert events[-1] == {"kind": "load", "name": "ramp", "outcome": "ok"}
     [sums] = warehouse.query(
         "SELECT sum(ListCost) AS parts, (SELECT usd FROM finops_sheet WHERE stage IS NULL) AS total FROM cost_records"
     )
@@ -116,7 +118,8 @@ def test_a_second_run_adds_rows_and_changes_none(finished: tuple[Warehouse, str]
 @pytest.mark.parametrize(
     ("lab", "environ", "said"),
     [
-        ("L07", {}, "L07 (The Scheduler's View) can't run: its spec is not written yet"),
+        ("L07", {}, "L07 can't run on target local. It asks a real API server and a real scheduler"),
+        ("L11", {}, "L11 (The KV Cache Budget) can't run: it is not complete. Missing in"),
         ("L06", {"LABS_PACE": "warp"}, "L06 has no pace 'warp'; it has: full, short, smoke (set LABS_PACE)"),
         ("L06", {"LABS_TARGET": "aks"}, "LABS_TARGET=aks can't run labs yet; set LABS_TARGET to: local"),
         ("L06", {"LABS_REGION": "mars"}, "no price of Standard_NC4as_T4_v3 in region 'mars'"),
