@@ -1,7 +1,7 @@
 """Pinned baselines: the numbers of one run, kept as a file that later labs are compared with.
 
 Belongs here: what may be pinned, the files below results/baselines, their digests and their chain.
-Doesn't belong here: how the numbers are computed (warehouse/views), or the command line (cli.py).
+Doesn't belong here: how the numbers are computed (warehouse/views), or the command line (cli/).
 
 A lab's baselines on a target are `<lab>/<target>/0001.json`, `0002.json`, … Each carries a digest of its own content
 and names its predecessor's, so that an edited, replaced or missing file is found out. None is ever changed or removed.

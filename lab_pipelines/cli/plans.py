@@ -118,7 +118,8 @@ def _print_plan(planned: Plan) -> None:
 def _costs(planned: Plan) -> list[tuple[str, str]]:
     at_most = f"{_usd(planned.at_most_usd)} at most"
     if planned.complete:
-        cost = f"{at_most}, {_usd(planned.expected_usd)} expected"
+        short = "; what is not in this plan comes on top" if planned.unknown else ""
+        cost = f"{at_most}, {_usd(planned.expected_usd)} expected{short}"
     else:
         cost = f"{at_most}, if the nodes stay up through its sessions, {planned.at_most_s / 3600:g} hours"
     lines = [
@@ -126,7 +127,10 @@ def _costs(planned: Plan) -> list[tuple[str, str]]:
         ("prices", f"on-demand list prices of {planned.region}: {planned.prices}"),
     ]
     if planned.complete:
-        basis = "modelled: cold start and requests by the engine model; at most is what the spec allows"
+        basis = (
+            "modelled: cold start and requests by the engine model, a wait with its whole time; at most is what the "
+            "spec allows"
+        )
         if planned.time_scale != 1:
             basis += f". Times are the stack's own, {planned.time_scale:g} times as fast on the wall"
         lines.append(("times", basis))

@@ -1,7 +1,7 @@
 """The table of a load step: one line per stage of the load, in the same columns wherever it is shown.
 
 Belongs here: the columns, their units and how many digits they deserve; the Markdown form.
-Doesn't belong here: where the rows come from (view `stage_table`), HTML (page.py), the terminal (cli.py).
+Doesn't belong here: where the rows come from (view `stage_table`), HTML (page.py), the terminal (cli/).
 """
 
 from __future__ import annotations
