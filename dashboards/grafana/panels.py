@@ -32,8 +32,8 @@ Colour = Literal["green", "orange", "red", "blue", "transparent"]
 
 
 @dataclass(frozen=True)
-class PromQL:
-    """A question to Prometheus. In `expr`, `$NS` stands for the matcher of the dashboard's namespace."""
+class _Question:
+    """A panel's question. In `expr`, `$NS` stands for the matcher of the dashboard's namespace."""
 
     expr: str
     legend: str = ""
@@ -41,6 +41,11 @@ class PromQL:
     @property
     def text(self) -> str:
         return self.expr.replace("$NS", 'namespace="$namespace"')
+
+
+@dataclass(frozen=True)
+class PromQL(_Question):
+    """A question to Prometheus."""
 
     @property
     def series(self) -> list[str]:
@@ -53,15 +58,8 @@ class PromQL:
 
 
 @dataclass(frozen=True)
-class LogQL:
-    """A question to Loki; `$NS` as in `PromQL`."""
-
-    expr: str
-    legend: str = ""
-
-    @property
-    def text(self) -> str:
-        return self.expr.replace("$NS", 'namespace="$namespace"')
+class LogQL(_Question):
+    """A question to Loki."""
 
     @property
     def series(self) -> list[str]:
