@@ -138,7 +138,7 @@ def request(
             wait_s = _overloaded_for_s(error)
             if wait_s is None or wait_s > deadline.remaining_s:
                 raise _explained(api_client, path, error) from None
-            time.sleep(wait_s)
+            time.sleep(wait_s)  # as long as the server asked for
         else:
             return data
 

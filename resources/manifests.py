@@ -336,7 +336,7 @@ def delete(
         while left := there(path):
             if deadline.remaining_s == 0:
                 raise ClusterError(f"{path}: still there after being deleted: {', '.join(left)}; see their finalizers")
-            time.sleep(kube_api.RETRY_S)
+            time.sleep(kube_api.RETRY_S)  # deletion goes on behind the answer; a list tells its end
     return removed
 
 
@@ -373,7 +373,7 @@ def _write(api_client: ApiClient, path: str, manifest: Manifest, *, deadline: De
             # 409: two writers of one quota's count. A field can't be in conflict, `force` takes it.
             if deadline.remaining_s == 0 or not (refused.status == 409 or _NOT_YET.search(refused.message)):
                 raise
-            time.sleep(kube_api.RETRY_S)
+            time.sleep(kube_api.RETRY_S)  # the other writer is done within milliseconds
         else:
             return
 
@@ -386,4 +386,4 @@ def _wait_until_counted(api_client: ApiClient, path: str, *, deadline: Deadline)
             return
         if deadline.remaining_s == 0:
             raise ClusterError(f"{path}: the cluster did not count this quota; does its controller manager run?")
-        time.sleep(kube_api.RETRY_S)
+        time.sleep(kube_api.RETRY_S)  # the controller counts it soon after its creation
