@@ -29,7 +29,7 @@ from lab_pipelines.catalog.spec import (
     StopStep,
     Variant,
 )
-from resources import alerting
+from resources import alerting, manifests
 from resources.cluster import Cluster, ClusterError, Progress, Session
 from resources.load_generator import LoadGenerator
 from resources.telemetry import Telemetry
@@ -135,8 +135,6 @@ class Walk:
         return Done("ok", f"{len(result.requests)} requests", {"requests": len(result.requests), "stages": len(stages)})
 
     def _apply(self, step: ApplyStep) -> Done:
-        from resources import manifests
-
         outcome = self.cluster.apply(self.session, step, progress=self.progress)
         as_expected, said = manifests.judge(step, outcome)
         return Done("ok" if as_expected else "failed", said, outcome.model_dump())
