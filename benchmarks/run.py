@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import client_lag, demo, figures, imports, overhead
+from benchmarks import catalogue, client_lag, demo, figures, imports, overhead
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 
@@ -28,7 +28,7 @@ _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 _BUSY = 0.5
 """Load average from which on other work is likely to have disturbed the figures."""
-BENCHMARKS = ("overhead", "lag", "import", "memory")
+BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory")
 
 
 def main() -> int:
@@ -67,6 +67,9 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "import" in wanted:
         _say("importing by turns")
         measured += imports.measure(pairs=3 if quick else 11)
+    if "catalogue" in wanted:
+        _say("reading the catalogue, once and ten times over")
+        measured += catalogue.measure(pairs=3 if quick else 7)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"

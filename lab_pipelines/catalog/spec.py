@@ -18,7 +18,7 @@ from lab_pipelines.catalog.promql import refusal
 from lab_pipelines.catalog.units import UNITS
 from lab_pipelines.deployment import Target
 
-LabId = Annotated[str, StringConstraints(pattern=r"^L[0-9]{2}$")]
+LabId = Annotated[str, StringConstraints(pattern=r"^L[0-9]{2,3}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A variant, stage, measure or pace name; it becomes a path part, a label value and a SQL key."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
