@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 Target = Literal["local", "rehearsal", "kubernetes", "aks"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-TARGETS_THAT_RUN: tuple[Target, ...] = ("local",)
+TARGETS_THAT_RUN: tuple[Target, ...] = ("local", "rehearsal")
 """Those with resources in build.py. Stated here too, so that a refusal needn't wait for Dagster's import."""
 
 REPO_ROOT = Path(__file__).resolve().parents[1]

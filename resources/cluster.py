@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,6 +113,13 @@ class Session(Record):
     ready_at: datetime
     phases: list[Phase]
     """Empty for an engine that was already running."""
+    refusal: str | None = None
+    """What the engine said when it would not start: nothing is up but what watches it. None: the stack is up."""
+    model_range: str | None = None
+    """"inside", or "outside: …" with the reason, of the range in which the engine model was compared with public
+    measurements (lab_pipelines/engine/trust.py). None: no engine is modelled."""
+    model_range_users: int | None = None
+    """The largest concurrency of that range."""
 
     def endpoint(self, component: str) -> Endpoint:
         """The component's endpoint. Raises `ClusterError`."""
@@ -160,8 +167,24 @@ class Cluster(ConfigurableResource, ABC):
         """
 
     @abstractmethod
+    def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        """Bring the stack up in another variant, under the same lease, after taking down the engine of `session`.
+
+        A session of its own, with an id of its own; `session` ends when it begins. An engine that refuses to start is
+        a result: the new session then carries its `refusal`. Raises `ClusterError` for whatever else goes wrong.
+        """
+
+    @abstractmethod
     def attach(self, lab: str) -> Session:
-        """The lab's live session. Raises `ClusterError` when there is none."""
+        """The lab's live session, the newest of its lease. Raises `ClusterError` when there is none."""
+
+    @abstractmethod
+    def sessions(self, lab: str) -> list[Session]:
+        """Every session of the lab's lease so far, one per variant, oldest first. Raises `ClusterError` as `attach`."""
+
+    def now(self) -> datetime:
+        """The time on the stack's own clock, which stamps everything that happens to it: the wall clock's."""
+        return datetime.now(UTC)
 
     @abstractmethod
     def marker(self, lab: str) -> dict[str, str]:

@@ -145,11 +145,31 @@ class Variant(SpecModel):
 
     id: Name
     description: Text
+    sku: Text | None = None
+    """The node that it runs on, one of the lab's `nodes`; None: the first of them."""
+    targets: list[Target] | None = Field(default=None, min_length=1)
+    """Where it can run; None: wherever the lab can. The other targets leave it out, and say so."""
+    refused: Text | None = None
+    """Regular expression: the engine must refuse to start, with a message that this matches. That is its result."""
     values: dict[Name, Overrides] = Field(default_factory=dict)
+
+    @field_validator("refused")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        return value if value is None else _regular_expression(value)
+
+
+TextKind = Literal["prose", "code", "numbers"]
+"""What an output consists of: how well a draft guesses it depends on that."""
 
 
 class CompletionRequest(SpecModel):
-    """A streamed completion: exact token counts, prompts from a fixture of token ids."""
+    """A streamed completion: exact token counts, prompts from a fixture of token ids.
+
+    Each prompt is unlike every other from its first token on, so that a prefix cache finds nothing, but for the first
+    `shared_prefix_tokens`, which all requests of the shape have in common. `truncate_to` asks the server to keep the
+    last so many tokens of the prompt. An answer with the status `expect` is a success, also where that is an error's.
+    """
 
     kind: Literal["completion"]
     weight: float = Field(default=1.0, gt=0)
@@ -158,12 +178,22 @@ class CompletionRequest(SpecModel):
     output_tokens: int = Field(ge=1)
     temperature: float = Field(ge=0)
     prompts: RelativePath
+    shared_prefix_tokens: int = Field(default=0, ge=0)
+    text: TextKind = "prose"
+    truncate_to: int | None = Field(default=None, ge=1)
+    expect: int = Field(default=200, ge=100, le=599)
     timeout_s: float = Field(gt=0)
 
     @field_validator("prompts")
     @classmethod
     def _inside_load_tests(cls, value: str) -> str:
         return _below(value, "load-tests/")
+
+    @model_validator(mode="after")
+    def _something_is_its_own(self) -> CompletionRequest:
+        if self.shared_prefix_tokens >= self.input_tokens:
+            raise ValueError("shared_prefix_tokens: must leave a part of input_tokens that is the request's own")
+        return self
 
 
 class HttpRequest(SpecModel):
@@ -242,6 +272,13 @@ class LoadStep(NamedStep):
                 return [requests]
             case Rate(per_s=per_s):
                 return [None] * len(per_s)
+
+    @property
+    def loads(self) -> list[float]:
+        """What each stage applies: users, requests of a burst, or requests per second."""
+        if isinstance(self.profile, Rate):
+            return list(self.profile.per_s)
+        return [float(users) for users in self.stage_users if users is not None]
 
     @model_validator(mode="after")
     def _one_kind_of_request(self) -> LoadStep:
@@ -391,16 +428,19 @@ class Measure(SpecModel):
     """One number per stage or per run, by PromQL or by SQL; exactly one of `promql` and `sql`.
 
     `over: stage_end` asks once, at the end of the stage (rates and quantiles over `[$stage]`); `over: stage` samples
-    through the stage and keeps the `statistic`; `over: run` asks once over the time of all steps.
+    through the stage and keeps the `statistic`; `over: run` asks once over the time of all steps of a variant;
+    `over: variants` asks once, when every variant has been walked.
     In PromQL `$selector` stands for the label matchers of the lab's namespace and `$stage` for the window's length as a
-    PromQL duration. `sql` names a file in warehouse/measures/ that answers with one value.
+    PromQL duration. `sql` names a file in warehouse/measures/ that answers with one value. It may use `$session_id`
+    (one variant's session), for a stage `$step`, `$stage`, `$start` and `$end`, and for `over: variants` only `$run_id`
+    and `$target`.
     """
 
     name: Name
     unit: str
     promql: Text | None = None
     sql: RelativePath | None = None
-    over: Literal["stage_end", "stage", "run"]
+    over: Literal["stage_end", "stage", "run", "variants"]
     statistic: Literal["mean", "max", "min", "last"] = "last"
 
     @field_validator("unit")
@@ -424,6 +464,8 @@ class Measure(SpecModel):
     def _one_source(self) -> Measure:
         if (self.promql is None) == (self.sql is None):
             raise ValueError("give exactly one of promql and sql")
+        if self.over == "variants" and self.sql is None:
+            raise ValueError("`over: variants` compares rows of several sessions, which PromQL can't; name a sql file")
         if self.over == "stage" and self.sql is not None:
             raise ValueError("sql answers once: use `over: stage_end` or `over: run`")
         if self.over == "stage" and "$stage" in (self.promql or ""):
@@ -443,21 +485,57 @@ class Claim(SpecModel):
     claim: Text
 
 
-class ThroughputRatio(Claim):
-    """Output tokens/s at `numerator_users` over those at `denominator_users`, against `threshold`."""
+Quantity = Literal["throughput", "ttft_p50", "ttft_p95", "ttft_p99", "tpot_p50", "tpot_p95", "e2e_p50", "e2e_p95"]
+"""What the client saw in a stage: output tokens per second, or a quantile of its requests' latencies."""
 
-    kind: Literal["throughput_ratio"]
-    numerator_users: int = Field(ge=1)
-    denominator_users: int = Field(ge=1)
+
+class Sample(SpecModel):
+    """Which stage's rows one side of a comparison takes. Each field may be left out where there is but one choice."""
+
+    variant: Name | None = None
+    step: Name | None = None
+    load: float | None = Field(default=None, gt=0)
+    """Users of a closed loop, requests of a burst, or requests per second of a rate."""
+    shape: int | None = Field(default=None, ge=0)
+    """Position of a request's shape in the step's `requests`; None: all shapes together."""
+
+
+class Ratio(Claim):
+    """A quantity of one stage over that of another, of the same variant or not, against `threshold`.
+
+    Give exactly one of `quantity`, whose rows bring an interval, and `measure`, a number of the stage without one.
+    """
+
+    kind: Literal["ratio"]
+    quantity: Quantity | None = None
+    measure: Name | None = None
+    numerator: Sample
+    denominator: Sample
     comparison: Literal["above", "below"]
     threshold: float = Field(gt=0)
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Ratio:
+        if (self.quantity is None) == (self.measure is None):
+            raise ValueError("give exactly one of quantity and measure")
+        if self.numerator == self.denominator:
+            raise ValueError("numerator and denominator are the same stage")
+        if any(side.shape is not None for side in (self.numerator, self.denominator)) and (
+            self.quantity in (None, "throughput")
+        ):
+            raise ValueError("shape: only latencies can be told apart by the request's shape")
+        return self
+
 
 class Bound(Claim):
-    """Every value of a measure, one per stage or one for the run, lies above or below `threshold`."""
+    """Every value of a measure, one per stage or one for the run, lies above or below `threshold`.
+
+    Of all variants, unless `variant` names one.
+    """
 
     kind: Literal["bound"]
     measure: Name
+    variant: Name | None = None
     comparison: Literal["above", "below"]
     threshold: float
 
@@ -471,14 +549,41 @@ class Agreement(Claim):
     tolerance: float = Field(gt=0, lt=1)
 
 
+DEPLOY = "deploy"
+"""Name and kind of the event that says whether a variant came up as its spec expects."""
+
+
 class Outcomes(Claim):
-    """Every step named ended as the spec expects: condition held, alert notified, manifest accepted or rejected."""
+    """Every step named ended as the spec expects: condition held, alert notified, manifest accepted or rejected.
+
+    `deploy` names the coming up of the variant itself. In all variants, unless `variant` names one.
+    """
 
     kind: Literal["outcomes"]
+    variant: Name | None = None
     steps: list[Name] = Field(min_length=1)
 
 
-Finding = Annotated[ThroughputRatio | Bound | Agreement | Outcomes, Field(discriminator="kind")]
+Finding = Annotated[Ratio | Bound | Agreement | Outcomes, Field(discriminator="kind")]
+
+
+class Figure(SpecModel):
+    """A picture of the lab's result, drawn from its rows: one mark per stage, one series per variant or step.
+
+    `x` and `y` are `load`, `variant`, the name of one of the lab's measures, or a column of the view `stage_table`.
+    """
+
+    id: Name
+    title: Text
+    kind: Literal["line", "scatter", "bars"]
+    x: Name
+    y: Name
+    by: Literal["variant", "step"] = "variant"
+    step: Name | None = None
+    """Only this step's stages."""
+    load: float | None = Field(default=None, gt=0)
+    """Only the stages with this load."""
+    log_y: bool = False
 
 
 class Total(SpecModel):
@@ -567,6 +672,7 @@ class LabSpec(Identity):
     default_pace: dict[Target, Name]
     measures: list[Measure]
     findings: list[Finding]
+    figures: list[Figure] = Field(default_factory=list)
     error_budget: ErrorBudget
 
     @model_validator(mode="after")
@@ -576,6 +682,7 @@ class LabSpec(Identity):
             "steps": [s.name for s in self.flat_steps],
             "measures": [m.name for m in self.measures],
             "findings": [f.id for f in self.findings],
+            "figures": [f.id for f in self.figures],
         }.items():
             repeated = sorted({n for n in names if names.count(n) > 1})
             if repeated:
@@ -586,11 +693,26 @@ class LabSpec(Identity):
                 raise ValueError(f"default_pace: names no pace for target {target}")
             if pace not in self.paces:
                 raise ValueError(f"default_pace: {target} names {pace!r}, which is not one of the paces")
-        if len(self.nodes) != 1:
-            raise ValueError("nodes: a complete lab runs on nodes of one kind; give exactly one")
+        self._variants_hold()
         self._components_hold()
         self._findings_hold()
         return self
+
+    def _variants_hold(self) -> None:
+        skus = [node.sku for node in self.nodes]
+        if not skus:
+            raise ValueError("nodes: a complete lab runs on at least one node")
+        for variant in self.variants:
+            if variant.sku is not None and variant.sku not in skus:
+                raise ValueError(f"variants: {variant.id} runs on {variant.sku}; the lab's nodes: {', '.join(skus)}")
+            if unknown := sorted(set(variant.targets or []) - set(self.targets)):
+                raise ValueError(f"variants: {variant.id} names target {', '.join(unknown)}, where the lab can't run")
+        for target in self.targets:
+            here = self.variants_on(target)
+            if not here or here[0].refused is not None:
+                raise ValueError(f"variants: the first one on target {target} must be one that comes up")
+        if idle := [sku for sku in skus if all(self.nodes_of(variant).sku != sku for variant in self.variants)]:
+            raise ValueError(f"nodes: no variant runs on {', '.join(idle)}")
 
     def _components_hold(self) -> None:
         known = self.stack.names
@@ -598,35 +720,69 @@ class LabSpec(Identity):
             if unknown := sorted(variant.values.keys() - set(known)):
                 raise ValueError(f"variants: {variant.id} has values for {', '.join(unknown)}, which the stack lacks")
         for step in self.flat_steps:
+            if step.name == DEPLOY:
+                raise ValueError(f"steps: {DEPLOY} is the name of the coming up itself; choose another")
             name = getattr(step, "component", None)
             if name is not None and name not in known:
                 raise ValueError(f"steps: {step.name} names component {name!r}; the stack has: {', '.join(known)}")
 
     def _findings_hold(self) -> None:
-        users = {users for step in self.load_steps for users in step.stage_users}
         over = {measure.name: measure.over for measure in self.measures}
+        variants = [variant.id for variant in self.variants]
         for finding in self.findings:
             match finding:
-                case ThroughputRatio():
-                    if missing := {finding.numerator_users, finding.denominator_users} - users:
-                        listed = ", ".join(str(number) for number in sorted(missing))
-                        raise ValueError(f"findings: {finding.id} compares {listed} users, which no step has")
-                    continue
+                case Ratio():
+                    for side in (finding.numerator, finding.denominator):
+                        self._sample_holds(finding.id, side)
+                    used = [] if finding.measure is None else [finding.measure]
+                    if any(over.get(name) in ("run", "variants") for name in used):
+                        raise ValueError(f"findings: {finding.id} compares stages; {used[0]} is of a whole run")
                 case Outcomes():
-                    steps = [step.name for step in self.flat_steps]
+                    used = []
+                    steps = [DEPLOY, *(step.name for step in self.flat_steps)]
                     if unknown := [name for name in finding.steps if name not in steps]:
                         raise ValueError(
                             f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the steps"
                         )
-                    continue
                 case Bound():
                     used = [finding.measure]
                 case Agreement():
                     used = [finding.measure, finding.of]
             if unknown := [name for name in used if name not in over]:
                 raise ValueError(f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the measures")
-            if len({over[name] == "run" for name in used}) > 1:
+            if len({over[name] in ("run", "variants") for name in used}) > 1:
                 raise ValueError(f"findings: {finding.id} compares a measure of the run with one of its stages")
+            if isinstance(finding, Bound | Outcomes) and finding.variant not in (None, *variants):
+                raise ValueError(f"findings: {finding.id} names variant {finding.variant}, which the lab lacks")
+
+    def _sample_holds(self, finding: str, sample: Sample) -> None:
+        """Every field that is left out must have but one choice."""
+        where = f"findings: {finding}"
+        variants = [variant.id for variant in self.variants if variant.refused is None]
+        if sample.variant is None and len(variants) > 1:
+            raise ValueError(f"{where}: give the variant, one of: {', '.join(variants)}")
+        if sample.variant is not None and sample.variant not in variants:
+            raise ValueError(f"{where}: no variant {sample.variant} comes up; there are: {', '.join(variants)}")
+        steps = {step.name: step for step in self.load_steps}
+        if sample.step is None and len(steps) > 1:
+            raise ValueError(f"{where}: give the step, one of: {', '.join(steps)}")
+        if not steps or (sample.step is not None and sample.step not in steps):
+            raise ValueError(f"{where}: {sample.step} is not one of the load steps: {', '.join(steps)}")
+        step = steps[sample.step] if sample.step else next(iter(steps.values()))
+        if sample.load is None and len(step.loads) > 1:
+            raise ValueError(f"{where}: give the load, one of: {', '.join(f'{load:g}' for load in step.loads)}")
+        if sample.load is not None and sample.load not in step.loads:
+            raise ValueError(f"{where}: no stage of {step.name} has load {sample.load:g}")
+        if sample.shape is not None and sample.shape >= len(step.requests):
+            raise ValueError(f"{where}: {step.name} has {len(step.requests)} shapes, counted from 0")
+
+    def variants_on(self, target: Target) -> list[Variant]:
+        """Those that can run on a target, in the order of the spec."""
+        return [variant for variant in self.variants if variant.targets is None or target in variant.targets]
+
+    def nodes_of(self, variant: Variant) -> Nodes:
+        """The nodes that a variant runs on."""
+        return next((node for node in self.nodes if node.sku == variant.sku), self.nodes[0])
 
     @property
     def flat_steps(self) -> list[AnyStep]:

@@ -16,7 +16,7 @@ needed by those whose length has the right remainder, and a request's last tick 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -39,6 +39,13 @@ class Limits:
     max_num_seqs: int
     max_num_batched_tokens: int
     chunked_prefill: bool = True
+    prefix_caching: bool = False
+    offload_blocks: int = 0
+    """Blocks of KV cache in CPU memory, which preempted requests' blocks go to; 0: they are computed again."""
+    draft_tokens: int = 0
+    """Tokens that a draft proposes per sequence and step; 0: no speculation."""
+    static_batching: bool = False
+    """Requests join only when the whole batch has ended, as before continuous batching."""
 
     def __post_init__(self) -> None:
         if self.kv_blocks * BLOCK_TOKENS < self.max_model_len:
@@ -100,6 +107,10 @@ class Step(NamedTuple, Generic[R]):
     """Completed their prefill, and so emitted a token (their first, unless they had been preempted)."""
     finished: Sequence[R]
     preempted: Sequence[R]
+    emitted: Mapping[R, int] | None = None
+    """Speculation only: tokens of each request that was decoding in this step. None: one each."""
+    accepted_at: Sequence[int] = ()
+    """Speculation only: of how many sequences the draft's first, second, … token was accepted."""
 
 
 class Engine(Generic[R]):

@@ -35,6 +35,10 @@ class Batch(NamedTuple):
     """Positions that go through the output head."""
     sequences: int
     """Sequences in the batch."""
+    drafts: int = 0
+    """Draft tokens that the decodes' step verifies, all sequences together."""
+    moved: int = 0
+    """Tokens whose KV is moved between GPU and CPU memory in this step."""
 
 
 class Shares(NamedTuple):

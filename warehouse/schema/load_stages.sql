@@ -28,5 +28,6 @@ CREATE TABLE load_stages (
     requests_ok     INTEGER NOT NULL,      -- of those, the successful ones
     output_tokens   BIGINT NOT NULL,       -- received by the client within the stage's window, from any request
     client_cpu_share DOUBLE,               -- CPU seconds of the load generator per wall second; NULL: not sampled
+    model_range     VARCHAR,               -- inside, or outside: why, of what the engine model was compared with; NULL: no model
     CHECK ((users IS NULL) = (offered_per_s IS NOT NULL))
 );

@@ -32,5 +32,7 @@ CREATE TABLE stack_sessions (
     held_s          DOUBLE,                -- ready -> released; NULL while open
     spec_digest     VARCHAR NOT NULL,      -- sha256 of the lab's spec
     values_digest   VARCHAR NOT NULL,      -- sha256 of the merged Helm values
-    engine_args     VARCHAR NOT NULL       -- JSON list: the engine's command line
+    engine_args     VARCHAR NOT NULL,      -- JSON list: the engine's command line
+    refusal         VARCHAR,               -- what the engine said when it would not start; NULL: it came up
+    model_range     VARCHAR                -- inside, or outside: why, of what the engine model was compared with; NULL: no model
 );
