@@ -89,7 +89,9 @@ def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetChec
     SELECT count(*) AS n,
            count(*) FILTER (output_tokens IS DISTINCT FROM expected_output_tokens) AS wrong_output,
            count(*) FILTER (input_tokens IS DISTINCT FROM expected_input_tokens) AS wrong_input
-    FROM requests WHERE run_id = ? AND outcome = 'ok' AND expected_output_tokens IS NOT NULL
+    FROM requests
+    -- a request that was to be refused, and was, has no tokens
+    WHERE run_id = ? AND outcome = 'ok' AND expected_output_tokens IS NOT NULL AND http_status < 400
     """,
 )
 def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult:
@@ -128,7 +130,8 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
 @blocking(
     cost_attribution,
     """
-    SELECT s.nodes * (coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0)) / 3600 AS session_hours,
+    SELECT s.variant,
+           s.nodes * (coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0)) / 3600 AS session_hours,
            sum(c.PricingQuantity) AS hours, sum(c.ListCost) AS usd,
            any_value(c.ListUnitPrice) AS price, count(DISTINCT c.ListUnitPrice) AS prices
     FROM stack_sessions s LEFT JOIN cost_records c ON c.session_id = s.session_id AND c.x_state = 'estimated'
@@ -137,19 +140,26 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
     """,
 )
 def cost_parts_sum_to_the_session(sums: list[Row], spec: LabSpec) -> AssetCheckResult:
-    """The parts' node-hours add up to the session's own, and their dollars to that times the price."""
-    row = sums[0]
-    if row["hours"] is None:
-        return _result(passed=False, description="the session has no cost records")
-    # The session's columns are floats of seconds from microsecond timestamps; a node-second is far above their error.
-    hours_agree = abs(float(row["hours"]) - row["session_hours"]) < 1e-6
-    priced = row["usd"] is not None
-    usd_agree = not priced or (row["prices"] == 1 and abs(row["usd"] - row["price"] * row["hours"]) <= _USD_ROUNDING)
-    total = f"{row['usd']:.6f} USD" if priced else "without a price"
-    return _result(
-        passed=hours_agree and usd_agree,
-        description=f"parts: {row['hours']:.6f} node-hours, {total}; session: {row['session_hours']:.6f} node-hours",
-    )
+    """Each session's parts add up to its own node-hours, and their dollars to that times the price."""
+    said, passed = [], bool(sums)
+    for row in sums:
+        if row["hours"] is None:
+            said.append(f"{row['variant']} has no cost records")
+            passed = False
+            continue
+        # A session's columns are floats of seconds from microsecond timestamps; a node-second is far above their error.
+        hours_agree = abs(float(row["hours"]) - row["session_hours"]) < 1e-6
+        priced = row["usd"] is not None
+        usd_agree = not priced or (
+            row["prices"] == 1 and abs(row["usd"] - row["price"] * row["hours"]) <= _USD_ROUNDING
+        )
+        total = f"{row['usd']:.6f} USD" if priced else "without a price"
+        said.append(
+            f"{row['variant']}: parts: {row['hours']:.6f} node-hours, {total}; "
+            f"session: {row['session_hours']:.6f} node-hours"
+        )
+        passed = passed and hours_agree and usd_agree
+    return _result(passed=passed, description="; ".join(said) or "no session was closed")
 
 
 __all__ = [

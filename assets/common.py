@@ -1,4 +1,4 @@
-"""What the lab's assets share: their partitions and group, progress lines, and the session that they work on.
+"""What the lab's assets share: their partitions and group, progress lines, and the sessions that they work on.
 
 Doesn't belong here: anything that only one asset needs.
 """
@@ -13,6 +13,7 @@ from dagster import AssetExecutionContext, Failure, PartitionsDefinition
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.partitions import lab_partitions
 from lab_pipelines.rows import Row
+from resources.cluster import Session
 from resources.warehouse import Warehouse
 
 
@@ -34,15 +35,22 @@ def progress_to(context: AssetExecutionContext) -> Callable[[str], None]:
     return progress
 
 
-def closed_session(warehouse: Warehouse, spec: LabSpec, target: str, *, prefer: str) -> Row:
-    """The row of the lab's newest released session on `target`; that of run `prefer` if it has one.
+def publish(warehouse: Warehouse, table: str, published: list[Row], session: Session, *, part: str) -> None:
+    """Publish rows of one variant's session; `part` tells its files of this table apart."""
+    where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
+    warehouse.publish(table, published, **where, part=f"{session.variant}.{part}")
 
-    Raises `Failure` when the lab never ran there.
+
+def closed_sessions(warehouse: Warehouse, spec: LabSpec, target: str, *, prefer: str) -> list[Row]:
+    """The rows of the released sessions of the lab's newest run on `target`, or of run `prefer` if it has some.
+
+    One for each variant, in the order in which they were walked. Raises `Failure` when the lab never ran there.
     """
     found = warehouse.query(
-        "SELECT * FROM stack_sessions WHERE lab = ? AND target = ? AND state = 'closed' "
-        "ORDER BY run_id = ? DESC, recorded_at DESC LIMIT 1",
-        [spec.id, target, prefer],
+        "SELECT * FROM stack_sessions WHERE lab = $lab AND target = $target AND state = 'closed' AND run_id = ("
+        "SELECT arg_max(run_id, (run_id = $prefer, recorded_at)) FROM stack_sessions "
+        "WHERE lab = $lab AND target = $target AND state = 'closed') ORDER BY requested_at",
+        {"lab": spec.id, "target": target, "prefer": prefer},
     )
     if not found:
         raise Failure(
@@ -50,4 +58,4 @@ def closed_session(warehouse: Warehouse, spec: LabSpec, target: str, *, prefer: 
             "metrics_snapshot first",
             allow_retries=False,
         )
-    return found[0]
+    return found

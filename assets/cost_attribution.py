@@ -1,12 +1,14 @@
-"""cost_attribution: split the released session's node time into serve, idle, cold start and failed, and price it."""
+"""cost_attribution: split the run's node time into serve, idle, cold start and failed, by variant, and price it."""
+
+from decimal import Decimal
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
-from assets.common import LAB_ASSET, closed_session, progress_to
+from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
 from lab_pipelines import rows
-from lab_pipelines.cost import PARTS, ClosedSession, RequestInterval, StageWindow, cost_rows, split_session
-from resources.billing import Billing
+from lab_pipelines.cost import PARTS, ClosedSession, CostPart, RequestInterval, StageWindow, cost_rows, split_session
+from resources.billing import Billing, NodeHourPrice
 from resources.labs import Labs
 from resources.warehouse import Warehouse
 
@@ -16,7 +18,39 @@ def cost_attribution(
     context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse: Warehouse
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    session = closed_session(warehouse, spec, labs.target, prefer=context.run_id)
+    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run_id)
+    records, usd = list[rows.Row](), dict.fromkeys(PARTS, Decimal())
+    priced = True
+    for session in sessions:
+        parts, price = _parts(session, billing, warehouse)
+        priced = priced and price is not None
+        for part in parts:
+            usd[part.part] += part.usd or 0
+        records += cost_rows(
+            parts,
+            shared=rows.common_of(session),
+            sku=session["sku"],
+            region=price.region if price else None,
+            usd_per_node_hour=price.usd if price else None,
+            price_source=price.source if price else None,
+        )
+    first = sessions[0]
+    where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
+    warehouse.publish("cost_records", records, **where, part="estimated")
+    total = f"{sum(usd.values()):.4f} USD" if priced else "unknown: no price is known for this machine"
+    progress_to(context)(f"cost of the run: {total}")
+    return MaterializeResult(
+        metadata={
+            "dagster/row_count": len(records),
+            "total": MetadataValue.text(total),
+            "provenance": first["provenance"],
+            **({f"{name}_usd": float(amount) for name, amount in usd.items()} if priced else {}),
+        }
+    )
+
+
+def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], NodeHourPrice | None]:
+    """The parts of one session's node time, and the price of its node-hour."""
     stages = warehouse.query(
         "SELECT step, stage, started_at, ended_at FROM load_stages WHERE session_id = ?", [session["session_id"]]
     )
@@ -24,36 +58,10 @@ def cost_attribution(
         "SELECT sent_at, finished_at, outcome FROM requests WHERE session_id = ?", [session["session_id"]]
     )
     price = billing.node_hour_price(session["sku"])
-    usd_per_node_hour = price.usd if price else None
     parts = split_session(
         ClosedSession.from_row(session),
         [StageWindow(**stage) for stage in stages],
         [RequestInterval(**request) for request in requests],
-        usd_per_node_hour=usd_per_node_hour,
+        usd_per_node_hour=price.usd if price else None,
     )
-    warehouse.publish(
-        "cost_records",
-        cost_rows(
-            parts,
-            shared=rows.common_of(session),
-            sku=session["sku"],
-            region=price.region if price else None,
-            usd_per_node_hour=usd_per_node_hour,
-            price_source=price.source if price else None,
-        ),
-        target=session["target"],
-        lab=session["lab"],
-        run_id=session["run_id"],
-        part="estimated",
-    )
-    usd = {name: sum(p.usd for p in parts if p.part == name and p.usd is not None) for name in PARTS}
-    total = f"{sum(usd.values()):.4f} USD" if price else "unknown: no price is known for this machine"
-    progress_to(context)(f"cost of the session: {total}")
-    return MaterializeResult(
-        metadata={
-            "dagster/row_count": len(parts),
-            "total": MetadataValue.text(total),
-            "provenance": session["provenance"],
-            **({f"{name}_usd": float(amount) for name, amount in usd.items()} if price else {}),
-        }
-    )
+    return parts, price

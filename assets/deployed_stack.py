@@ -1,4 +1,4 @@
-"""deployed_stack: bring the lab's stack up under a lease and record how long every phase took."""
+"""deployed_stack: bring the lab's first variant up under a lease and record how long every phase took."""
 
 from datetime import timedelta
 
@@ -6,6 +6,7 @@ from dagster import AssetExecutionContext, Config, MaterializeResult, MetadataVa
 from pydantic import Field
 
 from assets.common import LAB_ASSET, progress_to
+from assets.variants import publish_opening
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.status import labs_markdown
@@ -37,11 +38,11 @@ def deployed_stack(
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    variant = labs.chosen_variant(spec)
+    variants = labs.chosen_variants(spec)
     pace_name, pace = labs.pace_of(spec)
     order = StackOrder(
         spec=spec,
-        variant=variant,
+        variant=variants[0],
         run_id=context.run_id,
         pace_name=pace_name,
         pace=pace,
@@ -51,20 +52,18 @@ def deployed_stack(
     with cluster.released_on_error(spec.id):
         # A stack whose price can't be looked up is not worth starting: its cost would fail after the load.
         billing.node_hour_price(session.sku)
-        where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
-        row = rows.session_row(session, released_at=None)
-        warehouse.publish("stack_sessions", [row], **where, part="open")
-        if session.phases:
-            warehouse.publish("events", rows.cold_start_events(session, session.phases), **where, part="cold-start")
+        publish_opening(warehouse, session, variants[0])
     return MaterializeResult(
         metadata={
             "engine": session.engine,
             "model": session.model or "none",
             "endpoints": MetadataValue.json({e.component: e.base_url for e in session.endpoints if e.base_url}),
             "prometheus_url": session.prometheus_url,
-            "provenance": row["provenance"],
+            "provenance": rows.common(session)["provenance"],
+            "model_range": session.model_range or "nothing is modelled",
+            "variants": [variant.id for variant in variants],
             "time_scale": session.time_scale,
-            "cold_start_s": row["cold_start_s"] or 0.0,
+            "cold_start_s": sum(phase.duration_s for phase in session.phases),
             "engine_args": " ".join(session.engine_args),
         }
     )

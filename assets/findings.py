@@ -2,29 +2,61 @@
 
 Belongs here: which samples a kind of finding is judged on. Doesn't belong here: the judgement itself
 (lab_pipelines/statistics/).
+
+A finding that compares two variants is told with the numerator's session; one over all variants with the first's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from lab_pipelines import rows
-from lab_pipelines.catalog.spec import Agreement, Bound, Finding, LabSpec, Outcomes, ThroughputRatio
-from lab_pipelines.statistics.findings import Judgement, agreement, batch_means, bound, outcomes, ratio
+from lab_pipelines.catalog.spec import (
+    DEPLOY,
+    Agreement,
+    Bound,
+    Finding,
+    LabSpec,
+    Measure,
+    Outcomes,
+    Quantity,
+    Ratio,
+    Sample,
+)
+from lab_pipelines.statistics.findings import (
+    Judgement,
+    agreement,
+    batch_means,
+    bound,
+    outcomes,
+    plain_ratio,
+    quantile_ratio,
+    ratio,
+)
 from resources.cluster import Session
 from resources.warehouse import Warehouse
 
 BATCHES = 10
 
 _ARRIVALS = """
-    SELECT epoch(r.scheduled_at) + unnest(r.event_offsets_s) / r.time_scale AS at,
+    SELECT epoch(r.scheduled_at) + unnest(r.event_offsets_s) / r.time_scale AS at_s,
            r.output_tokens / len(r.event_offsets_s) AS tokens
     FROM requests r
-    WHERE r.session_id = ? AND len(r.event_offsets_s) > 0
+    WHERE r.session_id = ? AND r.step = ? AND len(r.event_offsets_s) > 0
 """
-_WINDOW = """
-    SELECT epoch(started_at) AS start, epoch(ended_at) AS end_
-    FROM load_stages WHERE session_id = ? AND users = ?
+_STAGES = """
+    SELECT stage, epoch(started_at) AS start_s, epoch(ended_at) AS end_s
+    FROM load_stages
+    WHERE session_id = $session_id AND step = $step
+      AND ($load IS NULL OR users = $load OR abs(offered_per_s - $load) < 1e-6)
+    ORDER BY stage
+"""
+_LATENCIES = """
+    SELECT {column} AS latency_s FROM requests
+    WHERE session_id = $session_id AND step = $step AND stage = $stage AND valid AND in_stage
+      AND ($shape IS NULL OR shape = $shape) AND {column} IS NOT NULL
 """
 _VALUES = """
     SELECT step, stage, value FROM metric_summaries WHERE session_id = ? AND measure = ? ORDER BY window_start
@@ -32,56 +64,149 @@ _VALUES = """
 _OUTCOMES = "SELECT name, outcome FROM events WHERE session_id = ? AND kind <> 'cold_start'"
 
 
-def judge(spec: LabSpec, session: Session, warehouse: Warehouse) -> list[rows.Row]:
-    """`findings`: one row per finding of the spec."""
-    return [_row(session, finding, _judgement(finding, session, warehouse)) for finding in spec.findings]
+class _Stage(NamedTuple):
+    """One stage that a side of a ratio takes its rows from. Seconds are Unix time."""
+
+    session: Session
+    step: str
+    stage: int
+    start_s: float
+    end_s: float
 
 
-def _judgement(finding: Finding, session: Session, warehouse: Warehouse) -> Judgement:
+def judge(spec: LabSpec, sessions: Sequence[Session], warehouse: Warehouse) -> list[rows.Row]:
+    """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant that was walked."""
+    return [_judged(spec, finding, sessions, warehouse) for finding in spec.findings]
+
+
+def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[Session], warehouse: Warehouse) -> rows.Row:
     match finding:
-        case ThroughputRatio():
-            return _throughput_ratio(finding, session, warehouse)
+        case Ratio():
+            told_with = _session(finding.numerator.variant, sessions)
+            judgement = _ratio(spec, finding, sessions, warehouse)
         case Bound():
-            values = _values(finding.measure, session, warehouse)
-            return bound(list(values.values()), comparison=finding.comparison, threshold=finding.threshold)
+            told_with = _session(finding.variant, sessions)
+            judgement = bound(
+                [value for _, value in _values(spec, finding.measure, _chosen(finding.variant, sessions), warehouse)],
+                comparison=finding.comparison,
+                threshold=finding.threshold,
+            )
         case Agreement():
-            of = _values(finding.of, session, warehouse)
-            values = _values(finding.measure, session, warehouse)
-            return agreement([(value, of.get(where)) for where, value in values.items()], tolerance=finding.tolerance)
+            told_with = sessions[0]
+            of = dict(_values(spec, finding.of, sessions, warehouse))
+            values = _values(spec, finding.measure, sessions, warehouse)
+            judgement = agreement([(value, of.get(where)) for where, value in values], tolerance=finding.tolerance)
         case Outcomes():
-            ended = warehouse.query(_OUTCOMES, [session.session_id])
-            return outcomes({row["name"]: row["outcome"] for row in ended}, finding.steps)
+            told_with = _session(finding.variant, sessions)
+            judgement = _outcomes(finding, _chosen(finding.variant, sessions), warehouse)
+    if told_with is None:
+        return _row(sessions[0], finding, _not_walked(judgement, finding))
+    return _row(told_with, finding, judgement)
 
 
-def _throughput_ratio(finding: ThroughputRatio, session: Session, warehouse: Warehouse) -> Judgement:
-    arrivals = [(row["at"], row["tokens"]) for row in warehouse.query(_ARRIVALS, [session.session_id])]
-    batches = {
-        users: _batches(arrivals, warehouse.query(_WINDOW, [session.session_id, users]))
-        for users in (finding.numerator_users, finding.denominator_users)
+def _not_walked(judgement: Judgement, finding: Finding) -> Judgement:
+    variant = finding.numerator.variant if isinstance(finding, Ratio) else getattr(finding, "variant", None)
+    return replace(judgement, verdict="inconclusive", reason=f"variant {variant} was not walked in this run")
+
+
+def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[Session], warehouse: Warehouse) -> Judgement:
+    sides = [_stage(spec, side, sessions, warehouse) for side in (finding.numerator, finding.denominator)]
+    missing = next((side for side in sides if isinstance(side, str)), None)
+    above, below = (side if isinstance(side, _Stage) else None for side in sides)
+    threshold = finding.threshold
+    if finding.measure is not None:
+        values = [_value(finding.measure, side, warehouse) if side else None for side in (above, below)]
+        judgement = plain_ratio(*values, comparison=finding.comparison, threshold=threshold)
+    elif finding.quantity == "throughput":
+        means = [_batches(side, warehouse) if side else [] for side in (above, below)]
+        judgement = ratio(*means, comparison=finding.comparison, threshold=threshold)
+    else:
+        assert finding.quantity is not None
+        column, quantile = _latency(finding.quantity)
+        samples = [
+            _latencies(side, column, sample.shape, warehouse) if side else []
+            for side, sample in ((above, finding.numerator), (below, finding.denominator))
+        ]
+        judgement = quantile_ratio(*samples, quantile=quantile, comparison=finding.comparison, threshold=threshold)
+    return replace(judgement, verdict="inconclusive", reason=missing) if missing else judgement
+
+
+def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[Session], warehouse: Warehouse) -> _Stage | str:
+    """The stage that a side of a ratio means, or why there is none. The spec's own rules leave but one choice."""
+    session = _session(sample.variant, [one for one in sessions if one.refusal is None])
+    if session is None:
+        return f"variant {sample.variant} was not walked in this run"
+    step = sample.step or spec.load_steps[0].name
+    found = warehouse.query(_STAGES, {"session_id": session.session_id, "step": step, "load": sample.load})
+    if not found:
+        load = f" with {sample.load:g} users" if sample.load is not None else ""
+        return f"pace {session.pace} has no stage of {step}{load}"
+    return _Stage(session=session, step=step, **found[0])
+
+
+def _batches(stage: _Stage, warehouse: Warehouse) -> list[float]:
+    """Batch means of tokens per wall second; their ratio is the same in stack time."""
+    found = warehouse.query(_ARRIVALS, [stage.session.session_id, stage.step])
+    arrivals = [(row["at_s"], row["tokens"]) for row in found]
+    return batch_means(arrivals, start=stage.start_s, end=stage.end_s, batches=BATCHES)
+
+
+def _latency(quantity: Quantity) -> tuple[str, float]:
+    """Column of `requests` and the quantile, e.g. `ttft_p95`."""
+    name, _, percent = quantity.rpartition("_p")
+    return f"{name}_s", int(percent) / 100
+
+
+def _latencies(stage: _Stage, column: str, shape: int | None, warehouse: Warehouse) -> list[float]:
+    where = {"session_id": stage.session.session_id, "step": stage.step, "stage": stage.stage, "shape": shape}
+    return [row["latency_s"] for row in warehouse.query(_LATENCIES.format(column=column), where)]
+
+
+def _value(measure: str, stage: _Stage, warehouse: Warehouse) -> float | None:
+    found = {
+        (row["step"], row["stage"]): row["value"]
+        for row in warehouse.query(_VALUES, [stage.session.session_id, measure])
     }
-    judgement = ratio(
-        batches[finding.numerator_users],
-        batches[finding.denominator_users],
-        comparison=finding.comparison,
-        threshold=finding.threshold,
-    )
-    if left_out := [users for users, means in batches.items() if not means]:
-        stages = " and ".join(f"{users} users" for users in left_out)
-        return replace(judgement, reason=f"pace {session.pace} has no stage with {stages}")
-    return judgement
+    return found.get((stage.step, stage.stage))
 
 
-def _batches(arrivals: list[tuple[float, float]], windows: list[rows.Row]) -> list[float]:
-    """Batch means of tokens per wall second; their ratio is the same in stack time. Empty without the stage."""
-    if not windows:
-        return []
-    return batch_means(arrivals, start=windows[0]["start"], end=windows[0]["end_"], batches=BATCHES)
+def _values(
+    spec: LabSpec, measure: str, sessions: Sequence[Session], warehouse: Warehouse
+) -> list[tuple[tuple[str, str | None, int | None], float | None]]:
+    """A measure's values by session, step and stage; no step is the whole run, a value of None a gap."""
+    chosen = sessions[-1:] if _of(spec, measure).over == "variants" else sessions
+    return [
+        ((session.session_id, row["step"], row["stage"]), row["value"])
+        for session in chosen
+        for row in warehouse.query(_VALUES, [session.session_id, measure])
+    ]
 
 
-def _values(measure: str, session: Session, warehouse: Warehouse) -> dict[tuple[str | None, int | None], float | None]:
-    """A measure's value by step and stage; (None, None) is the whole run, a value of None a gap."""
-    found = warehouse.query(_VALUES, [session.session_id, measure])
-    return {(row["step"], row["stage"]): row["value"] for row in found}
+def _of(spec: LabSpec, measure: str) -> Measure:
+    return next(one for one in spec.measures if one.name == measure)
+
+
+def _outcomes(finding: Outcomes, sessions: Sequence[Session], warehouse: Warehouse) -> Judgement:
+    ended: dict[str, str] = {}
+    wanted: list[str] = []
+    for session in sessions:
+        for row in warehouse.query(_OUTCOMES, [session.session_id]):
+            ended[f"{session.variant}: {row['name']}"] = row["outcome"]
+        # The steps of a variant that did not come up were not to be walked.
+        steps = finding.steps if session.refusal is None else [name for name in finding.steps if name == DEPLOY]
+        wanted += [f"{session.variant}: {name}" for name in steps]
+    if len(sessions) == 1:  # no other variant whose steps could be meant
+        ended = {name.partition(": ")[2]: outcome for name, outcome in ended.items()}
+        wanted = [name.partition(": ")[2] for name in wanted]
+    return outcomes(ended, wanted)
+
+
+def _chosen(variant: str | None, sessions: Sequence[Session]) -> list[Session]:
+    return [session for session in sessions if variant in (None, session.variant)]
+
+
+def _session(variant: str | None, sessions: Sequence[Session]) -> Session | None:
+    return next(iter(_chosen(variant, sessions)), None)
 
 
 def _row(session: Session, finding: Finding, judgement: Judgement) -> rows.Row:

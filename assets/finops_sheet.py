@@ -1,8 +1,8 @@
-"""finops_sheet: what a token and a request cost, per stage and for the whole session; then refresh labs.duckdb."""
+"""finops_sheet: what a token and a request cost, per stage and for each whole session; then refresh labs.duckdb."""
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
-from assets.common import LAB_ASSET, closed_session, progress_to
+from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.cost_attribution import cost_attribution
 from lab_pipelines import rows
 from lab_pipelines.cost import StageWork, sheet_rows
@@ -28,22 +28,25 @@ _WORK = """
 @asset(**LAB_ASSET, deps=[cost_attribution], description=__doc__)
 def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehouse) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    session = closed_session(warehouse, spec, labs.target, prefer=context.run_id)
-    costs = warehouse.query(
-        "SELECT * FROM cost_records WHERE session_id = ? AND x_state = 'estimated'", [session["session_id"]]
-    )
-    work = [StageWork(**row) for row in warehouse.query(_WORK, [session["session_id"]])]
-    sheet = sheet_rows(costs, work, shared=rows.common_of(session), sku=session["sku"])
-    warehouse.publish("finops_sheet", sheet, target=session["target"], lab=session["lab"], run_id=session["run_id"])
+    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run_id)
+    sheet = list[rows.Row]()
+    for session in sessions:
+        costs = warehouse.query(
+            "SELECT * FROM cost_records WHERE session_id = ? AND x_state = 'estimated'", [session["session_id"]]
+        )
+        work = [StageWork(**row) for row in warehouse.query(_WORK, [session["session_id"]])]
+        sheet += sheet_rows(costs, work, shared=rows.common_of(session), sku=session["sku"])
+    first = sessions[0]
+    warehouse.publish("finops_sheet", sheet, target=first["target"], lab=first["lab"], run_id=first["run_id"])
     snapshot = warehouse.rebuild()
     progress_to(context)(f"{snapshot.name} holds the new rows")
     table = warehouse.query(
-        "SELECT * FROM stage_table WHERE session_id = ? ORDER BY step, stage", [session["session_id"]]
+        "SELECT * FROM stage_table WHERE run_id = ? ORDER BY started_at, step, stage", [first["run_id"]]
     )
     return MaterializeResult(
         metadata={
             "dagster/row_count": len(sheet),
-            "provenance": session["provenance"],
+            "provenance": first["provenance"],
             "stages": MetadataValue.md(stage_markdown(table)),
             "warehouse": MetadataValue.path(snapshot),
         }

@@ -1,7 +1,8 @@
-"""load_run: walk the lab's steps on the live stack; every step becomes an event, every request a row."""
+"""load_run: walk the lab's steps in every variant; every step becomes an event, every request a row."""
 
 from dagster import (
     AssetExecutionContext,
+    Failure,
     MaterializeResult,
     MetadataValue,
     TableColumn,
@@ -13,16 +14,20 @@ from dagster import (
 from assets.common import LAB_ASSET, progress_to
 from assets.deployed_stack import deployed_stack
 from assets.steps import Walk
+from assets.variants import switch
 from lab_pipelines import rows
+from lab_pipelines.catalog.spec import Variant
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
-from resources.cluster import Cluster
+from lab_pipelines.rows import Row
+from resources.cluster import Cluster, Session
 from resources.labs import Labs
 from resources.load_generator import LoadGenerator
 from resources.telemetry import Telemetry
 from resources.warehouse import Warehouse
 
 _STAGE_COLUMNS = {
+    "variant": "string",
     "step": "string",
     "stage": "int",
     "profile": "string",
@@ -32,7 +37,7 @@ _STAGE_COLUMNS = {
     "output_tokens": "int",
 }
 
-_STEP_COLUMNS = {"kind": "string", "name": "string", "duration_s": "float", "outcome": "string"}
+_STEP_COLUMNS = {"variant": "string", "kind": "string", "name": "string", "duration_s": "float", "outcome": "string"}
 
 
 @asset(**LAB_ASSET, deps=[deployed_stack], description=__doc__)
@@ -58,21 +63,27 @@ def load_run(
             cluster.renew(session)
             log(line)
 
-        walk = Walk(
-            spec=spec,
-            variant=next(variant for variant in spec.variants if variant.id == session.variant),
-            session=session,
-            cluster=cluster,
-            load_generator=load_generator,
-            telemetry=telemetry,
-            warehouse=warehouse,
-            progress=progress,
-            stages=[],
-        )
-        events = walk.all()
+        stages, events = list[Row](), list[Row]()
+        for number, variant in enumerate(_from(session, labs.chosen_variants(spec))):
+            if number:
+                session = switch(session, spec, variant, cluster=cluster, warehouse=warehouse, progress=log)
+            if session.refusal is not None:
+                continue
+            walk = Walk(
+                spec=spec,
+                variant=variant,
+                session=session,
+                cluster=cluster,
+                load_generator=load_generator,
+                telemetry=telemetry,
+                warehouse=warehouse,
+                progress=progress,
+                stages=stages,
+            )
+            events += walk.all()
     return MaterializeResult(
         metadata={
-            "dagster/row_count": sum(stage["requests_in_stage"] for stage in walk.stages),
+            "dagster/row_count": sum(stage["requests_in_stage"] for stage in stages),
             "time_scale": session.time_scale,
             "provenance": rows.common(session)["provenance"],
             "steps": MetadataValue.table(
@@ -80,11 +91,22 @@ def load_run(
                 schema=TableSchema([TableColumn(name, kind) for name, kind in _STEP_COLUMNS.items()]),
             ),
             "stages": MetadataValue.table(
-                [TableRecord({column: _cell(stage[column]) for column in _STAGE_COLUMNS}) for stage in walk.stages],
+                [TableRecord({column: _cell(stage[column]) for column in _STAGE_COLUMNS}) for stage in stages],
                 schema=TableSchema([TableColumn(name, kind) for name, kind in _STAGE_COLUMNS.items()]),
             ),
         }
     )
+
+
+def _from(session: Session, variants: list[Variant]) -> list[Variant]:
+    """The variants from the one whose stack is up on."""
+    ids = [variant.id for variant in variants]
+    if session.variant not in ids:
+        raise Failure(
+            f"the stack that is up is variant {session.variant}, which is not among the chosen: {', '.join(ids)}",
+            allow_retries=False,
+        )
+    return variants[ids.index(session.variant) :]
 
 
 def _cell(value: str | float | None) -> str | float:

@@ -1,4 +1,4 @@
-"""Measures that are asked in SQL: one value from a file of warehouse/measures/, over a stage or over the whole run.
+"""Measures that are asked in SQL: one value from a file of warehouse/measures/, over a stage, a run, or all variants.
 
 Belongs here: which parameters such a file may use. Doesn't belong here: measures by PromQL (resources/telemetry.py).
 """
@@ -9,19 +9,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_pipelines.deployment import REPO_ROOT
+from resources.cluster import Session
 from resources.telemetry import Reading
 from resources.warehouse import Warehouse
 
 
-def read_sql_measure(warehouse: Warehouse, sql_file: str, *, session_id: str, stage: Mapping[str, Any]) -> Reading:
+def read_sql_measure(warehouse: Warehouse, sql_file: str, *, session: Session, stage: Mapping[str, Any]) -> Reading:
     """The one value that `sql_file` (relative to the repository) answers with.
 
-    The file may use `$session_id`, and for a measure of a stage `$step`, `$stage`, `$start` and `$end`. No row and
-    NULL are gaps, never zeros. Raises `WarehouseError` for SQL that is wrong.
+    The file may use the parameters that `Measure` names. No row and NULL are gaps, never zeros. Raises
+    `WarehouseError` for SQL that is wrong.
     """
     sql = (REPO_ROOT / sql_file).read_text(encoding="utf-8")
     known = {
-        "session_id": session_id,
+        "session_id": session.session_id,
+        "run_id": session.run_id,
+        "target": session.target,
         "step": stage["step"],
         "stage": stage["stage"],
         "start": stage["started_at"],

@@ -1,15 +1,17 @@
 """metrics_snapshot: read the lab's measures for every stage, compare totals, judge the findings, release the stack."""
 
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
-from assets.common import LAB_ASSET, progress_to
+from assets.common import LAB_ASSET, progress_to, publish
 from assets.findings import judge
 from assets.load_run import load_run
 from assets.measures import read_sql_measure
 from lab_pipelines import rows
-from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.spec import LabSpec, Measure
+from lab_pipelines.rows import Row
 from resources.cluster import Cluster, Session
 from resources.labs import Labs
 from resources.telemetry import Telemetry
@@ -23,7 +25,7 @@ _CLIENT_TOTALS = """
 """
 
 _NEXT_EVENT = """
-    SELECT min(later.started_at) AS began
+    SELECT min(later.started_at) AS began  -- of the same session: NULL after its last step
     FROM events load JOIN events later ON later.session_id = load.session_id AND later.started_at >= load.ended_at
     WHERE load.session_id = ? AND load.name = ? AND load.kind = 'load'
 """
@@ -39,30 +41,24 @@ def metrics_snapshot(
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
     with cluster.released_on_error(spec.id):
-        session = cluster.attach(spec.id)
-        where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
-        stages = warehouse.query(
-            "SELECT * FROM load_stages WHERE session_id = ? ORDER BY started_at", [session.session_id]
-        )
-        run = _whole_run(session, warehouse)
-        shared, samples, summaries = rows.common(session), [], []
-        for measure in spec.measures:
-            for stage in [run] if measure.over == "run" else stages:
-                if measure.sql is not None:
-                    reading = read_sql_measure(warehouse, measure.sql, session_id=session.session_id, stage=stage)
-                else:
-                    reading = telemetry.read(
-                        session.prometheus_url,
-                        measure,
-                        selector=session.metric_selector,
-                        start=stage["started_at"],
-                        end=stage["ended_at"],
-                        step_s=min(1.0, 2.0 / session.time_scale),
-                        time_scale=session.time_scale,
-                    )
-                samples += rows.sample_rows(shared, stage, measure, reading)
-                summaries.append(rows.summary_row(shared, stage, measure, reading))
-        totals = _counter_totals(spec, session, stages, telemetry, warehouse)
+        sessions = cluster.sessions(spec.id)
+        last = sessions[-1]
+        shared, samples, summaries, totals = rows.common(last), list[Row](), list[Row](), list[Row]()
+        ends = [*(following.requested_at for following in sessions[1:]), cluster.now()]
+        for session, ended_at in zip(sessions, ends, strict=True):
+            if session.refusal is not None:
+                continue
+            stages = warehouse.query(
+                "SELECT * FROM load_stages WHERE session_id = ? ORDER BY started_at", [session.session_id]
+            )
+            read = _Reader(session, telemetry, warehouse, samples, summaries)
+            for measure in spec.measures:
+                if measure.over == "run":
+                    read(measure, [_whole_run(session, warehouse)])
+                elif measure.over != "variants":
+                    read(measure, stages)
+            totals += _counter_totals(spec, session, stages, telemetry, warehouse, ended_at=ended_at)
+        where = {"target": last.target, "lab": last.lab, "run_id": last.run_id}
         for table, table_rows in {
             "metric_samples": samples,
             "metric_summaries": summaries,
@@ -70,18 +66,19 @@ def metrics_snapshot(
         }.items():
             if table_rows:
                 warehouse.publish(table, table_rows, **where)
-        # After the summaries are published: a finding is judged on what the warehouse holds.
-        if findings := judge(spec, session, warehouse):
+        # After the summaries are published: these, and the findings, are judged on what the warehouse holds.
+        if across := _across_variants(spec, sessions, telemetry, warehouse):
+            warehouse.publish("metric_summaries", across, **where, part="variants")
+        if findings := judge(spec, sessions, warehouse):
             warehouse.publish("findings", findings, **where)
-        released_at = cluster.release(spec.id) or datetime.now(UTC)
-        warehouse.publish(
-            "stack_sessions", [rows.session_row(session, released_at=released_at)], **where, part="closed"
-        )
+        released_at = cluster.release(spec.id) or cluster.now()
+        publish(warehouse, "stack_sessions", [rows.session_row(last, released_at=released_at)], last, part="closed")
     gaps = sorted({row["measure"] for row in summaries if row["status"] == "gap"})
     progress_to(context)(f"read {len(summaries)} measures, {len(gaps)} kinds with gaps; the stack is released")
     return MaterializeResult(
         metadata={
             "dagster/row_count": len(summaries),
+            "variants": [session.variant for session in sessions],
             "gaps": MetadataValue.text(", ".join(gaps) or "none"),
             "provenance": shared["provenance"],
             "released_at": MetadataValue.timestamp(released_at),
@@ -89,19 +86,66 @@ def metrics_snapshot(
     )
 
 
-def _whole_run(session: Session, warehouse: Warehouse) -> rows.Row:
-    """The time of all steps, in the place of a stage."""
+@dataclass(frozen=True)
+class _Reader:
+    """Reads measures of one session and collects their rows."""
+
+    session: Session
+    telemetry: Telemetry
+    warehouse: Warehouse
+    samples: list[Row]
+    summaries: list[Row]
+
+    def __call__(self, measure: Measure, windows: list[Row]) -> None:
+        session, shared = self.session, rows.common(self.session)
+        for window in windows:
+            if measure.sql is not None:
+                reading = read_sql_measure(self.warehouse, measure.sql, session=session, stage=window)
+            else:
+                reading = self.telemetry.read(
+                    session.prometheus_url,
+                    measure,
+                    selector=session.metric_selector,
+                    start=window["started_at"],
+                    end=window["ended_at"],
+                    step_s=min(1.0, 2.0 / session.time_scale),
+                    time_scale=session.time_scale,
+                )
+            self.samples.extend(rows.sample_rows(shared, window, measure, reading))
+            self.summaries.append(rows.summary_row(shared, window, measure, reading))
+
+
+def _across_variants(spec: LabSpec, sessions: list[Session], telemetry: Telemetry, warehouse: Warehouse) -> list[Row]:
+    """`metric_summaries` of the measures that compare variants; they are told with the last variant's session."""
+    last = sessions[-1]
+    summaries = list[Row]()
+    read = _Reader(last, telemetry, warehouse, [], summaries)
+    window = {**rows.WHOLE_RUN, "started_at": sessions[0].requested_at, "ended_at": last.ready_at}
+    for measure in spec.measures:
+        if measure.over == "variants":
+            read(measure, [window])
+    return [{**row, "variant": rows.ALL_VARIANTS} for row in summaries]
+
+
+def _whole_run(session: Session, warehouse: Warehouse) -> Row:
+    """The time of all steps of a session, in the place of a stage."""
     [window] = warehouse.query(
         "SELECT min(started_at) AS started_at, max(ended_at) AS ended_at FROM events "
-        "WHERE session_id = ? AND kind <> 'cold_start'",
+        "WHERE session_id = ? AND kind NOT IN ('cold_start', 'deploy')",
         [session.session_id],
     )
     return {**rows.WHOLE_RUN, **window}
 
 
 def _counter_totals(
-    spec: LabSpec, session: Session, stages: list[rows.Row], telemetry: Telemetry, warehouse: Warehouse
-) -> list[rows.Row]:
+    spec: LabSpec,
+    session: Session,
+    stages: list[Row],
+    telemetry: Telemetry,
+    warehouse: Warehouse,
+    *,
+    ended_at: datetime,
+) -> list[Row]:
     totals = []
     for step in spec.load_steps:
         start, _ = rows.first_and_last([stage for stage in stages if stage["step"] == step.name])
@@ -116,7 +160,7 @@ def _counter_totals(
                 selector=session.metric_selector,
                 start=start,
                 # What a later step adds to the counter, or resets of it, is not this step's.
-                end=after["began"] or datetime.now(UTC),
+                end=after["began"] or ended_at,
             )
             totals.append(
                 rows.counter_total_row(

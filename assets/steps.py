@@ -7,14 +7,13 @@ Belongs here: what each kind of step does, through the resources. Doesn't belong
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from assets.common import publish
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import (
     AnyStep,
@@ -37,7 +36,6 @@ from resources.warehouse import Warehouse
 
 LAST_SCRAPE_TIMEOUT_S = 75.0
 """Ours scrapes several times a second; somebody else's Prometheus may do so once a minute."""
-OBSERVE_EVERY_S = 0.1
 
 _HOLDS: dict[str, Callable[[float, float], bool]] = {"above": operator.gt, "below": operator.lt, "equals": operator.eq}
 
@@ -52,7 +50,7 @@ class Done(NamedTuple):
 
 @dataclass
 class Walk:
-    """One lab run's way through its steps. `stages` collects the rows of `load_stages`."""
+    """One variant's way through the lab's steps. `stages` collects the rows of `load_stages`."""
 
     spec: LabSpec
     variant: Variant
@@ -69,7 +67,7 @@ class Walk:
         return [self._do(step) for step in self.spec.steps]
 
     def _do(self, step: AnyStep) -> rows.Row:
-        started_at = datetime.now(UTC)
+        started_at = self.cluster.now()
         self.cluster.renew(self.session)
         done = self._one(step)
         event = rows.event_row(
@@ -77,7 +75,7 @@ class Walk:
             step.kind,
             step.name,
             started_at=started_at,
-            ended_at=datetime.now(UTC),
+            ended_at=self.cluster.now(),
             outcome=done.outcome,
             detail=done.detail,
         )
@@ -125,7 +123,7 @@ class Walk:
         if not self.telemetry.wait_for_scrape(
             session.prometheus_url,
             selector=session.metric_selector,
-            after=datetime.now(UTC),
+            after=self.cluster.now(),
             timeout_s=LAST_SCRAPE_TIMEOUT_S,
         ):
             self.progress(
@@ -141,19 +139,22 @@ class Walk:
 
     def _observe(self, step: ObserveStep) -> Done:
         until, session = step.until, self.session
-        holds = _HOLDS[until.comparison]
-        began = time.monotonic()
-        seen: float | None = None
-        while (waited_s := (time.monotonic() - began) * session.time_scale) <= step.within_s:
-            sample = self.telemetry.value(session.prometheus_url, until.promql, selector=session.metric_selector)
-            seen = sample.value if sample else None
-            if sample and holds(sample.value, until.value):
-                return Done("ok", f"holds after {waited_s:.1f} s", {"value": seen, "waited_s": waited_s})
-            time.sleep(OBSERVE_EVERY_S)  # Prometheus has no way to tell us
+        compare = _HOLDS[until.comparison]
+        waited = self.telemetry.wait_until(
+            session.prometheus_url,
+            until.promql,
+            lambda value: compare(value, until.value),
+            selector=session.metric_selector,
+            within_s=step.within_s,
+            time_scale=session.time_scale,
+        )
+        detail = {"value": waited.value, "waited_s": waited.waited_s}
+        if waited.held:
+            return Done("ok", f"holds after {waited.waited_s:.1f} s", detail)
         return Done(
             "failed",
-            f"not {until.comparison} {until.value:g} within {step.within_s:g} s; last seen: {seen}",
-            {"value": seen, "waited_s": waited_s},
+            f"not {until.comparison} {until.value:g} within {step.within_s:g} s; last seen: {waited.value}",
+            detail,
         )
 
     def _start(self, step: RestartStep | StartStep, overrides: list[dict[str, Any]], *, restart: bool) -> Done:
@@ -178,7 +179,7 @@ class Walk:
 
     def _fire_alert(self, step: FireAlertStep) -> Done:
         session = self.session
-        caused_at = datetime.now(UTC)
+        caused_at = self.cluster.now()
         with ThreadPoolExecutor(1) as background:
             cause = background.submit(self._do, step.cause)
             timeline = alerting.await_alert(
@@ -208,7 +209,4 @@ class Walk:
     def _publish(self, table: str, published: list[rows.Row], *, part: str) -> None:
         # One file per step, so a step that is done stays done whatever happens to the next.
         if published:
-            session = self.session
-            self.warehouse.publish(
-                table, published, target=session.target, lab=session.lab, run_id=session.run_id, part=part
-            )
+            publish(self.warehouse, table, published, self.session, part=part)

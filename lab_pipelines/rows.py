@@ -85,6 +85,8 @@ def session_row(session: Session, *, released_at: datetime | None) -> Row:
         "spec_digest": session.spec_digest,
         "values_digest": session.values_digest,
         "engine_args": json.dumps(session.engine_args),
+        "refusal": session.refusal,
+        "model_range": session.model_range,
     }
 
 
@@ -290,9 +292,18 @@ def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult)
             ),
             "output_tokens": round(sum(tokens_in_window(r, stage) for r in result.requests)),
             "client_cpu_share": stage.client_cpu_share,
+            "model_range": _model_range(session, stage.users),
         }
         for stage in result.stages
     ]
+
+
+def _model_range(session: Session, users: int | None) -> str | None:
+    """Whether the engine model can be trusted for a stage: the session's own range, and its largest concurrency."""
+    most = session.model_range_users
+    if session.model_range != "inside" or users is None or most is None or users <= most:
+        return session.model_range
+    return f"outside: {users} users, and the model was compared with measurements up to {most}"
 
 
 def _offered_per_s(stage: StagePlan, scale: float) -> float | None:
@@ -310,6 +321,8 @@ def tokens_in_window(record: RequestRecord, stage: StageRecord) -> float:
     return arrived * per_event
 
 
+ALL_VARIANTS = "all"
+"""In the place of a variant: a measure that compares them."""
 WHOLE_RUN: Row = {"step": None, "stage": None, "users": None}
 """In the place of a stage: a measure of the whole run."""
 

@@ -102,6 +102,8 @@ class Session(Record):
     """None: the stack has no engine."""
     sku: str | None
     nodes: int
+    gpus: int = 0
+    """GPUs that the engine uses on each node."""
     endpoints: list[Endpoint]
     prometheus_url: str
     metric_selector: str

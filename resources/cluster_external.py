@@ -93,6 +93,12 @@ class ExternalEngineCluster(LoopbackCluster):
 
     # No spec that does any of this gets past `_bring_up`.
 
+    def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        raise ClusterError(
+            f"variant {order.variant.id} of {order.spec.id} would need another configuration of an engine that is not "
+            f"ours; choose one that leaves it as it is (LABS_VARIANT={session.variant})"
+        )
+
     def stop(self, session: Session, component: Component) -> None:
         raise ClusterError(_NOT_OURS.format(component.name))
 

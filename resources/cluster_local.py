@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Component, Overrides
+from lab_pipelines.catalog.spec import Component, LabSpec, Overrides, Variant
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.cold_start import cold_start_plan
@@ -21,7 +21,7 @@ from resources import chart_values, local_components, local_monitoring, processe
 from resources.chart_values import ValuesError
 from resources.cluster import ClusterError, Phase, Progress, Session, StackOrder
 from resources.cluster_loopback import LoopbackCluster, first_token, scrape_interval_s
-from resources.local_components import Place, Started
+from resources.local_components import EngineRefusedError, Place, Started
 
 NO_ENGINE = "none"
 """What `engine` says of a stack without one."""
@@ -43,7 +43,8 @@ class LocalCluster(LoopbackCluster):
         place = Place(folder, environ, pace.time_scale, self.cold_start_time_scale)
         values = {c.name: _values(c, [order.variant.values.get(c.name, {})]) for c in spec.stack.components}
         engine = spec.stack.of_kind("vllm")
-        gpu = load_prices().sku(spec.nodes[0].sku).gpu
+        node = spec.nodes_of(order.variant)
+        gpu = load_prices().sku(node.sku).gpu
         arguments = _vllm_arguments(engine, values[engine.name]) if engine else []
 
         watch = spec.stack.of_kind("monitoring")
@@ -56,8 +57,8 @@ class LocalCluster(LoopbackCluster):
             scrape_interval_s=scrape_interval_s(pace.time_scale),
             progress=progress,
         )
-        phases = self._prepare_node(_gpu_of(gpu, spec.nodes[0].sku), arguments[0], progress) if engine else []
-        started = [self._start(component, arguments, gpu, place) for component in spec.stack.components]
+        phases = self._prepare_node(_gpu_of(gpu, node.sku), arguments[0], progress) if engine else []
+        started = [self._start(component, arguments, gpu, node.gpus, place) for component in spec.stack.components]
         up = [one for one in started if one is not None]
         phases += [phase for one in up for phase in one.phases]
         ready_at = datetime.now(UTC)
@@ -72,14 +73,12 @@ class LocalCluster(LoopbackCluster):
             folder=folder,
         )
         if engine:
-            cold_start_s = sum(phase.duration_s for phase in phases)
-            progress(f"{arguments[0]} on {gpu} is ready after a cold start of {cold_start_s:.0f} s (modelled)")
+            progress(f"{arguments[0]} on {gpu} is ready after a cold start of {_seconds(phases):.0f} s (modelled)")
         else:
             progress(f"{', '.join(spec.stack.names)}: up in {(ready_at - requested_at).total_seconds():.1f} s")
         return Session(
             session_id=environ[processes.LEASE_ID_VARIABLE],
             lab=spec.id,
-            variant=order.variant.id,
             run_id=order.run_id,
             target="local",
             engine="modelled-vllm" if engine else NO_ENGINE,
@@ -88,22 +87,58 @@ class LocalCluster(LoopbackCluster):
             time_scale=pace.time_scale,
             cold_start_time_scale=self.cold_start_time_scale,
             namespace=spec.namespace,
-            model=arguments[0] if engine else None,
-            sku=spec.nodes[0].sku,
-            nodes=spec.nodes[0].count,
             endpoints=[*(one.endpoint for one in up), *monitoring.endpoints],
             prometheus_url=monitoring.prometheus_url,
             metric_selector=f'namespace="{spec.namespace}"',
-            engine_args=arguments,
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
             values_digest=canonical_digest(values),
             requested_at=requested_at,
             ready_at=ready_at,
             phases=phases,
+            **_of_variant(spec, order.variant, arguments),
+        )
+
+    def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        spec, variant = order.spec, order.variant
+        engine = spec.stack.of_kind("vllm")
+        if engine is None:
+            raise ClusterError(f"variants of {spec.id} can't be told apart on this machine: its stack has no engine")
+        requested_at = datetime.now(UTC)
+        values = {c.name: _values(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
+        arguments, node = _vllm_arguments(engine, values[engine.name]), spec.nodes_of(variant)
+        gpu = _gpu_of(load_prices().sku(node.sku).gpu, node.sku)
+        if session.refusal is None:
+            self.stop(session, engine)
+        place = Place(
+            self._folder(session), self.marker(session.lab), session.time_scale, session.cold_start_time_scale
+        )
+        # The next variant's engine starts on the node that is there; another SKU is another node.
+        phases = [] if node.sku == session.sku else self._prepare_node(gpu, arguments[0], progress)
+        at, refusal = session.endpoint(engine.name), None
+        try:
+            phases += local_components.start_vllm(engine.name, arguments, gpu, node.gpus, place, at=at).phases
+        except EngineRefusedError as error:
+            refusal = str(error)
+        ready_at = datetime.now(UTC)
+        if refusal is None:
+            assert at.base_url is not None
+            local_monitoring.note_pod(place.folder, engine.name, running=True)
+            phases.append(first_token(at.base_url, arguments[0], time_scale=session.time_scale))
+            progress(f"{variant.id}: {arguments[0]} on {gpu} is ready after {_seconds(phases):.0f} s (modelled)")
+        return session.model_copy(
+            update={
+                "session_id": f"{_lease_id(place.environ)}.{variant.id}",
+                "values_digest": canonical_digest(values),
+                "requested_at": requested_at,
+                "ready_at": ready_at,
+                "phases": phases,
+                "refusal": refusal,
+                **_of_variant(spec, variant, arguments),
+            }
         )
 
     def stop(self, session: Session, component: Component) -> None:
-        local_components.stop(self._state_dir, session.session_id, component.name)
+        local_components.stop(self._state_dir, _lease_id(self.marker(session.lab)), component.name)
         local_monitoring.note_pod(self._folder(session), component.name, running=False)
 
     def start(
@@ -114,7 +149,7 @@ class LocalCluster(LoopbackCluster):
         at = session.endpoint(component.name)
         gpu = load_prices().sku(session.sku).gpu if session.sku else None
         arguments = _vllm_arguments(component, _values(component, overrides)) if component.kind == "vllm" else []
-        started = self._start(component, arguments, gpu, place, again=session)
+        started = self._start(component, arguments, gpu, session.gpus, place, again=session)
         if started is None:
             raise ClusterError(f"component {component.name} ({component.kind}) can't be restarted on this machine")
         local_monitoring.note_pod(folder, component.name, running=True, restarted=restart)
@@ -122,7 +157,7 @@ class LocalCluster(LoopbackCluster):
             return started.phases
         assert at.base_url is not None
         phases = [*started.phases, first_token(at.base_url, arguments[0], time_scale=session.time_scale)]
-        progress(f"{component.name} is up again after {sum(phase.duration_s for phase in phases):.0f} s (modelled)")
+        progress(f"{component.name} is up again after {_seconds(phases):.0f} s (modelled)")
         return phases
 
     def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
@@ -130,13 +165,22 @@ class LocalCluster(LoopbackCluster):
         return local_components.read_log(Path(log)) if log else []
 
     def _start(
-        self, component: Component, arguments: list[str], gpu: str | None, place: Place, *, again: Session | None = None
+        self,
+        component: Component,
+        arguments: list[str],
+        gpu: str | None,
+        gpus: int,
+        place: Place,
+        *,
+        again: Session | None = None,
     ) -> Started | None:
         """Start one component; None for a kind that needs no process of its own here."""
         at = again.endpoint(component.name) if again else None
         match component.kind:
             case "vllm":
-                return local_components.start_vllm(component.name, arguments, _gpu_of(gpu, "its node"), place, at=at)
+                return local_components.start_vllm(
+                    component.name, arguments, _gpu_of(gpu, "its node"), gpus, place, at=at
+                )
             case "http_server":
                 return local_components.start_http_server(component.name, place, at=at)
             case "dcgm_exporter" | "monitoring" | "logging":
@@ -165,6 +209,28 @@ class LocalCluster(LoopbackCluster):
                 Phase(name=planned.name, started_at=started, ended_at=datetime.now(UTC), duration_s=planned.duration_s)
             )
         return phases
+
+
+def _of_variant(spec: LabSpec, variant: Variant, arguments: list[str]) -> dict[str, Any]:
+    """The fields of a session that a variant decides."""
+    node = spec.nodes_of(variant)
+    return {
+        "variant": variant.id,
+        "model": arguments[0] if arguments else None,
+        "sku": node.sku,
+        "nodes": node.count,
+        "gpus": node.gpus,
+        "engine_args": arguments,
+    }
+
+
+def _seconds(phases: list[Phase]) -> float:
+    return sum(phase.duration_s for phase in phases)
+
+
+def _lease_id(marker: dict[str, str]) -> str:
+    """The lease's id, by which its processes are found."""
+    return marker[processes.LEASE_ID_VARIABLE]
 
 
 def _values(component: Component, overrides: list[Overrides]) -> dict[str, Any]:

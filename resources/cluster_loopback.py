@@ -20,6 +20,7 @@ from resources.cluster import ApplyOutcome, Cluster, ClusterError, Phase, Progre
 from resources.leases import TTL, LeaseBook, LeaseFile, why_dead
 
 FIRST_TOKEN_TIMEOUT_S = 60.0
+_GONE = "the lease of {} is gone: its stack was released or reaped meanwhile"
 
 
 class LoopbackCluster(Cluster):
@@ -48,20 +49,38 @@ class LoopbackCluster(Cluster):
         except BaseException:
             self._release(lab, lease_id)
             raise
-        book.write(entry.model_copy(update={"session": session}))
+        book.write(entry.model_copy(update={"sessions": [session]}))
         if order.hold is None:
             # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
             atexit.register(self._release, lab, lease_id)
         return session
 
+    def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        self.renew(session)
+        following = self._switch(session, order, progress=progress)
+        book = self._book()
+        with book.locked():
+            entry = book.read(session.lab)
+            if entry is None:
+                raise ClusterError(_GONE.format(session.lab))
+            book.write(entry.model_copy(update={"sessions": [*entry.sessions, following]}))
+        return following
+
+    @abstractmethod
+    def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        """What `switch` says, without the lease's own record of it."""
+
     def attach(self, lab: str) -> Session:
+        return self.sessions(lab)[-1]
+
+    def sessions(self, lab: str) -> list[Session]:
         entry = self._book().read(lab)
-        if entry is None or entry.session is None or why_dead(entry, now=datetime.now(UTC), owner_alive=_alive(entry)):
+        if not entry or not entry.sessions or why_dead(entry, now=datetime.now(UTC), owner_alive=_alive(entry)):
             raise ClusterError(
                 f"no stack of {lab} is up. Materialize deployed_stack in the same run, or first on its own "
                 "with hold_minutes set"
             )
-        return entry.session
+        return entry.sessions
 
     def marker(self, lab: str) -> dict[str, str]:
         entry = self._book().read(lab)
@@ -74,8 +93,8 @@ class LoopbackCluster(Cluster):
         book = self._book()
         with book.locked():
             entry = book.read(session.lab)
-            if entry is None or entry.session != session:
-                raise ClusterError(f"the lease of {session.lab} is gone: its stack was released or reaped meanwhile")
+            if entry is None or entry.sessions[-1:] != [session]:
+                raise ClusterError(_GONE.format(session.lab))
             expires_at = max(entry.lease.expires_at, datetime.now(UTC) + TTL)
             book.write(entry.model_copy(update={"lease": entry.lease.model_copy(update={"expires_at": expires_at})}))
 

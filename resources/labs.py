@@ -22,7 +22,7 @@ class Labs(ConfigurableResource):
     pace: str | None = None
     """One of the spec's paces; unset: the target's default. `LABS_PACE` sets it for a whole process."""
     variant: str | None = None
-    """One of the spec's variants; unset: its only one. `LABS_VARIANT` sets it for a whole process."""
+    """Some of the spec's variants, comma-separated; unset: all that this target can run. `LABS_VARIANT` sets it."""
     catalog_dir: str = str(CATALOG_DIR)
 
     def spec(self, lab: str) -> LabSpec:
@@ -40,18 +40,12 @@ class Labs(ConfigurableResource):
             )
         return spec
 
-    def chosen_variant(self, spec: LabSpec) -> Variant:
-        """The chosen variant, or the only one. Raises `Failure` that names the variants there are."""
-        if self.variant is None and len(spec.variants) == 1:
-            return spec.variants[0]
-        for variant in spec.variants:
-            if variant.id == self.variant:
-                return variant
-        asked = (
-            f"{spec.id} has no variant {self.variant!r}" if self.variant else f"{spec.id} runs one variant at a time"
-        )
-        listed = ", ".join(variant.id for variant in spec.variants)
-        raise Failure(f"{asked}; choose one of: {listed} (set LABS_VARIANT)", allow_retries=False)
+    def chosen_variants(self, spec: LabSpec) -> list[Variant]:
+        """The variants to walk, in the spec's order. Raises `Failure` that names those there are."""
+        try:
+            return spec.choose_variants(self.variant, cast(Target, self.target))
+        except KeyError as error:
+            raise Failure(f"{error.args[0]} (set LABS_VARIANT)", allow_retries=False) from None
 
     def pace_of(self, spec: LabSpec) -> tuple[str, Pace]:
         """The pace's name and what it is. Raises `Failure` for an unknown one."""

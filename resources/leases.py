@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from resources import processes
 from resources.cluster import Lease, LeaseHeldError, Record, Session
@@ -23,12 +23,12 @@ TTL = timedelta(minutes=30)
 
 
 class LeaseFile(Record):
-    """What is on disk: the lease, and the session once the stack is up."""
+    """What is on disk: the lease, and its sessions once the stack is up, one for each variant so far."""
 
     lease: Lease
     hold: bool = False
     """The stack may outlive its owner, until the lease expires."""
-    session: Session | None = None
+    sessions: list[Session] = Field(default_factory=list)
 
 
 class LeaseBook:

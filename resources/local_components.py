@@ -27,6 +27,10 @@ COMPONENT_VARIABLE = "LABS_COMPONENT"
 READY_TIMEOUT_S = 60.0
 
 
+class EngineRefusedError(ClusterError):
+    """The engine would not start as it was asked to. The message is its own."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where and how fast a stack's components run."""
@@ -50,22 +54,24 @@ class Started:
     phases: list[Phase]
 
 
-def start_vllm(name: str, arguments: list[str], gpu: str, place: Place, *, at: Endpoint | None = None) -> Started:
-    """The modelled vLLM server with its GPU's exporter; at the ports of `at` if it had some. Raises `ClusterError`."""
+def start_vllm(
+    name: str, arguments: list[str], gpu: str, gpus: int, place: Place, *, at: Endpoint | None = None
+) -> Started:
+    """The modelled vLLM server on `gpus` GPUs with their exporter; at the ports of `at` if it had some.
+
+    Raises `EngineRefusedError` with the engine's own words, or `ClusterError`.
+    """
     log = place.folder / f"{name}.jsonl"
     seen = len(read_log(log))
     ports = ["--port", _port(at.base_url), "--dcgm-port", _port(at.gpu_metrics_url)] if at else []
-    announced = start_process(
-        name,
-        "lab_pipelines.engine.serve",
-        [
-            *["--log", str(log), "--gpu", gpu, "--time-scale", f"{place.time_scale:g}"],
-            *["--cold-start-time-scale", f"{place.cold_start_time_scale:g}"],
-            *ports,
-            *["--", *arguments],
-        ],
-        place,
-    )
+    options = ["--log", str(log), "--gpu", gpu, "--gpus", str(gpus), "--time-scale", f"{place.time_scale:g}"]
+    options += ["--cold-start-time-scale", f"{place.cold_start_time_scale:g}", *ports, "--", *arguments]
+    try:
+        announced = start_process(name, "lab_pipelines.engine.serve", options, place)
+    except ClusterError:
+        if said := refusal_of(log, after=seen):
+            raise EngineRefusedError(said) from None
+        raise
     endpoint = Endpoint(
         component=name,
         kind="vllm",
@@ -79,6 +85,14 @@ def start_vllm(name: str, arguments: list[str], gpu: str, place: Place, *, at: E
         [ScrapeTarget(name, announced["metrics_url"]), ScrapeTarget("dcgm-exporter", announced["dcgm_url"])],
         _phases(read_log(log)[seen:]),
     )
+
+
+def refusal_of(log: Path, *, after: int) -> str | None:
+    """What an engine said in its log, from line `after` on, when it would not start; None if it said no such thing."""
+    for line in read_log(log)[after:]:
+        if line.get("event") in ("wrong_arguments", "out_of_memory"):
+            return str(line["message"])
+    return None
 
 
 def start_http_server(name: str, place: Place, *, at: Endpoint | None = None) -> Started:

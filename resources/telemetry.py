@@ -39,6 +39,10 @@ staleness rule: somebody else's Prometheus may scrape once a minute, and without
 window would be the base, and all growth before it lost."""
 
 
+OBSERVE_EVERY_S = 0.1
+"""Wall seconds between two looks at a condition that is waited for."""
+
+
 class TelemetryError(RuntimeError):
     """Prometheus could not be asked, or refused a query. The message holds the query and its answer."""
 
@@ -59,6 +63,15 @@ class Reading:
     samples: list[Sample]
     promql: str | None
     """As it was sent; None for a measure by SQL."""
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How a wait for a condition ended. `waited_s` is in stack seconds, `value` the last one that was seen."""
+
+    held: bool
+    waited_s: float
+    value: float | None
 
 
 class Telemetry(ConfigurableResource):
@@ -93,18 +106,30 @@ class Telemetry(ConfigurableResource):
                 series = [_samples(one["values"]) for one in answer]
         return summarise(series, measure, promql=promql, time_scale=time_scale)
 
-    def value(self, prometheus_url: str, promql: str, *, selector: str) -> Sample | None:
-        """What `promql` answers now: one value with the time of its evaluation, or None without exactly one series.
+    def wait_until(
+        self,
+        prometheus_url: str,
+        promql: str,
+        holds: Callable[[float], bool],
+        *,
+        selector: str,
+        within_s: float,
+        time_scale: float,
+    ) -> Waited:
+        """Ask until `promql` answers one value that `holds`, for at most `within_s` stack seconds.
 
         Raises `TelemetryError`.
         """
         asked = Template(promql).substitute(selector=selector)
+        began, seen = time.monotonic(), None
         with self._connect(prometheus_url) as client:
-            answer = _ask(asked, lambda: client.custom_query(asked))
-        if len(answer) != 1:
-            return None
-        at, value = answer[0]["value"]
-        return Sample(float(at), float(value))
+            while (waited_s := (time.monotonic() - began) * time_scale) <= within_s:
+                answer = _ask(asked, lambda: client.custom_query(asked))
+                seen = float(answer[0]["value"][1]) if len(answer) == 1 else None
+                if seen is not None and holds(seen):
+                    return Waited(held=True, waited_s=waited_s, value=seen)
+                time.sleep(OBSERVE_EVERY_S)  # Prometheus has no way to tell us
+        return Waited(held=False, waited_s=waited_s, value=seen)
 
     def increase(
         self, prometheus_url: str, counter: str, *, selector: str, start: datetime, end: datetime

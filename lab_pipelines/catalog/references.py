@@ -33,7 +33,7 @@ from lab_pipelines.catalog.spec import (
 Location = list[str | int]
 Documents = list[tuple[dict[str, Any], yaml.MappingNode]]
 
-SQL_PARAMETERS = {"session_id", "step", "stage", "start", "end"}
+SQL_PARAMETERS = {"session_id", "run_id", "target", "step", "stage", "start", "end"}
 """What assets/measures.py gives a measure in SQL."""
 LARGEST_FIXTURE = 20_000_000
 """Bytes of a prompt fixture that is read at all."""

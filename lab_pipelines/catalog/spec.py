@@ -780,6 +780,26 @@ class LabSpec(Identity):
         """Those that can run on a target, in the order of the spec."""
         return [variant for variant in self.variants if variant.targets is None or target in variant.targets]
 
+    def choose_variants(self, asked: str | None, target: Target) -> list[Variant]:
+        """Those of the comma-separated `asked` that there are on `target`, in the spec's order; None asks for all.
+
+        Raises `KeyError`, with the remedy in its message, for a name that isn't one of them, and for a choice that
+        begins with a variant that is meant to be refused: something must come up first.
+        """
+        here = self.variants_on(target)
+        if asked is None:
+            return here
+        names, listed = [name.strip() for name in asked.split(",")], ", ".join(variant.id for variant in here)
+        if unknown := [name for name in names if name not in {variant.id for variant in here}]:
+            raise KeyError(f"{self.id} has no variant {unknown[0]!r} on target {target}; choose from: {listed}")
+        chosen = [variant for variant in here if variant.id in names]
+        if chosen[0].refused is not None:
+            raise KeyError(
+                f"variant {chosen[0].id} of {self.id} is expected not to come up, and is walked after one that does; "
+                f"choose another with it, from: {listed}"
+            )
+        return chosen
+
     def nodes_of(self, variant: Variant) -> Nodes:
         """The nodes that a variant runs on."""
         return next((node for node in self.nodes if node.sku == variant.sku), self.nodes[0])

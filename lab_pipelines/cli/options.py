@@ -106,15 +106,12 @@ def chosen_pace(spec: LabSpec, target: Target, asked: str | None) -> str:
         fail(f"{error.args[0]} (--pace)", code=WRONG_CALL)
 
 
-def chosen_variant(spec: LabSpec, asked: str | None) -> Variant:
-    """The variant, or the spec's only one. Ends the program for an unknown one, or where one must be chosen."""
-    if asked is None and len(spec.variants) == 1:
-        return spec.variants[0]
-    for variant in spec.variants:
-        if variant.id == asked:
-            return variant
-    problem = f"{spec.id} has no variant {asked!r}" if asked else f"{spec.id} runs one variant at a time"
-    fail(f"{problem}; choose one of: {', '.join(one.id for one in spec.variants)} (--variant)", code=WRONG_CALL)
+def chosen_variants(spec: LabSpec, target: Target, asked: str | None) -> list[Variant]:
+    """The variants asked for, or all that the target can run. Ends the program for an unknown one."""
+    try:
+        return spec.choose_variants(asked, target)
+    except KeyError as error:
+        fail(f"{error.args[0]} (--variant)", code=WRONG_CALL)
 
 
 def nearest(lab: str, ids: Sequence[str]) -> str | None:

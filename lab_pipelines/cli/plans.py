@@ -18,7 +18,7 @@ from lab_pipelines.cli.options import (
     TargetOption,
     VariantOption,
     chosen_pace,
-    chosen_variant,
+    chosen_variants,
     known_lab,
     refuse_target,
     settings_for,
@@ -59,7 +59,7 @@ def plan(
                 _vllm_arguments,
                 target=where,
                 pace_name=chosen_pace(found, where, pace or settings.pace),
-                variant=chosen_variant(found, variant or settings.variant),
+                variant=chosen_variants(found, where, variant or settings.variant)[0],
                 region=settings.region,
             )
         else:

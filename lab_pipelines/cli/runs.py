@@ -30,7 +30,7 @@ from lab_pipelines.cli.options import (
     TargetOption,
     VariantOption,
     chosen_pace,
-    chosen_variant,
+    chosen_variants,
     known_lab,
     refuse_target,
     settings_for,
@@ -66,16 +66,18 @@ def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = 
         others = [one for one in spec.targets if one in TARGETS_THAT_RUN]
         remedy = f"run it on {', '.join(others)} (--target)" if others else f"labs plan {lab} says what it would take"
         fail(f"target {settings.target} can't run labs yet; {remedy}")
+    variants = chosen_variants(spec, settings.target, variant or settings.variant)
     chosen = {
         "LABS_TARGET": settings.target,
-        "LABS_VARIANT": chosen_variant(spec, variant or settings.variant).id,
+        "LABS_VARIANT": ",".join(one.id for one in variants),
         "LABS_PACE": chosen_pace(spec, settings.target, pace or settings.pace),
     }
     home = _dagster_home()
     command = materialize_command(lab)
     log = settings.data_dir / "runs" / "commands" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{lab}-{os.getpid()}.log"
     say(f"{lab} · {spec.title}", style="bold")
-    say(f"target {chosen['LABS_TARGET']} · pace {chosen['LABS_PACE']} · variant {chosen['LABS_VARIANT']}")
+    listed = ", ".join(one.id for one in variants)
+    say(f"target {chosen['LABS_TARGET']} · pace {chosen['LABS_PACE']} · variant{'s'[: len(variants) > 1]} {listed}")
     # The child's working directory is the repository, so a relative folder of the caller's must not reach it.
     paths = {"DAGSTER_HOME": str(home), "LABS_DATA_DIR": str(settings.data_dir)}
     ended = supervise(

@@ -79,6 +79,19 @@ def ratio(
         freedom = variance**2 / (parts[0] ** 2 / (len(numerator) - 1) + parts[1] ** 2 / (len(denominator) - 1))
         reach = math.exp(float(t.ppf(0.975, freedom)) * math.sqrt(variance))
         low, high = effect / reach, effect * reach
+    return _against(effect, low, high, n, method, comparison, threshold)
+
+
+def _against(
+    effect: float,
+    low: float,
+    high: float,
+    n: int,
+    method: str,
+    comparison: Literal["above", "below"],
+    threshold: float,
+) -> Judgement:
+    """The verdict of an interval: it lies on one side of the threshold, or holds it."""
     holds = {"above": (low > threshold, high <= threshold), "below": (high < threshold, low >= threshold)}[comparison]
     interval = f"[{low:.4g}, {high:.4g}]"  # rounded to three it may seem to touch what it clears
     if holds[0]:
@@ -86,6 +99,90 @@ def ratio(
     if holds[1]:
         return Judgement("refuted", effect, low, high, n, method, f"{interval} is not {comparison} {threshold:g}")
     return Judgement("inconclusive", effect, low, high, n, method, f"{interval} contains {threshold:g}")
+
+
+def quantile_ratio(
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    *,
+    quantile: float,
+    comparison: Literal["above", "below"],
+    threshold: float,
+) -> Judgement:
+    """Is the quantile of one sample over that of another above or below `threshold`?
+
+    Each quantile has a distribution-free interval between two order statistics, at 97.5 % so that both hold at once
+    with 95 % (Bonferroni); the ratio's interval is made of their ends. It is wide, and takes the requests of a stage as
+    independent, which requests that share a batch are not quite.
+    """
+    method = f"ratio of the p{quantile * 100:g}, 95 % interval from the order statistics of both samples (Bonferroni)"
+    n = min(len(numerator), len(denominator))
+    above, below = order_interval(numerator, quantile), order_interval(denominator, quantile)
+    if above is None or below is None:
+        needed = requests_for_quantile(quantile)
+        reason = f"{n} requests; an interval for the p{quantile * 100:g} needs {needed} on each side"
+        return Judgement("inconclusive", None, None, None, n, method, reason)
+    if below.low <= 0:
+        return Judgement("inconclusive", None, None, None, n, method, "the denominator's interval reaches zero")
+    effect = above.estimate / below.estimate
+    return _against(effect, above.low / below.high, above.high / below.low, n, method, comparison, threshold)
+
+
+@dataclass(frozen=True)
+class OrderInterval:
+    """A quantile of a sample, between two of its order statistics."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def order_interval(sample: Sequence[float], quantile: float, *, confidence: float = 0.975) -> OrderInterval | None:
+    """The sample's quantile with a distribution-free interval; None where the sample is too small for one.
+
+    The number of values below the true quantile is binomial: the ranks that it misses with less than half of what is
+    left of `confidence` on either side bound it (David and Nagaraja, Order Statistics, section 7.1).
+    """
+    from scipy.stats import binom
+
+    n = len(sample)
+    if n < requests_for_quantile(quantile, confidence=confidence):
+        return None
+    tail = (1 - confidence) / 2
+    ordered = sorted(sample)
+    low = int(binom.ppf(tail, n, quantile))
+    # ppf gives the smallest k with P(X <= k) >= tail; the rank below it is the one missed with less than that.
+    while low > 0 and float(binom.cdf(low - 1, n, quantile)) > tail:
+        low -= 1
+    high = int(binom.ppf(1 - tail, n, quantile)) + 1
+    position = quantile * (n - 1)
+    index = min(math.floor(position), n - 2)
+    share = position - index
+    estimate = ordered[index] * (1 - share) + ordered[index + 1] * share
+    return OrderInterval(estimate, ordered[max(low - 1, 0)], ordered[min(high - 1, n - 1)])
+
+
+def requests_for_quantile(quantile: float, *, confidence: float = 0.975) -> int:
+    """The smallest sample whose extremes bound the quantile on both sides: q^n and (1 - q)^n at most half the rest."""
+    tail = (1 - confidence) / 2
+    return max(math.ceil(math.log(tail) / math.log(side)) for side in (quantile, 1 - quantile))
+
+
+def plain_ratio(
+    numerator: float | None, denominator: float | None, *, comparison: Literal["above", "below"], threshold: float
+) -> Judgement:
+    """Is one number over another above or below `threshold`? None is a gap. There is no interval: see `bound`."""
+    method = "one number over the other"
+    if numerator is None or denominator is None:
+        return _plain("inconclusive", None, 0, method, "one of the two is a gap")
+    if denominator == 0:
+        return _plain("inconclusive", None, 1, method, "a denominator of zero has no ratio")
+    effect = numerator / denominator
+    holds = effect > threshold if comparison == "above" else effect < threshold
+    reason = (
+        f"{numerator:.4g} over {denominator:.4g} is {effect:.4g}: {'' if holds else 'not '}{comparison} {threshold:g}"
+    )
+    return _plain("confirmed" if holds else "refuted", effect, 1, method, reason)
 
 
 def bound(values: Sequence[float | None], *, comparison: Literal["above", "below"], threshold: float) -> Judgement:
