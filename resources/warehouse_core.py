@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SNAPSHOT = "labs.duckdb"
+_CREATES = re.compile(r"CREATE VIEW (\w+)", re.IGNORECASE)
+"""What a file of views_dir makes."""
 
 
 SCHEMA_DIR = str(REPO_ROOT / "warehouse" / "schema")
@@ -73,7 +76,7 @@ class WarehouseCore:
         `params` fill the `?` of `sql`, or by name its `$name`. Raises `WarehouseError` for wrong SQL, a damaged file,
         or two columns of the same name.
         """
-        with self._lake_database() as connection:
+        with self._lake_database(sql) as connection:
             cursor = connection.execute(sql, params if isinstance(params, Mapping) else list(params))
             names = [column[0] for column in cursor.description or []]
             if repeated := {name for name in names if names.count(name) > 1}:
@@ -84,7 +87,7 @@ class WarehouseCore:
 
     def frame(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
         """As `query`, as a DataFrame."""
-        with self._lake_database() as connection:
+        with self._lake_database(sql) as connection:
             return connection.execute(sql, list(params)).df()
 
     def latest_run_id(self, table: str, lab: str, target: str, *, prefer: str | None = None) -> str | None:
@@ -116,7 +119,7 @@ class WarehouseCore:
                     for table in lake.tables.values():
                         connection.execute(table.ddl)
                         _load(connection, lake, table)
-                    self._create_views(connection)
+                    _create_views(connection, sorted(Path(self.views_dir).glob("*.sql")))
                 descriptor = os.open(building, os.O_RDONLY)
                 os.fsync(descriptor)
                 os.close(descriptor)
@@ -129,11 +132,19 @@ class WarehouseCore:
         return target
 
     @contextmanager
-    def _lake_database(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """An in-memory DuckDB whose tables are views of the lake's files, listed once."""
+    def _lake_database(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """An in-memory DuckDB whose tables are views of the lake's files, listed once; only what `sql` may name.
+
+        Binding every view took 60 of the 72 ms of a small question, and a lab with many stages asks hundreds.
+        """
         lake = self.lake
-        with connect() as connection, _explained(lake):
+        views = {path: _text(path) for path in sorted(Path(self.views_dir).glob("*.sql"))}
+        definitions = {name.lower(): text for text in views.values() for name in _CREATES.findall(text)}
+        named = _named(sql, {**dict.fromkeys(lake.tables, ""), **definitions})
+        with _own_schema() as connection, _explained(lake):
             for table in lake.tables.values():
+                if table.name not in named:
+                    continue
                 files = {path: lake.columns(table, path) for path in lake.files(table)}
                 if not files:
                     connection.execute(table.ddl)
@@ -146,28 +157,8 @@ class WarehouseCore:
                 same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
                 source = _read_parquet(list(files), union=not same)
                 connection.execute(f"CREATE VIEW {_quoted(table.name)} AS SELECT {columns} FROM {source}")
-            self._create_views(connection)
+            _create_views(connection, [path for path, text in views.items() if named & set(_CREATES.findall(text))])
             yield connection
-
-    def _create_views(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Run every file of views_dir. One may use another in any order: what fails is tried again after the rest."""
-        import duckdb
-
-        pending = sorted(Path(self.views_dir).glob("*.sql"))
-        while pending:
-            failed: dict[Path, duckdb.Error] = {}
-            for path in pending:
-                connection.execute("BEGIN")
-                try:
-                    connection.execute(path.read_text(encoding="utf-8"))
-                    connection.execute("COMMIT")
-                except duckdb.Error as error:
-                    connection.execute("ROLLBACK")
-                    failed[path] = error
-            if len(failed) == len(pending):
-                reasons = "\n".join(f"{path}: {error}" for path, error in failed.items())
-                raise WarehouseError(f"views that can't be created:\n{reasons}")
-            pending = list(failed)
 
 
 @dataclass(frozen=True)
@@ -195,6 +186,68 @@ def open_snapshot(path: Path) -> duckdb.DuckDBPyConnection:
         ) from None
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
+    """Run the files. One may use another in any order: what fails is tried again after the rest."""
+    import duckdb
+
+    pending = list(files)
+    while pending:
+        failed: dict[Path, duckdb.Error] = {}
+        for path in pending:
+            connection.execute("BEGIN")
+            try:
+                connection.execute(path.read_text(encoding="utf-8"))
+                connection.execute("COMMIT")
+            except duckdb.Error as error:
+                connection.execute("ROLLBACK")
+                failed[path] = error
+        if len(failed) == len(pending):
+            reasons = "\n".join(f"{path}: {error}" for path, error in failed.items())
+            raise WarehouseError(f"views that can't be created:\n{reasons}")
+        pending = list(failed)
+
+
+@cache
+def _read(path: Path, changed_ns: int) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _text(path: Path) -> str:
+    return _read(path, path.stat().st_mtime_ns)
+
+
+def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
+    """The tables and views whose names stand in `sql`, or in the definition of one that does.
+
+    Too many do no harm: a word of a comment costs a few milliseconds. A question that names none gets them all.
+    """
+    found: set[str] = set()
+    pending = [sql]
+    while pending:
+        new = {word for word in re.findall(r"\w+", pending.pop().lower()) if word in definitions} - found
+        found |= new
+        pending += [definitions[name] for name in new]
+    return found or set(definitions)
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """One in-memory DuckDB for all questions of this process: starting one takes 14 ms, most of a small question."""
+    return connect()
+
+
+@contextmanager
+def _own_schema() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that sees nothing but what it makes itself, and leaves nothing behind. Threads don't meet."""
+    name = f"q{uuid.uuid4().hex}"
+    with _engine().cursor() as connection:
+        connection.execute(f"CREATE SCHEMA {name}; SET schema = '{name}'; SET TimeZone = 'UTC'")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"SET schema = 'main'; DROP SCHEMA {name} CASCADE")
 
 
 @contextmanager
