@@ -5,6 +5,7 @@ from datetime import timedelta
 from dagster import AssetExecutionContext, Config, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
+from assets.budget import require_within_budget
 from assets.common import LAB_ASSET, progress_to
 from assets.variants import publish_opening
 from lab_pipelines import rows
@@ -40,6 +41,7 @@ def deployed_stack(
     spec = labs.spec(context.partition_key)
     variants = labs.chosen_variants(spec)
     pace_name, pace = labs.pace_of(spec)
+    require_within_budget(labs, spec, variants, pace=pace_name, region=billing.region)
     order = StackOrder(
         spec=spec,
         variant=variants[0],

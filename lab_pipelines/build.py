@@ -50,7 +50,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
     """Processes on this machine; an engine that is not ours when the deployment names one."""
     data_dir = str(settings.data_dir)
     return {
-        "labs": Labs(target=settings.target, pace=settings.pace, variant=settings.variant),
+        "labs": _labs(settings),
         "cluster": _local_cluster(settings, data_dir),
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
@@ -60,6 +60,11 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
 
 
 RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {"local": get_local_resources}
+
+
+def _labs(settings: Deployment) -> Labs:
+    budget = None if settings.budget_usd is None else str(settings.budget_usd)
+    return Labs(target=settings.target, pace=settings.pace, variant=settings.variant, budget_usd=budget)
 
 
 def _local_cluster(settings: Deployment, data_dir: str) -> Cluster:

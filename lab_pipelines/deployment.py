@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
@@ -51,6 +52,8 @@ class Deployment:
     sku: str | None = None
     """Azure SKU that prices an external engine's machine; None: its cost is not known. Ours is the lab's."""
     region: str = "eastus"
+    budget_usd: Decimal | None = None
+    """The most that one run may cost; None: no limit. A run whose plan allows more doesn't start."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Deployment:
@@ -67,7 +70,20 @@ class Deployment:
             external_engine=_external_engine(environ),
             sku=environ.get("LABS_SKU") or None,
             region=environ.get("LABS_REGION") or cls.region,
+            budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
         )
+
+
+def _usd(name: str, value: str | None) -> Decimal | None:
+    if not value:
+        return None
+    try:
+        amount = Decimal(value)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise DeploymentError(f"{name}={value!r} is not an amount in USD; set e.g. {name}=12.50")
+    return amount
 
 
 def _external_engine(environ: Mapping[str, str]) -> ExternalEngine | None:

@@ -75,6 +75,8 @@ class PlannedPart:
     kind: str
     expected_s: float
     at_most_s: float
+    variant: str
+    sku: str
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Plan:
     target: Target | None
     pace: str | None
     time_scale: float
-    variant: str | None
+    variants: list[str]
     namespace: str
     labels: dict[str, str]
     components: list[Component]
@@ -96,9 +98,8 @@ class Plan:
     expected_s: float | None
     at_most_s: float
     region: str
-    usd_per_hour: Decimal | None
-    """Of all nodes together; None where a price is missing."""
     expected_usd: Decimal | None
+    """None where a price is missing. Only the nodes of the variant that is walked are up."""
     at_most_usd: Decimal | None
     prices: str
     """Where the prices come from, and of when."""
@@ -110,8 +111,10 @@ def plan_outline(outline: Outline, sheet: PriceSheet, *, region: str) -> Plan:
     """What is known of a lab that is not complete: its nodes, and its sessions as the longest time."""
     unknown = list(outline.missing)
     nodes = _nodes(outline.nodes, sheet, region, unknown)
+    at_most_s = float(outline.sessions * SESSION_S)
+    prices = [_usd(node, at_most_s) for node in nodes]
     return _plan(
-        outline, nodes, sheet, region, parts=[], at_most_s=float(outline.sessions * SESSION_S), unknown=unknown
+        outline, nodes, sheet, region, parts=[], at_most_s=at_most_s, at_most_usd=_sum(prices), unknown=unknown
     )
 
 
@@ -122,14 +125,23 @@ def plan_lab(
     *,
     target: Target,
     pace_name: str,
-    variant: Variant,
+    variants: Sequence[Variant],
     region: str,
 ) -> Plan:
-    """One run of `spec`. What isn't modelled is left out of the sums and named in `unknown`."""
+    """One run of `spec` in `variants`. What isn't modelled is left out of the sums and named in `unknown`."""
     pace, unknown = spec.paces[pace_name], list[str]()
     nodes = _nodes(spec.nodes, sheet, region, unknown)
-    estimate = _Estimate(spec, variant, pace, nodes[0].gpu, arguments_of, unknown)
-    parts = [*estimate.cold_start(), *(estimate.step(step) for step in spec.steps)]
+    by_sku = {node.sku: node for node in nodes}
+    parts: list[PlannedPart] = []
+    former: str | None = None
+    for variant in variants:
+        node = by_sku[spec.nodes_of(variant).sku]
+        estimate = _Estimate(spec, variant, pace, node, arguments_of, unknown)
+        # The next variant's engine starts on the node that is there; another SKU is another node.
+        parts += estimate.cold_start(warm=former == node.sku)
+        if variant.refused is None:
+            parts += [estimate.step(step) for step in spec.steps]
+        former = node.sku
     return _plan(
         spec,
         nodes,
@@ -137,11 +149,13 @@ def plan_lab(
         region,
         parts=parts,
         at_most_s=sum(part.at_most_s for part in parts),
+        expected_usd=_sum([_usd(by_sku[part.sku], part.expected_s) for part in parts]),
+        at_most_usd=_sum([_usd(by_sku[part.sku], part.at_most_s) for part in parts]),
         unknown=unknown,
         target=target,
         pace=pace_name,
         time_scale=pace.time_scale,
-        variant=variant.id,
+        variants=[variant.id for variant in variants],
         components=spec.stack.components,
     )
 
@@ -158,11 +172,6 @@ def _plan(
     time_scale: float = 1.0,
     **more: Any,
 ) -> Plan:
-    expected_s = sum(part.expected_s for part in parts) if parts else None
-    prices = [node.usd_per_hour for node in nodes]
-    total = (
-        None if None in prices else sum(((node.usd_per_hour or Decimal()) * node.count for node in nodes), Decimal())
-    )
     return Plan(
         lab=lab.id,
         title=lab.title,
@@ -171,23 +180,26 @@ def _plan(
         labels=lab.cost_labels,
         nodes=nodes,
         parts=parts,
-        expected_s=expected_s,
+        expected_s=sum(part.expected_s for part in parts) if parts else None,
         at_most_s=at_most_s,
         region=region,
-        usd_per_hour=total,
-        expected_usd=_usd(total, expected_s),
-        at_most_usd=_usd(total, at_most_s),
         prices=f"{sheet.source}, {sheet.as_of}",
         unknown=list(dict.fromkeys(unknown)),
         time_scale=time_scale,
-        **{"target": None, "pace": None, "variant": None, "components": [], **more},
+        **{"target": None, "pace": None, "variants": [], "components": [], "expected_usd": None, **more},
     )
 
 
-def _usd(per_hour: Decimal | None, seconds: float | None) -> Decimal | None:
-    if per_hour is None or seconds is None:
+def _usd(node: PlannedNodes, seconds: float) -> Decimal | None:
+    if node.usd_per_hour is None:
         return None
-    return (per_hour * Decimal(str(seconds)) / 3600).quantize(Decimal("0.0001"))
+    return node.usd_per_hour * node.count * Decimal(str(seconds)) / 3600
+
+
+def _sum(amounts: Sequence[Decimal | None]) -> Decimal | None:
+    """None where one of them is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known, Decimal()).quantize(Decimal("0.0001")) if len(known) == len(amounts) else None
 
 
 def _nodes(nodes: Sequence[Nodes], sheet: PriceSheet, region: str, unknown: list[str]) -> list[PlannedNodes]:
@@ -211,27 +223,35 @@ class _Estimate:
         spec: LabSpec,
         variant: Variant,
         pace: Pace,
-        gpu: str | None,
+        node: PlannedNodes,
         arguments_of: ArgumentsOf,
         unknown: list[str],
     ) -> None:
         self._spec, self._variant, self._pace = spec, variant, pace
-        self._gpu, self._arguments_of, self._unknown = gpu, arguments_of, unknown
+        self._node, self._gpu, self._arguments_of, self._unknown = node, node.gpu, arguments_of, unknown
 
-    def cold_start(self) -> list[PlannedPart]:
-        """The phases until the engine answers. Empty, and said, for a stack whose cold start is not modelled."""
+    def cold_start(self, *, warm: bool) -> list[PlannedPart]:
+        """The phases until the engine answers; `warm`: on a node that is there, with its image.
+
+        Empty, and said, for a stack whose cold start is not modelled.
+        """
         engine = self._spec.stack.of_kind("vllm")
         if engine is None:
             self._unknown.append(
                 "how long nodes and charts take until they are ready: a cold start is modelled for vLLM alone"
             )
             return []
-        phases = self._phases(engine, [])
-        return [PlannedPart(phase.name, "cold_start", phase.duration_s, phase.duration_s) for phase in phases]
+        return [
+            self._part(phase.name, "cold_start", phase.duration_s, phase.duration_s)
+            for phase in self._phases(engine, [])
+            if not warm or phase.name in RESTART_PHASES
+        ]
 
     def step(self, step: AnyStep) -> PlannedPart:
-        expected_s, at_most_s = self._times(step)
-        return PlannedPart(step.name, step.kind, expected_s, at_most_s)
+        return self._part(step.name, step.kind, *self._times(step))
+
+    def _part(self, name: str, kind: str, expected_s: float, at_most_s: float) -> PlannedPart:
+        return PlannedPart(name, kind, expected_s, at_most_s, self._variant.id, self._node.sku)
 
     def _times(self, step: AnyStep) -> tuple[float, float]:
         match step:

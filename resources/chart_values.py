@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lab_pipelines.catalog.spec import Component, Overrides
+from lab_pipelines.deployment import REPO_ROOT
 
 _FLAGS = {
     "maxModelLen": "--max-model-len",
@@ -41,6 +44,12 @@ def load_values(path: Path, *overrides: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in override.items():
             _set(values, key, value, source=str(path))
     return values
+
+
+def component_arguments(component: Component, overrides: Sequence[Overrides]) -> list[str]:
+    """vLLM's command line for a component of kind `vllm`, its values with the overrides. Raises `ValuesError`."""
+    values = load_values(REPO_ROOT / component.chart.values, *overrides)
+    return vllm_arguments(values, source=component.chart.values)
 
 
 def _set(values: dict[str, Any], path: str, value: Any, *, source: str) -> None:

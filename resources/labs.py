@@ -23,6 +23,8 @@ class Labs(ConfigurableResource):
     """One of the spec's paces; unset: the target's default. `LABS_PACE` sets it for a whole process."""
     variant: str | None = None
     """Some of the spec's variants, comma-separated; unset: all that this target can run. `LABS_VARIANT` sets it."""
+    budget_usd: str | None = None
+    """The most that one run may cost, a decimal number; unset: no limit. `LABS_BUDGET_USD` sets it."""
     catalog_dir: str = str(CATALOG_DIR)
 
     def spec(self, lab: str) -> LabSpec:

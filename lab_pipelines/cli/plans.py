@@ -6,7 +6,6 @@ Doesn't belong here: the arithmetic (lab_pipelines/plan.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -23,13 +22,11 @@ from lab_pipelines.cli.options import (
     refuse_target,
     settings_for,
 )
-from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.wording import GAP, duration
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from lab_pipelines.catalog.spec import Component, Overrides
     from lab_pipelines.plan import Plan
 
 
@@ -45,6 +42,7 @@ def plan(
     from lab_pipelines.catalog.prices import load_prices
     from lab_pipelines.catalog.spec import LabSpec
     from lab_pipelines.plan import plan_lab, plan_outline
+    from resources.chart_values import component_arguments
 
     with explained(SpecError):
         settings, found, sheet = settings_for(target), known_lab(load_catalog(), lab), load_prices()
@@ -56,10 +54,10 @@ def plan(
             planned = plan_lab(
                 found,
                 sheet,
-                _vllm_arguments,
+                component_arguments,
                 target=where,
                 pace_name=chosen_pace(found, where, pace or settings.pace),
-                variant=chosen_variants(found, where, variant or settings.variant)[0],
+                variants=chosen_variants(found, where, variant or settings.variant),
                 region=settings.region,
             )
         else:
@@ -71,17 +69,10 @@ def plan(
         _print_plan(planned)
 
 
-def _vllm_arguments(component: Component, overrides: Sequence[Overrides]) -> list[str]:
-    from resources.chart_values import load_values, vllm_arguments
-
-    values = load_values(REPO_ROOT / component.chart.values, *overrides)
-    return vllm_arguments(values, source=component.chart.values)
-
-
 def _print_plan(planned: Plan) -> None:
     say(f"{planned.lab} · {planned.title}", style="bold")
     if planned.complete:
-        say(f"target {planned.target} · pace {planned.pace} · variant {planned.variant}")
+        say(f"target {planned.target} · pace {planned.pace} · {', '.join(planned.variants)}")
     else:
         say("outline: it can't run yet; this is what is known so far")
     nodes = [
@@ -106,11 +97,11 @@ def _print_plan(planned: Plan) -> None:
     if planned.parts:
         say()
         lines = [
-            [part.name, part.kind.replace("_", " "), duration(part.expected_s), duration(part.at_most_s)]
+            [part.variant, part.name, part.kind.replace("_", " "), duration(part.expected_s), duration(part.at_most_s)]
             for part in planned.parts
         ]
-        total = ["", "in all", duration(planned.expected_s), duration(planned.at_most_s)]
-        print_table(["step", "", "expected", "at most"], [*lines, total], right=[2, 3])
+        total = ["", "", "in all", duration(planned.expected_s), duration(planned.at_most_s)]
+        print_table(["variant", "step", "", "expected", "at most"], [*lines, total], right=[3, 4])
     print_fields(_costs(planned))
     print_list("not in this plan" if planned.complete else "missing until it can run", planned.unknown)
 

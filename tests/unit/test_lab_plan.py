@@ -36,7 +36,7 @@ def arguments(component: Component, overrides: Sequence[Overrides]) -> list[str]
 
 def planned(spec: LabSpec, *, pace: str = "short", region: str = "eastus") -> Plan:
     return plan_lab(
-        spec, load_prices(), arguments, target="local", pace_name=pace, variant=spec.variants[0], region=region
+        spec, load_prices(), arguments, target="local", pace_name=pace, variants=spec.variants, region=region
     )
 
 
@@ -72,17 +72,17 @@ def test_a_pace_that_leaves_out_stages_is_planned_without_them() -> None:
 def test_the_cost_is_nodes_times_price_times_time() -> None:
     plan = planned(L06)
     price = load_prices().price("Standard_NC4as_T4_v3", "eastus").on_demand
-    assert plan.usd_per_hour == price
+    assert plan.nodes[0].usd_per_hour == price
     assert plan.at_most_usd == (price * Decimal(str(plan.at_most_s)) / 3600).quantize(Decimal("0.0001"))
     three = planned(changed(nodes=[{"sku": "Standard_NC4as_T4_v3", "count": 3, "gpus": 1}]))
-    assert three.usd_per_hour == 3 * price
+    assert [node.count for node in three.nodes] == [3]
     assert plan.expected_usd is not None
     assert three.expected_usd == pytest.approx(3 * plan.expected_usd, abs=Decimal("0.0003"))
 
 
 def test_a_missing_price_is_named_and_never_zero() -> None:
     plan = planned(L06, region="mars")
-    assert (plan.usd_per_hour, plan.expected_usd, plan.at_most_usd) == (None, None, None)
+    assert (plan.nodes[0].usd_per_hour, plan.expected_usd, plan.at_most_usd) == (None, None, None)
     assert any("Standard_NC4as_T4_v3 in region 'mars'" in line for line in plan.unknown)
 
 
@@ -184,7 +184,7 @@ def test_every_lab_of_the_year_can_be_planned() -> None:
                 arguments,
                 target=target,
                 pace_name=lab.pace(None, target)[0],
-                variant=lab.variants[0],
+                variants=lab.variants_on(target),
                 region="eastus",
             )
         assert plan.at_most_usd is not None, (lab.id, plan.unknown)
