@@ -8,7 +8,17 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from lab_pipelines.statistics.findings import agreement, batch_means, bound, outcomes, ratio
+from lab_pipelines.statistics.findings import (
+    agreement,
+    batch_means,
+    bound,
+    order_interval,
+    outcomes,
+    plain_ratio,
+    quantile_ratio,
+    ratio,
+    requests_for_quantile,
+)
 
 STEADY = [100.0, 101.0, 99.0, 100.5, 99.5, 100.2, 99.8, 100.1, 99.9, 100.0]
 
@@ -118,3 +128,47 @@ def test_outcomes_are_those_of_the_steps_that_the_claim_names(ended: dict[str, s
     judgement = outcomes(ended, ["a", "b"])
     assert judgement.verdict == verdict
     assert reason in judgement.reason
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.95])
+def test_a_quantile_s_interval_holds_it_at_least_as_often_as_it_says(quantile: float) -> None:
+    generator = np.random.default_rng(11)
+    true = -math.log(1 - quantile)  # of the exponential distribution
+    trials, held = 1500, 0
+    for _ in range(trials):
+        found = order_interval(list(generator.exponential(1.0, 120)), quantile)
+        assert found is not None
+        held += found.low <= true <= found.high
+    assert held / trials >= 0.97  # asked for 97.5 %; less by no more than three standard errors
+    assert held / trials < 0.9999  # and not by taking the whole sample
+
+
+def test_a_sample_too_small_for_the_quantile_has_no_interval() -> None:
+    assert (requests_for_quantile(0.95, confidence=0.95), requests_for_quantile(0.99, confidence=0.95)) == (72, 368)
+    needed = requests_for_quantile(0.95)
+    values = [float(n) for n in range(1, needed + 1)]
+    assert order_interval(values[:-1], 0.95) is None
+    found = order_interval(values, 0.95)
+    assert found is not None and found.high == needed
+    few = quantile_ratio(values[:-1], values, quantile=0.95, comparison="below", threshold=2)
+    assert few.verdict == "inconclusive" and str(needed) in few.reason
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(0.3, "confirmed"), (0.5, "inconclusive"), (0.9, "refuted")])
+def test_a_ratio_of_quantiles_needs_both_intervals_on_one_side(factor: float, verdict: str) -> None:
+    generator = np.random.default_rng(14)
+    base = list(generator.normal(1.0, 0.1, 400))
+    changed = list(generator.normal(factor, 0.1 * factor, 400))
+    judged = quantile_ratio(changed, base, quantile=0.95, comparison="below", threshold=0.5)
+    assert judged.verdict == verdict
+    assert judged.low is not None and judged.high is not None and judged.effect is not None
+    assert judged.low < judged.effect < judged.high
+    assert judged.effect == pytest.approx(factor, rel=0.05)
+
+
+def test_one_number_over_another_has_no_interval_and_a_gap_decides_nothing() -> None:
+    judged = plain_ratio(3.0, 2.0, comparison="above", threshold=1.4)
+    assert (judged.verdict, judged.effect, judged.low) == ("confirmed", 1.5, None)
+    assert plain_ratio(3.0, 2.0, comparison="below", threshold=1.4).verdict == "refuted"
+    for numerator, denominator in ((None, 2.0), (3.0, None), (3.0, 0.0)):
+        assert plain_ratio(numerator, denominator, comparison="above", threshold=1).verdict == "inconclusive"
