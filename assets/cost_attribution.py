@@ -18,7 +18,7 @@ def cost_attribution(
     context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse: Warehouse
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run_id)
+    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
     records, usd = list[rows.Row](), dict.fromkeys(PARTS, Decimal())
     priced = True
     for session in sessions:

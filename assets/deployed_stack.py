@@ -45,7 +45,7 @@ def deployed_stack(
     order = StackOrder(
         spec=spec,
         variant=variants[0],
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         pace_name=pace_name,
         pace=pace,
         hold=timedelta(minutes=config.hold_minutes) if config.hold_minutes else None,

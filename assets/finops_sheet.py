@@ -28,7 +28,7 @@ _WORK = """
 @asset(**LAB_ASSET, deps=[cost_attribution], description=__doc__)
 def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehouse) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run_id)
+    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
     sheet = list[rows.Row]()
     for session in sessions:
         costs = warehouse.query(

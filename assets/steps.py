@@ -111,7 +111,7 @@ class Walk:
         plan = rows.load_plan(session, step, self.spec.paces[session.pace])
         result = self.load_generator.run(
             plan,
-            workdir=self.cluster.run_folder(session.run_id, session.lab) / step.name,
+            workdir=self.cluster.run_folder(session.run_id, session.lab) / session.variant / step.name,
             environ=self.cluster.marker(session.lab),
             progress=self.progress,
         )
