@@ -83,7 +83,7 @@ class StepCost:
         attention: FLOPs 4*L*nq*d*(context + sum of c*(s + c/2)) against 2*L*nkv*d*2 bytes per cached token read or
         written; then a fixed cost per layer, and the host's a + b * sequences.
         """
-        decodes, context, prefill, work, prefix, sampled, sequences = batch
+        decodes, context, prefill, work, prefix, sampled, sequences, *_ = batch
         linear = (self._token_flops * (decodes + prefill) + self._head_flops * sampled) * self._linear_s_per_flop
         attention = self._attention_s_per_work * (context + work)
         read = self._attention_s_per_read * (context + prefix + decodes + prefill)
@@ -97,7 +97,7 @@ class StepCost:
 
     def shares(self, batch: Batch, duration_s: float) -> Shares:
         """Where `duration_s`, the step's time, goes."""
-        decodes, context, prefill, work, prefix, sampled, sequences = batch
+        decodes, context, prefill, work, prefix, sampled, sequences, *_ = batch
         flops = (
             self._token_flops * (decodes + prefill)
             + self._head_flops * sampled

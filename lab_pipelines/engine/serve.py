@@ -71,6 +71,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         description="A modelled vLLM server on loopback. vLLM's own arguments follow after --.",
     )
     parser.add_argument("--gpu", required=True, help=f"one of {', '.join(tables.all_hardware())}")
+    parser.add_argument("--gpus", type=int, default=1, help="how many of them the engine uses")
     parser.add_argument("--time-scale", type=loopback.positive, default=1.0, help="stack seconds per wall second")
     parser.add_argument(
         "--cold-start-time-scale", type=loopback.positive, default=1.0, help="the same, while it comes up"
