@@ -11,9 +11,13 @@ overlap imperfectly: a p-norm with p = 3 instead of the maximum, which is some 2
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lab_pipelines.engine.tables import WEIGHT_BYTES, Hardware, Model
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
 
 _THIRD = 1.0 / 3.0
 
@@ -93,6 +97,24 @@ class StepCost:
             + self._fixed_gpu_s
             + self._host_s
             + self._host_per_sequence_s * sequences
+        )
+
+    def steps_s(self, batch: Batch, steps: int) -> NDArray[float64]:
+        """Seconds of so many steps in a row that begin with `batch` and only decode: each adds one token of context a
+        sequence. The same numbers as `step_s` gives for each."""
+        import numpy as np
+
+        decodes = batch.decodes
+        context = batch.context + decodes * np.arange(steps, dtype=float)
+        linear = (self._token_flops * decodes + self._head_flops * batch.sampled) * self._linear_s_per_flop
+        attention = self._attention_s_per_work * context
+        read = self._attention_s_per_read * (context + decodes)
+        return (
+            (linear * linear * linear + self._weights_s_cubed) ** _THIRD
+            + np.cbrt(attention * attention * attention + read * read * read)
+            + self._fixed_gpu_s
+            + self._host_s
+            + self._host_per_sequence_s * batch.sequences
         )
 
     def shares(self, batch: Batch, duration_s: float) -> Shares:
