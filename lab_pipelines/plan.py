@@ -39,9 +39,10 @@ from lab_pipelines.catalog.spec import (
 )
 from lab_pipelines.deployment import Target
 from lab_pipelines.engine import cold_start, tables
-from lab_pipelines.engine.args import EngineArgs, EngineArgsError, parse_engine_args
-from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError, plan_memory
-from lab_pipelines.engine.roofline import Batch, StepCost
+from lab_pipelines.engine.args import EngineArgsError
+from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError
+from lab_pipelines.engine.roofline import Batch
+from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.load_stages import LoadStage, load_stages
 
 SESSION_S = 4 * 3600
@@ -311,15 +312,11 @@ class _Estimate:
         try:
             if self._gpu is None:
                 raise ValueError("its node has no GPU that the price sheet names")
-            hardware = tables.hardware(self._gpu)
-            args = parse_engine_args(self._arguments(component, []), hardware)
-            memory = plan_memory(
-                hardware, args.model, utilization=args.gpu_memory_utilization, max_model_len=args.max_model_len
-            )
+            model = EngineModel.of(self._arguments(component, []), self._gpu, max(self._node.gpus, 1))
         except (tables.UnknownNameError, EngineArgsError, GpuMemoryError, ValueError) as error:
             self._unknown.append(f"how long a request of {step.name} takes: {error.args[0]}")
             return None
-        return lambda users: _request_time(StepCost(hardware, args.model), args, memory.kv_blocks, shapes, users)
+        return lambda users: _request_time(model, shapes, users)
 
 
 def _stage_s(stage: LoadStage, step: LoadStep, request_s: RequestTime | None) -> float:
@@ -334,9 +331,7 @@ def _stage_s(stage: LoadStage, step: LoadStep, request_s: RequestTime | None) ->
     return max(stage.hold_s, stage.min_requests / batch * seconds + late)
 
 
-def _request_time(
-    cost: StepCost, args: EngineArgs, kv_blocks: int, shapes: Sequence[CompletionRequest], users: int
-) -> tuple[float, int]:
+def _request_time(model: EngineModel, shapes: Sequence[CompletionRequest], users: int) -> tuple[float, int]:
     """Seconds of a mean request in a steady closed loop of `users`, and how many of them the KV cache lets run.
 
     Prefill of one's own prompt, then one engine step per output token in a batch of the others at half their output;
@@ -345,9 +340,9 @@ def _request_time(
     weights = sum(shape.weight for shape in shapes)
     input_tokens = sum(shape.weight * shape.input_tokens for shape in shapes) / weights
     output_tokens = sum(shape.weight * shape.output_tokens for shape in shapes) / weights
-    fit = int(kv_blocks * BLOCK_TOKENS / (input_tokens + output_tokens))
-    batch = max(min(users, fit, args.max_num_seqs), 1)
+    fit = int(model.memory.kv_blocks * BLOCK_TOKENS / (input_tokens + output_tokens))
+    batch = max(min(users, fit, model.args.max_num_seqs), 1)
     prefill = Batch(0, 0, round(input_tokens), input_tokens * input_tokens / 2, 0, 1, 1)
     context = round(batch * (input_tokens + output_tokens / 2))
     decode = Batch(batch, context, 0, 0.0, 0, batch, batch)
-    return batch * cost.step_s(prefill) + output_tokens * cost.step_s(decode), batch
+    return batch * model.cost.step_s(prefill) + output_tokens * model.cost.step_s(decode), batch

@@ -104,7 +104,8 @@ class VllmApi:
         stamps: list[tuple[bytes, bytes]] = []
         if stamped:
             stamps = [(b"x-labs-received-ns", str(received_ns).encode()), (b"x-labs-clock", self._boot_id)]
-        job = parse(kind, body, self._args)
+        text = _header(scope, b"x-labs-text")
+        job = parse(kind, body, self._args, text=text.decode("latin-1") if text else None)
         stream = Stream(job, received_ns / 1e9)
         self._pacer.submit(stream)
         gone = asyncio.ensure_future(_until_gone(receive))
@@ -113,7 +114,8 @@ class VllmApi:
         try:
             if job.stream:
                 await exchange.start(200, [_EVENTS, *stamps])
-                await _write_events(stream, exchange, stamped=stamped)
+                speculates = self._args.draft is not None
+                await _write_events(stream, exchange, stamped=stamped, together=speculates)
             else:
                 await stream.until_done()
                 await exchange.reply(200, full_response(job), JSON, *stamps)
@@ -151,16 +153,21 @@ class DcgmApi:
             await Exchange(send).reply(404, b"not found; this exporter has /metrics\n", METRICS)
 
 
-async def _write_events(stream: Stream, exchange: Exchange, *, stamped: bool) -> None:
-    """One event per token, as soon as it is ready; those that are ready together share a write."""
+async def _write_events(stream: Stream, exchange: Exchange, *, stamped: bool, together: bool) -> None:
+    """One event per token, as soon as it is ready, or with `together` one for all that are; they share a write."""
     events, sent, total = Events(stream.job), 0, stream.job.output_tokens
     opening = events.opening()
     while sent < total:
         ready = await stream.more_than(sent)
-        batch = [events.token(index) for index in range(sent, ready)]
-        if sent == 0 and opening is not None:
+        # A step that yields several tokens of one request streams them in one event, as vLLM does.
+        ends = [ready] if together else range(sent + 1, ready + 1)
+        batch = []
+        for end in ends:
+            batch.append(events.tokens(sent, end))
+            sent = end
+        if opening is not None:
             batch.insert(0, opening)
-        sent = ready
+            opening = None
         if sent == total:
             batch += events.closing()
         if stamped:

@@ -1,4 +1,4 @@
-"""The modelled GPU's exporter: the default set of NVIDIA's dcgm-exporter, by name, type and labels.
+"""The modelled GPUs' exporter: the default set of NVIDIA's dcgm-exporter, by name, type and labels.
 
 Belongs here: which series exist and which reading feeds which. Doesn't belong here: the readings (gpu_state.py).
 
@@ -30,28 +30,36 @@ _GAUGES = {
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "Time with a kernel running, share.",
     "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": "FLOPs done of the peak's, share.",
     "DCGM_FI_PROF_DRAM_ACTIVE": "Memory bandwidth in use, share.",
+    "DCGM_FI_PROF_PCIE_TX_BYTES": "Sent to the other GPUs, bytes/s.",
+    "DCGM_FI_PROF_PCIE_RX_BYTES": "Got from the other GPUs, bytes/s.",
 }
 
 
 class DcgmMetrics:
-    """The series of one GPU. `used_bytes` of its memory are taken for as long as the server lives."""
+    """The series of an engine's GPUs. `used_bytes` of each one's memory are taken for as long as the server lives.
 
-    def __init__(self, hardware: Hardware, state: GpuState, *, used_bytes: float) -> None:
-        labels = {
-            "gpu": "0",
-            "UUID": f"GPU-modelled-{hardware.name.lower()}",
-            "device": "nvidia0",
-            "modelName": hardware.product,
-            "Hostname": "modelled-node",
-        }
+    All of them do the same at the same time, so that one state stands for each.
+    """
+
+    def __init__(self, hardware: Hardware, state: GpuState, *, used_bytes: float, gpus: int = 1) -> None:
+        series = [
+            {
+                "gpu": str(number),
+                "UUID": f"GPU-modelled-{hardware.name.lower()}" + (f"-{number}" if number else ""),
+                "device": f"nvidia{number}",
+                "modelName": hardware.product,
+                "Hostname": "modelled-node",
+            }
+            for number in range(gpus)
+        ]
         self._state = state
-        self._gauges = {name: Gauge(name, text, [labels]) for name, text in _GAUGES.items()}
+        self._gauges = {name: Gauge(name, text, series) for name, text in _GAUGES.items()}
         # dcgm-exporter's counters have neither the _total suffix nor a _created series; vLLM's have both.
         self._energy = Counter(
-            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Energy, millijoules.", [labels], suffix="", created=False
+            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Energy, millijoules.", series, suffix="", created=False
         )
-        self._energy_child = self._energy.child(**labels)
-        replays = Counter("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", "PCIe replays.", [labels], suffix="", created=False)
+        self._energies = [self._energy.child(**labels) for labels in series]
+        replays = Counter("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", "PCIe replays.", series, suffix="", created=False)
         self._metrics: list[Metric] = [*self._gauges.values(), self._energy, replays]
         self._gauges["DCGM_FI_DEV_FB_USED"].set_all(round(used_bytes / _MIB))
         self._gauges["DCGM_FI_DEV_FB_FREE"].set_all(round((hardware.memory_bytes.value - used_bytes) / _MIB))
@@ -71,9 +79,12 @@ class DcgmMetrics:
             "DCGM_FI_PROF_GR_ENGINE_ACTIVE": round(reading.busy, 6),
             "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": round(reading.compute, 6),
             "DCGM_FI_PROF_DRAM_ACTIVE": round(reading.memory, 6),
+            "DCGM_FI_PROF_PCIE_TX_BYTES": round(reading.link_bytes_per_s),
+            "DCGM_FI_PROF_PCIE_RX_BYTES": round(reading.link_bytes_per_s),
         }.items():
             self._gauges[name].set_all(value)
         energy_mj = reading.energy_j * 1000
-        self._energy_child.inc(energy_mj - self._energy_mj)
+        for energy in self._energies:
+            energy.inc(energy_mj - self._energy_mj)
         self._energy_mj = energy_mj
         return render(self._metrics)

@@ -31,6 +31,8 @@ class Reading:
     """Share of time with a kernel running, in [0, 1]."""
     compute: float
     memory: float
+    link_bytes_per_s: float
+    """To the other GPUs of its engine, and as much from them."""
     power_w: float
     energy_j: float
     """Since the GPU was first looked at."""
@@ -48,7 +50,7 @@ class GpuState:
         self._hardware = hardware
         self._now_s = now_s
         self._load = IDLE
-        self._busy = self._compute = self._memory = 0.0
+        self._busy = self._compute = self._memory = self._link = 0.0
         self._energy_j = 0.0
         self._temperature_c = hardware.idle_temperature_c.value
 
@@ -65,6 +67,7 @@ class GpuState:
             busy=self._busy,
             compute=self._compute,
             memory=self._memory,
+            link_bytes_per_s=self._link,
             power_w=self._power_w(self._busy),
             energy_j=self._energy_j,
             temperature_c=self._temperature_c,
@@ -90,6 +93,7 @@ class GpuState:
         self._busy = load.busy + away * decay
         self._compute = load.compute + (self._compute - load.compute) * decay
         self._memory = load.memory + (self._memory - load.memory) * decay
+        self._link = load.link_bytes_per_s + (self._link - load.link_bytes_per_s) * decay
 
     def _power_w(self, busy: float) -> float:
         idle = self._hardware.idle_power_w.value

@@ -20,10 +20,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lab_pipelines.engine.core import Engine, Request, Step
+from lab_pipelines.engine.core import Engine, Step
 from lab_pipelines.engine.gpu_state import IDLE, GpuState
+from lab_pipelines.engine.observer import StepObserver
 from lab_pipelines.engine.protocol import Job
 from lab_pipelines.engine.roofline import StepCost
+from lab_pipelines.engine.served import Served
 from lab_pipelines.engine.vllm_metrics import VllmMetrics
 
 
@@ -31,18 +33,21 @@ class StreamCutError(Exception):
     """The request was aborted; no more tokens will come."""
 
 
-class Stream(Request):
-    """A request with someone waiting for its tokens."""
+class Stream(Served):
+    """A request with someone waiting for its tokens. Its times are on CLOCK_MONOTONIC, in wall seconds."""
 
-    __slots__ = ("_waiter", "arrived", "done", "first_token", "job", "last_token", "ready", "scheduled")
+    __slots__ = ("_waiter", "done", "job", "ready")
 
-    def __init__(self, job: Job, arrived: float) -> None:
-        super().__init__(job.prompt_tokens, job.output_tokens)
+    def __init__(self, job: Job, arrived_s: float) -> None:
+        super().__init__(
+            job.prompt_tokens,
+            job.output_tokens,
+            arrived_s=arrived_s,
+            max_tokens=job.max_tokens,
+            finish_reason=job.finish_reason,
+            hashes=job.hashes,
+        )
         self.job = job
-        self.arrived = arrived
-        self.scheduled = 0.0
-        self.first_token = 0.0
-        self.last_token = 0.0
         self.ready = 0
         """Tokens that may be sent."""
         self.done = False
@@ -103,6 +108,7 @@ class Pacer:
         self._scale = time_scale
         self._on_finished = on_finished
         self._arrival = asyncio.Event()
+        self._observer = StepObserver(engine, metrics, scale=time_scale, on_finished=self._finished)
 
     def stack_now(self) -> float:
         """Stack seconds on the clock that the GPU's sensors run on."""
@@ -116,8 +122,7 @@ class Pacer:
     def abort(self, stream: Stream) -> None:
         """Drop a request whose client has gone. Nothing happens if it has ended."""
         if self._engine.abort(stream):
-            self._metrics.finished["abort"].inc()
-            self._show_queue()
+            self._observer.aborted(stream)
             self._on_finished(self._summary(stream, "abort", time.monotonic()))
             stream.wake()
 
@@ -145,69 +150,21 @@ class Pacer:
 
     def _deliver(self, step: Step[Stream], started: float, now: float) -> None:
         for stream in step.admitted:
-            stream.scheduled = stream.scheduled or started
+            if stream.scheduled_s is None:
+                stream.scheduled_s = started
+        emitted = step.emitted or {}
         for stream in self._engine.decoding:
-            stream.ready += 1
+            stream.ready += emitted.get(stream, 1)
             stream.wake()
         for stream in step.finished:
-            stream.ready += 1
+            stream.ready += emitted.get(stream, 1)
             stream.done = True
             stream.wake()
         # The streams' tasks run before this does, so that no token waits for its own bookkeeping.
-        asyncio.get_running_loop().call_soon(self._observe, step, list(self._engine.decoding), now)
+        asyncio.get_running_loop().call_soon(self._observer.step, step, started, now)
 
-    def _observe(self, step: Step[Stream], decoding: list[Stream], now: float) -> None:
-        metrics, scale = self._metrics, self._scale
-        prompt_tokens = 0
-        latencies: dict[float, int] = {}
-        for stream in (*decoding, *step.finished):
-            if stream.first_token:
-                # Streams that were together in the last step waited equally long: observed as one value, many times.
-                latencies[stream.last_token] = latencies.get(stream.last_token, 0) + 1
-            else:
-                stream.first_token = now
-                prompt_tokens += stream.prompt_tokens
-                metrics.ttft.observe((now - stream.arrived) * scale)
-            stream.last_token = now
-        for last_token, streams in latencies.items():
-            metrics.itl.observe((now - last_token) * scale, streams)
-        generated = step.batch.sampled
-        metrics.steps.inc()
-        metrics.generation_tokens.inc(generated)
-        metrics.iteration_tokens.observe(prompt_tokens + generated)
-        if prompt_tokens:
-            metrics.prompt_tokens.inc(prompt_tokens)
-            metrics.prompt_tokens_computed.inc(prompt_tokens)
-        if step.preempted:
-            metrics.preemptions.inc(len(step.preempted))
-        for stream in step.finished:
-            self._finish(stream, now)
-        self._show_queue()
-
-    def _show_queue(self) -> None:
-        engine, metrics = self._engine, self._metrics
-        metrics.running.set_all(engine.running)
-        metrics.set_waiting(len(engine.waiting))
-        metrics.kv_cache_usage.set_all(engine.used_blocks / engine.limits.kv_blocks)
-
-    def _finish(self, stream: Stream, now: float) -> None:
-        metrics, scale, job = self._metrics, self._scale, stream.job
-        decode_s = (now - stream.first_token) * scale
-        metrics.finished[job.finish_reason].inc()
-        metrics.request_prompt_tokens.observe(job.prompt_tokens)
-        metrics.request_generation_tokens.observe(job.output_tokens)
-        metrics.max_generation_tokens.observe(job.max_tokens)
-        metrics.params_n.observe(1)
-        metrics.params_max_tokens.observe(job.max_tokens)
-        metrics.e2e.observe((now - stream.arrived) * scale)
-        metrics.queue_time.observe((stream.scheduled - stream.arrived) * scale)
-        metrics.inference_time.observe((now - stream.scheduled) * scale)
-        metrics.prefill_time.observe((stream.first_token - stream.scheduled) * scale)
-        metrics.decode_time.observe(decode_s)
-        metrics.tpot.observe(decode_s / (job.output_tokens - 1) if job.output_tokens > 1 else 0.0)
-        metrics.request_preemptions.observe(stream.preemptions)
-        metrics.prefill_computed.observe(job.prompt_tokens)
-        self._on_finished(self._summary(stream, job.finish_reason, now))
+    def _finished(self, stream: Stream, now: float) -> None:
+        self._on_finished(self._summary(stream, stream.finish_reason, now))
 
     def _summary(self, stream: Stream, reason: str, now: float) -> Finished:
         scale = self._scale
@@ -215,11 +172,15 @@ class Pacer:
             job=stream.job,
             reason=reason,
             output_tokens=stream.ready,
-            queue_s=(stream.scheduled - stream.arrived) * scale if stream.scheduled else None,
-            ttft_s=(stream.first_token - stream.arrived) * scale if stream.first_token else None,
-            e2e_s=(now - stream.arrived) * scale,
+            queue_s=_between(stream.arrived_s, stream.scheduled_s, scale),
+            ttft_s=_between(stream.arrived_s, stream.first_token_s, scale),
+            e2e_s=(now - stream.arrived_s) * scale,
             preemptions=stream.preemptions,
         )
+
+
+def _between(start_s: float, end_s: float | None, scale: float) -> float | None:
+    return None if end_s is None else (end_s - start_s) * scale
 
 
 class Deadline:

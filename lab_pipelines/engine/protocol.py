@@ -19,14 +19,17 @@ import uuid
 import zlib
 from array import array
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from hashlib import blake2b
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from lab_pipelines.catalog.spec import TextKind
 from lab_pipelines.engine.args import EngineArgs
+from lab_pipelines.engine.memory import BLOCK_TOKENS
+from lab_pipelines.engine.served import FinishReason
 
 Kind = Literal["completion", "chat"]
-FinishReason = Literal["length", "stop"]
 DONE = b"data: [DONE]\n\n"
 
 _COMPLETION_MAX_TOKENS = 16
@@ -81,6 +84,7 @@ _TokenIds = list[Annotated[int, Field(ge=0, strict=True)]]
 
 
 class _CompletionBody(_Body):
+    truncate_prompt_tokens: int | None = None
     prompt: Annotated[_TokenIds | list[_TokenIds] | str | list[str] | None, Field(union_mode="left_to_right")] = None
 
 
@@ -116,16 +120,25 @@ class Job:
     continuous_usage: bool
     seed: int
     """Where in the vocabulary its text begins."""
+    text: TextKind = "prose"
+    """What its output is taken to consist of, which decides how well a draft guesses it."""
+    hashes: tuple[int, ...] = ()
+    """Keys of the prompt's full blocks, where the engine caches prefixes."""
 
 
-def parse(kind: Kind, body: bytes, args: EngineArgs) -> Job:
-    """The job that a POST's body asks for. Raises `ApiError`: 400 for what is invalid, 404 for an unknown model."""
+def parse(kind: Kind, body: bytes, args: EngineArgs, *, text: str | None = None) -> Job:
+    """The job that a POST's body asks for; `text` is the kind of text that its client says it is.
+
+    Raises `ApiError`: 400 for what is invalid, 404 for an unknown model.
+    """
     request = _validated(kind, body)
     model = request.model or args.served_model_names[0]
     if model not in args.served_model_names:
         raise ApiError(404, f"The model `{model}` does not exist.", kind="NotFoundError", param="model")
     _refuse_unmodelled(request)
     _check_sampling(request)
+    if text is not None and text not in get_args(TextKind):
+        raise ApiError(400, f"x-labs-text {text!r} is none of {', '.join(get_args(TextKind))}.")
     if isinstance(request, _ChatBody):
         prompt_tokens, identity = _chat_prompt(request)
         asked = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
@@ -134,6 +147,7 @@ def parse(kind: Kind, body: bytes, args: EngineArgs) -> Job:
         # vLLM's default stands for an absent max_tokens; a null means "as many as fit".
         given = "max_tokens" in request.model_fields_set
         asked = request.max_tokens if given else _COMPLETION_MAX_TOKENS
+        prompt_tokens, identity = _truncated(request, prompt_tokens, identity, asked, args)
     max_tokens = _max_tokens(asked, prompt_tokens, args.max_model_len)
     if request.min_tokens > max_tokens:
         raise ApiError(
@@ -158,7 +172,42 @@ def parse(kind: Kind, body: bytes, args: EngineArgs) -> Job:
         include_usage=options is not None and options.include_usage,
         continuous_usage=options is not None and options.include_usage and options.continuous_usage_stats,
         seed=seed,
+        text=cast(TextKind, text or "prose"),
+        hashes=_block_hashes(identity, prompt_tokens) if args.prefix_caching else (),
     )
+
+
+def _truncated(
+    request: _CompletionBody, prompt_tokens: int, identity: bytes, asked: int | None, args: EngineArgs
+) -> tuple[int, bytes]:
+    """The prompt's last tokens, as many as `truncate_prompt_tokens` says; -1 keeps as many as the model takes."""
+    keep = request.truncate_prompt_tokens
+    if keep is None:
+        return prompt_tokens, identity
+    if keep < -1 or keep == 0:
+        raise ApiError(400, f"truncate_prompt_tokens must be -1 or at least 1, got {keep}.", param="prompt")
+    if keep == -1:
+        keep = max(args.max_model_len - (asked or 1), 1)
+    if keep > args.max_model_len:
+        raise ApiError(
+            400,
+            f"truncate_prompt_tokens value ({keep}) is greater than max_model_len ({args.max_model_len}). Please, "
+            "select a smaller truncation size.",
+            param="prompt",
+        )
+    if keep >= prompt_tokens:
+        return prompt_tokens, identity
+    return keep, identity[-keep * (len(identity) // prompt_tokens) :]
+
+
+def _block_hashes(identity: bytes, prompt_tokens: int) -> tuple[int, ...]:
+    """A key for each full block of a prompt, of all that comes before its end: equal prompts have equal keys."""
+    width = len(identity) / prompt_tokens
+    keys, digest = [], blake2b(digest_size=8)
+    for block in range(prompt_tokens // BLOCK_TOKENS):
+        digest.update(identity[round(block * BLOCK_TOKENS * width) : round((block + 1) * BLOCK_TOKENS * width)])
+        keys.append(int.from_bytes(digest.digest()))
+    return tuple(keys)
 
 
 def count_text_tokens(text: str) -> int:
@@ -223,12 +272,13 @@ class Events:
         self._bare_head = head
         self._size = len(_PIECE_BYTES)
 
-    def token(self, index: int) -> bytes:
-        """The event of the token at `index`, counted from 0."""
+    def tokens(self, first: int, end: int) -> bytes:
+        """One event with the tokens from `first` to before `end`, counted from 0."""
         job = self._job
-        tail = self._last_tail if index + 1 == job.output_tokens else self._tail
-        event = self._head + _PIECE_BYTES[(job.seed + index) % self._size] + tail
-        return event + self._usage_end(index + 1) if job.continuous_usage else event
+        tail = self._last_tail if end == job.output_tokens else self._tail
+        text = b"".join(_PIECE_BYTES[(job.seed + index) % self._size] for index in range(first, end))
+        event = self._head + text + tail
+        return event + self._usage_end(end) if job.continuous_usage else event
 
     def opening(self) -> bytes | None:
         """The event before the first token: a chat names the role, a completion has none."""
@@ -270,7 +320,7 @@ def _refuse_unmodelled(request: _Body) -> None:
     extra = request.model_extra or {}
     for name in (
         *("logprobs", "top_logprobs", "prompt_logprobs", "echo", "suffix", "use_beam_search", "tools", "functions"),
-        *("structured_outputs", "guided_json", "prompt_embeds", "truncate_prompt_tokens"),
+        *("structured_outputs", "guided_json", "prompt_embeds"),
     ):
         if extra.get(name) not in (None, False, [], {}):
             raise ApiError(400, f"{name} is not modelled; leave it out, or ask a real engine.", param=name)

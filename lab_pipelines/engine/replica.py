@@ -153,10 +153,11 @@ class Replica(Generic[T]):
                 request.scheduled_s = started_s
         for request in step.prefilled:
             request._spans.append(number)
-            if request.first_token_s is None:
-                request.first_token_s = ended_s
         for request in step.finished:
             request._spans.append(number)
         if self._observer is not None:
             self._observer.step(step, started_s, ended_s)
+        for request in step.prefilled:
+            if request.first_token_s is None:
+                request.first_token_s = ended_s
         return list(step.finished)

@@ -1,4 +1,4 @@
-"""How long one engine step takes: a roofline over the batch, for one GPU and one model.
+"""How long one engine step takes: a roofline over the batch, for a model on one GPU or several.
 
 Belongs here: the pure formula from a batch's composition to seconds, and the GPU's shares behind it.
 Doesn't belong here: what is put into a batch (core.py), how much fits (memory.py).
@@ -7,19 +7,26 @@ Symbols: P parameters, L layers, h hidden, nq/nkv heads, d head dim, V vocabular
 The linear part and the attention part are summed, as each has its own efficiency. Within each, compute and memory
 overlap imperfectly: a p-norm with p = 3 instead of the maximum, which is some 25 % optimistic where both matter
 (Vidur's A100 profile at 128 tokens reaches 0.47 of peak compute and 0.57 of peak bandwidth at once).
+
+Tensor parallel: each GPU has its share of every layer's FLOPs and bytes, and the layers' results are summed over the
+GPUs twice per layer. Pipeline parallel: each GPU has its share of the layers; a batch is cut into as many micro-batches
+as there are stages, or sequences if fewer, which follow one another through them, so that a step takes what one micro-
+batch takes through all stages. A lone sequence fills one stage at a time: the bubble.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab_pipelines.engine.tables import WEIGHT_BYTES, Hardware, Model
+from lab_pipelines.engine.tables import TABLE_BYTES, WEIGHT_BYTES, Hardware, Model
 
 if TYPE_CHECKING:
     from numpy import float64
     from numpy.typing import NDArray
 
 _THIRD = 1.0 / 3.0
+NGRAM_S = 0.2e-3
+"""Host time of proposing n-gram drafts, per step (confidence C)."""
 
 
 class Batch(NamedTuple):
@@ -54,81 +61,157 @@ class Shares(NamedTuple):
     """FLOPs done / FLOPs that the GPU's peak would allow."""
     memory: float
     """Bytes moved / bytes that the GPU's peak bandwidth would allow."""
+    link_bytes_per_s: float = 0.0
+    """Bytes per second that each GPU sends to the others, and gets from them; not a share."""
 
 
 class StepCost:
-    """The cost of a step for one GPU and one model in fp16 or bf16."""
+    """The cost of a step of `model` on `tensor` times `pipeline` GPUs.
 
-    def __init__(self, hardware: Hardware, model: Model) -> None:
+    `eager`: without CUDA graphs. `drafts` tokens are proposed per sequence and step, by `draft_model` or, without one,
+    by n-grams of what is there.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        model: Model,
+        *,
+        tensor: int = 1,
+        pipeline: int = 1,
+        eager: bool = False,
+        drafts: int = 0,
+        draft_model: Model | None = None,
+    ) -> None:
         shape = model.architecture
-        table = shape.vocabulary * shape.hidden
+        quantised = model.weights != "fp16"
+        mfu = (hardware.int4_mfu if quantised else hardware.mfu).value
+        mbu = (hardware.int4_mbu if quantised else hardware.mbu).value
         # The input embedding is a lookup and the output head sees sampled positions only: neither costs FLOPs per
         # token. When tied, they are one table.
-        body = model.parameters.value - (table if shape.tied_embeddings else 2 * table)
-        self._token_flops = 2.0 * body
-        self._head_flops = 2.0 * table
-        self._weight_bytes = (body + table) * WEIGHT_BYTES
-        self._attention_flops = 4.0 * shape.layers * shape.heads * shape.head_dim
-        self._kv_bytes = float(model.kv_bytes_per_token)
+        self._token_flops = 2.0 * model.body_parameters / tensor
+        self._head_flops = 2.0 * model.table_parameters / tensor
+        self._weight_bytes = (
+            model.body_parameters * WEIGHT_BYTES[model.weights] + model.table_parameters * TABLE_BYTES
+        ) / tensor
+        self._attention_flops = 4.0 * shape.layers * shape.heads * shape.head_dim / tensor
+        self._kv_bytes = model.kv_bytes_per_token / tensor
         self._peak_flops = hardware.fp16_flops.value
         self._peak_bandwidth = hardware.memory_bandwidth.value
-        self._linear_s_per_flop = 1.0 / (self._peak_flops * hardware.mfu.value)
-        self._weights_s_cubed = (self._weight_bytes / (self._peak_bandwidth * hardware.mbu.value)) ** 3
+        self._linear_s_per_flop = 1.0 / (self._peak_flops * mfu)
+        # The output head stays in 16 bits, but it is a few per cent of the bytes: one efficiency for all.
+        self._weights_s_cubed = (self._weight_bytes / (self._peak_bandwidth * mbu)) ** 3
         self._attention_s_per_work = self._attention_flops / (self._peak_flops * hardware.attention_mfu.value)
         self._attention_s_per_read = self._kv_bytes / (self._peak_bandwidth * hardware.attention_mbu.value)
-        self._fixed_gpu_s = shape.layers * (hardware.layer_s.value + hardware.attention_layer_s.value)
+        layer_s = (hardware.eager_layer_s if eager else hardware.layer_s).value + hardware.attention_layer_s.value
         self._host_s = hardware.host_s.value
         self._host_per_sequence_s = hardware.host_per_sequence_s.value
+        self._moved_s = model.kv_bytes_per_token / hardware.host_bandwidth.value
+        activation_s = shape.hidden * TABLE_BYTES / hardware.link_bandwidth.value
+        latency_s = hardware.link_latency_s.value
+        # Ring all-reduce: 2 * (tp - 1) / tp of the bytes and 2 * (tp - 1) messages, twice in each layer.
+        reductions = 2 * shape.layers if tensor > 1 else 0
+        self._reduced_s = reductions * 2 * (tensor - 1) / tensor * activation_s
+        self._link_bytes = reductions * 2 * (tensor - 1) / tensor * shape.hidden * TABLE_BYTES
+        self._fixed_gpu_s = shape.layers * layer_s + reductions * 2 * (tensor - 1) * latency_s
+        self._pipeline = pipeline
+        self._hop_s = latency_s * (pipeline - 1)
+        self._hop_token_s = activation_s * (pipeline - 1)
+        if pipeline > 1:
+            self._link_bytes = shape.hidden * TABLE_BYTES * (pipeline - 1) / pipeline
+        self._drafts = drafts
+        self._draft = StepCost(hardware, draft_model, eager=eager) if draft_model is not None else None
 
     def step_s(self, batch: Batch) -> float:
         """Seconds that the step takes.
 
         linear: FLOPs 2*(P - 2*V*h)*tokens + 2*V*h*sampled (P - V*h with tied embeddings) against the weights' bytes;
         attention: FLOPs 4*L*nq*d*(context + sum of c*(s + c/2)) against 2*L*nkv*d*2 bytes per cached token read or
-        written; then a fixed cost per layer, and the host's a + b * sequences.
+        written; then a fixed cost per layer, and the host's a + b * sequences. Tokens are the decodes, their drafts and
+        the prefill's; every draft is sampled too, and attends to its sequence's context.
         """
-        decodes, context, prefill, work, prefix, sampled, sequences, *_ = batch
-        linear = (self._token_flops * (decodes + prefill) + self._head_flops * sampled) * self._linear_s_per_flop
-        attention = self._attention_s_per_work * (context + work)
-        read = self._attention_s_per_read * (context + prefix + decodes + prefill)
+        seconds = self._gpu_s(batch) + self._host_s + self._host_per_sequence_s * batch.sequences
+        if batch.moved:
+            seconds += self._moved_s * batch.moved
+        if batch.drafts:
+            seconds += self._drafting_s(batch)
+        return seconds
+
+    def _gpu_s(self, batch: Batch) -> float:
+        decodes, context, prefill, work, prefix, sampled, sequences, drafts, _ = batch
+        tokens = decodes + prefill + drafts
+        heads = sampled + drafts
+        attended = context * (1 + drafts / decodes) if drafts else context
+        read = context + prefix + tokens
+        if self._pipeline > 1:
+            parts = min(self._pipeline, sequences) or 1
+            hops_s = self._hop_s + self._hop_token_s * tokens / parts
+            tokens, heads, attended, work, read = (
+                tokens / parts,
+                heads / parts,
+                attended / parts,
+                work / parts,
+                read / parts,
+            )
+        else:
+            hops_s = 0.0
+        linear = (self._token_flops * tokens + self._head_flops * heads) * self._linear_s_per_flop
+        attention = self._attention_s_per_work * (attended + work)
+        moved = self._attention_s_per_read * read
         return (
             (linear * linear * linear + self._weights_s_cubed) ** _THIRD
-            + (attention * attention * attention + read * read * read) ** _THIRD
+            + (attention * attention * attention + moved * moved * moved) ** _THIRD
             + self._fixed_gpu_s
+            + self._reduced_s * tokens
+            + hops_s
+        )
+
+    def _drafting_s(self, batch: Batch) -> float:
+        """Seconds of proposing the step's drafts: as many steps of the draft model as there are tokens in a draft."""
+        if self._draft is None:
+            return NGRAM_S
+        decodes = batch.decodes
+        return self._drafts * self._draft._gpu_s(Batch(decodes, batch.context, 0, 0.0, 0, decodes, decodes))
+
+    def steps_s(self, batch: Batch, steps: int) -> NDArray[float64]:
+        """Seconds of so many steps in a row that only decode and begin with `batch`: each adds one token of context a
+        sequence. The same numbers as `step_s` gives for each, but for the last bits."""
+        import numpy as np
+
+        decodes, sequences = batch.decodes, batch.sequences
+        parts = min(self._pipeline, sequences) or 1
+        tokens = decodes / parts
+        context = (batch.context + decodes * np.arange(steps, dtype=float)) / parts
+        linear = (self._token_flops * tokens + self._head_flops * batch.sampled / parts) * self._linear_s_per_flop
+        attention = self._attention_s_per_work * context
+        read = self._attention_s_per_read * (context + tokens)
+        fixed_s = (
+            (linear * linear * linear + self._weights_s_cubed) ** _THIRD
+            + self._fixed_gpu_s
+            + self._reduced_s * tokens
             + self._host_s
             + self._host_per_sequence_s * sequences
         )
-
-    def steps_s(self, batch: Batch, steps: int) -> NDArray[float64]:
-        """Seconds of so many steps in a row that begin with `batch` and only decode: each adds one token of context a
-        sequence. The same numbers as `step_s` gives for each."""
-        import numpy as np
-
-        decodes = batch.decodes
-        context = batch.context + decodes * np.arange(steps, dtype=float)
-        linear = (self._token_flops * decodes + self._head_flops * batch.sampled) * self._linear_s_per_flop
-        attention = self._attention_s_per_work * context
-        read = self._attention_s_per_read * (context + decodes)
-        return (
-            (linear * linear * linear + self._weights_s_cubed) ** _THIRD
-            + np.cbrt(attention * attention * attention + read * read * read)
-            + self._fixed_gpu_s
-            + self._host_s
-            + self._host_per_sequence_s * batch.sequences
-        )
+        if self._pipeline > 1:
+            fixed_s += self._hop_s + self._hop_token_s * tokens
+        return np.cbrt(attention * attention * attention + read * read * read) + fixed_s
 
     def shares(self, batch: Batch, duration_s: float) -> Shares:
-        """Where `duration_s`, the step's time, goes."""
-        decodes, context, prefill, work, prefix, sampled, sequences, *_ = batch
+        """Where `duration_s`, the step's time, goes, on each GPU."""
+        decodes, context, prefill, work, prefix, sampled, sequences, drafts, moved_kv = batch
+        tokens, stages = decodes + prefill + drafts, self._pipeline
         flops = (
-            self._token_flops * (decodes + prefill)
-            + self._head_flops * sampled
+            self._token_flops * tokens
+            + self._head_flops * (sampled + drafts)
             + self._attention_flops * (context + work)
-        )
-        moved = self._weight_bytes + self._kv_bytes * (context + prefix + decodes + prefill)
-        host = self._host_s + self._host_per_sequence_s * sequences
+        ) / stages
+        parts = min(stages, sequences) or 1
+        # Every micro-batch reads the weights of each stage anew.
+        moved = (self._weight_bytes * parts + self._kv_bytes * (context + prefix + tokens)) / stages
+        host = self._host_s + self._host_per_sequence_s * sequences + self._moved_s * moved_kv
         return Shares(
-            busy=1.0 - host / duration_s,
+            busy=(1.0 - host / duration_s) * parts / stages,
             compute=flops / (self._peak_flops * duration_s),
             memory=moved / (self._peak_bandwidth * duration_s),
+            link_bytes_per_s=self._link_bytes * tokens / duration_s,
         )

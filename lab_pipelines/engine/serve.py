@@ -24,15 +24,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lab_pipelines import loopback
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.api import RECEIVED_NS, DcgmApi, VllmApi
-from lab_pipelines.engine.args import EngineArgs, EngineArgsError, parse_engine_args
+from lab_pipelines.engine.args import EngineArgsError
 from lab_pipelines.engine.cold_start import cold_start_plan
-from lab_pipelines.engine.core import Engine, Limits
 from lab_pipelines.engine.dcgm_metrics import DcgmMetrics
+from lab_pipelines.engine.drafts import accepted_drafts
 from lab_pipelines.engine.gpu_state import GpuState
-from lab_pipelines.engine.memory import GpuMemoryError, MemoryPlan, plan_memory
-from lab_pipelines.engine.pacer import Finished, Pacer, Stream
-from lab_pipelines.engine.roofline import StepCost
-from lab_pipelines.engine.tables import Hardware
+from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError
+from lab_pipelines.engine.pacer import Finished, Pacer
+from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.vllm_metrics import ProcessMetrics, VllmMetrics
 from lab_pipelines.loopback import JsonLog
 
@@ -44,23 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(sys.argv[1:] if argv is None else argv)
     log = JsonLog(options.log)
     try:
-        hardware = tables.hardware(options.gpu)
-        args = parse_engine_args(options.vllm, hardware)
+        model = EngineModel.of(options.vllm, options.gpu, options.gpus)
     except (EngineArgsError, tables.UnknownNameError) as error:
         return _fail(log, 2, "wrong_arguments", str(error))
-    try:
-        memory = plan_memory(
-            hardware, args.model, utilization=args.gpu_memory_utilization, max_model_len=args.max_model_len
-        )
     except GpuMemoryError as error:
         return _fail(log, 1, "out_of_memory", str(error))
-    _play_cold_start(hardware, args, log, options.cold_start_time_scale)
+    _play_cold_start(model, log, options.cold_start_time_scale)
     try:
         sockets = [loopback.listen(options.port, "--port"), loopback.listen(options.dcgm_port, "--dcgm-port")]
     except OSError as error:
         return _fail(log, 1, "port_in_use", str(error))
     with asyncio.Runner(loop_factory=loopback.event_loop) as runner:
-        runner.run(_serve(hardware, args, memory, sockets, log, options))
+        runner.run(_serve(model, sockets, log, options))
     log.write("info", "stopped")
     return 0
 
@@ -99,8 +93,8 @@ def _fail(log: JsonLog, code: int, event: str, message: str) -> int:
     return code
 
 
-def _play_cold_start(hardware: Hardware, args: EngineArgs, log: JsonLog, time_scale: float) -> None:
-    for phase in cold_start_plan(hardware.name, args.model.name):
+def _play_cold_start(model: EngineModel, log: JsonLog, time_scale: float) -> None:
+    for phase in cold_start_plan(model.hardware.name, model.args.model.name):
         if phase.name not in _PLAYED_HERE:
             continue
         started = time.time()
@@ -118,40 +112,38 @@ def _play_cold_start(hardware: Hardware, args: EngineArgs, log: JsonLog, time_sc
 
 
 async def _serve(
-    hardware: Hardware,
-    args: EngineArgs,
-    memory: MemoryPlan,
+    model: EngineModel,
     sockets: list[socket.socket],
     log: JsonLog,
     options: argparse.Namespace,
 ) -> None:
-    scale = options.time_scale
-    metrics, process = VllmMetrics(args, memory, time_scale=scale), ProcessMetrics()
-    cost = StepCost(hardware, args.model)
-    gpu = GpuState(hardware, time.monotonic() * scale)
-    engine: Engine[Stream] = Engine(
-        Limits(
-            kv_blocks=memory.kv_blocks,
-            max_model_len=args.max_model_len,
-            max_num_seqs=args.max_num_seqs,
-            max_num_batched_tokens=args.max_num_batched_tokens,
-            chunked_prefill=args.chunked_prefill,
-        ),
-        cost.step_s,
-    )
+    scale, args = options.time_scale, model.args
+    metrics, process = VllmMetrics(args, model.memory, time_scale=scale), ProcessMetrics()
+    gpu = GpuState(model.hardware, time.monotonic() * scale)
+    engine = model.engine(accepted_drafts(model, lambda stream: stream.job.text))
     pacer = Pacer(
-        engine, cost, metrics, gpu, time_scale=scale, on_finished=lambda finished: _log_request(log, finished)
+        engine, model.cost, metrics, gpu, time_scale=scale, on_finished=lambda finished: _log_request(log, finished)
     )
-    used_bytes = hardware.memory_bytes.value * args.gpu_memory_utilization
+    exporter = DcgmMetrics(model.hardware, gpu, used_bytes=model.used_bytes, gpus=model.gpus)
     servers = [
         loopback.Server(VllmApi(args, pacer, metrics, process, time_scale=scale), protocol=_StampingProtocol),
-        loopback.Server(DcgmApi(DcgmMetrics(hardware, gpu, used_bytes=used_bytes), pacer.stack_now)),
+        loopback.Server(DcgmApi(exporter, pacer.stack_now)),
     ]
     stop = loopback.stop_on_signals(servers)
     pacing = asyncio.create_task(pacer.run())
     pacing.add_done_callback(lambda _: stop())
     urls = [loopback.url_of(listener) for listener in sockets]
-    log.write("info", "serving", base_url=f"{urls[0]}/v1", kv_blocks=memory.kv_blocks, time_scale=scale)
+    tokens = model.memory.kv_blocks * BLOCK_TOKENS
+    log.write(
+        "info",
+        "serving",
+        base_url=f"{urls[0]}/v1",
+        kv_blocks=model.memory.kv_blocks,
+        kv_cache_tokens=tokens,
+        max_concurrency=round(tokens / args.max_model_len, 2),
+        weights_bytes=round(model.memory.weights_bytes),
+        time_scale=scale,
+    )
     loopback.announce(
         options.announce,
         {"base_url": f"{urls[0]}/v1", "metrics_url": f"{urls[0]}/metrics", "dcgm_url": f"{urls[1]}/metrics"},

@@ -17,8 +17,12 @@ from lab_pipelines.catalog.loader import read_model
 TABLES_DIR = Path(__file__).parent
 Confidence = Literal["A", "B", "C"]
 """A: from a primary source. B: from a secondary one. C: an estimate."""
-WEIGHT_BYTES = 2
-"""Bytes per weight in fp16 and bf16, the only ones modelled."""
+WeightFormat = Literal["fp16", "awq", "gptq"]
+"""fp16 stands for bf16 too. awq and gptq: 4 bits per weight, in groups of 128."""
+TABLE_BYTES = 2
+"""Bytes per weight of embeddings and output head, which stay in 16 bits where the rest is quantised."""
+WEIGHT_BYTES: dict[WeightFormat, float] = {"fp16": 2.0, "awq": 0.53, "gptq": 0.53}
+"""Bytes per weight of the layers. 4 bits, and for each group of 128 a 16-bit scale and a 4-bit zero point or more."""
 KV_BYTES = 2
 """Bytes per KV-cache element."""
 
@@ -37,6 +41,8 @@ class Fact(_Row):
     value: float = Field(ge=0)
     source: str
     confidence: Confidence
+    calibrated: bool = False
+    """Chosen so that the model meets measurements of benchmarks/calibration."""
 
 
 class Hardware(_Row):
@@ -52,10 +58,19 @@ class Hardware(_Row):
     memory_bytes: Fact
     mfu: Fact
     mbu: Fact
+    int4_mfu: Fact
+    int4_mbu: Fact
     attention_mfu: Fact
     attention_mbu: Fact
     attention_layer_s: Fact
     layer_s: Fact
+    eager_layer_s: Fact
+    """In the place of `layer_s` without CUDA graphs."""
+    link_bandwidth: Fact
+    """Between two GPUs of a node, one direction."""
+    link_latency_s: Fact
+    host_bandwidth: Fact
+    """Between GPU and CPU memory, one direction."""
     host_s: Fact
     host_per_sequence_s: Fact
     power_w: Fact
@@ -96,12 +111,24 @@ class Model(_Row):
 
     name: str
     parameters: Fact
+    weights: WeightFormat = "fp16"
     architecture: Architecture
+
+    @property
+    def table_parameters(self) -> float:
+        """Weights of the output head, and as many of the input embedding."""
+        return float(self.architecture.vocabulary * self.architecture.hidden)
+
+    @property
+    def body_parameters(self) -> float:
+        """Weights of the layers: all but input embedding and output head, which are one table when tied."""
+        return self.parameters.value - self.table_parameters * (1 if self.architecture.tied_embeddings else 2)
 
     @property
     def weights_bytes(self) -> float:
         """Bytes of weights in GPU memory."""
-        return self.parameters.value * WEIGHT_BYTES
+        tables = self.parameters.value - self.body_parameters
+        return self.body_parameters * WEIGHT_BYTES[self.weights] + tables * TABLE_BYTES
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -3,13 +3,15 @@
 Belongs here: which series exist, and which event of a request or a step feeds which of them.
 Doesn't belong here: the text format (exposition.py), the GPU's sensors (dcgm_metrics.py).
 
-Series of features that the model doesn't have (prefix caching, KV transfer, multi-modal input, sleep) exist and stay
-at zero, as they do on a vLLM that doesn't use them. Three are ours, with the prefix `labs_`. The http_* series are the
-ones of vLLM's HTTP instrumentation, and process_* and python_* are this process's own; being few and fed once per
-request they come from prometheus_client.
+Series of features that the model doesn't have (multi-modal input, sleep) or doesn't use (prefix caching, KV
+offloading) exist and stay at zero, as they do on a vLLM; those of speculation exist only where it is on. Three are
+ours, with the prefix `labs_`. The http_* series are the ones of vLLM's HTTP instrumentation, and process_* and python_*
+are this process's own; being few and fed once per request they come from prometheus_client.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client import Counter as ClientCounter
@@ -17,8 +19,8 @@ from prometheus_client import Histogram as ClientHistogram
 from prometheus_client import Summary as ClientSummary
 
 from lab_pipelines.engine.args import EngineArgs
-from lab_pipelines.engine.exposition import Counter, Gauge, Histogram, Metric, render
-from lab_pipelines.engine.memory import BLOCK_TOKENS, MemoryPlan
+from lab_pipelines.engine.exposition import Counter, CounterChild, Gauge, Histogram, Metric, render
+from lab_pipelines.engine.memory import BLOCK_TOKENS, GIB, MemoryPlan
 
 _TTFT_S = [
     *[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640],
@@ -103,10 +105,23 @@ class _Families:
         return made
 
 
-class VllmMetrics:
-    """The series of one server, to be fed by the pacer."""
+@dataclass(frozen=True)
+class Drafts:
+    """The series of speculation; they exist only where there is some."""
 
-    def __init__(self, args: EngineArgs, memory: MemoryPlan, *, time_scale: float) -> None:
+    size: int
+    drafts: CounterChild
+    tokens: CounterChild
+    accepted: CounterChild
+    accepted_at: list[CounterChild]
+
+
+class VllmMetrics:
+    """The series of one server, to be fed by an observer (observer.py)."""
+
+    def __init__(  # noqa: PLR0915 - one line for each series, in vLLM's order
+        self, args: EngineArgs, memory: MemoryPlan, *, time_scale: float
+    ) -> None:
         model = {"model_name": args.served_model_names[0]}
         labels = {**model, "engine": "0"}
         families = _Families(labels)
@@ -121,9 +136,16 @@ class VllmMetrics:
         sleep = gauge("engine_sleep_state", "Sleep state.", sleep_state=("awake", "weights_offloaded", "discard_all"))
         sleep.set(1.0, **labels, sleep_state="awake")
         self.kv_cache_usage = gauge("kv_cache_usage_perc", "Share of KV-cache blocks in use, 1 is all.")
-        for tier in ("prefix_cache", "external_prefix_cache", "mm_cache"):
-            counter(f"{tier}_queries", "Lookups; the model has no such cache.")
-            counter(f"{tier}_hits", "Hits; the model has no such cache.")
+        self.cache_queries = counter("prefix_cache_queries", "Tokens looked up in the prefix cache.").child(**labels)
+        self.cache_hits = counter("prefix_cache_hits", "Tokens found in the prefix cache.").child(**labels)
+        self.offload_queries = counter(
+            "external_prefix_cache_queries", "Tokens looked up in the KV cache of CPU memory."
+        ).child(**labels)
+        self.offload_hits = counter(
+            "external_prefix_cache_hits", "Tokens that came back from the KV cache of CPU memory."
+        ).child(**labels)
+        counter("mm_cache_queries", "Lookups; the model has no such cache.")
+        counter("mm_cache_hits", "Hits; the model has no such cache.")
         self.preemptions = counter("num_preemptions", "Preemptions.").child(**labels)
         self.prompt_tokens = counter(
             "prompt_tokens", "Prompt tokens of requests that reached their first token."
@@ -134,12 +156,16 @@ class VllmMetrics:
             source=("local_compute", "local_cache_hit", "external_kv_transfer"),
         )
         self.prompt_tokens_computed = sources.child(**labels, source="local_compute")
-        counter("prompt_tokens_cached", "Prompt tokens found in a cache; the model has none.")
-        counter(
+        self.prompt_tokens_hit = sources.child(**labels, source="local_cache_hit")
+        self.prompt_tokens_loaded = sources.child(**labels, source="external_kv_transfer")
+        self.prompt_tokens_cached = counter("prompt_tokens_cached", "Prompt tokens found in a cache.").child(**labels)
+        tiers = counter(
             "prompt_tokens_cached_by_source",
-            "Prompt tokens found in a cache, by tier; the model has none.",
+            "Prompt tokens found in a cache, by tier.",
             source=("device", "host", "p2p", "disk", "external_unspecified"),
         )
+        self.cached_on_device = tiers.child(**labels, source="device")
+        self.cached_on_host = tiers.child(**labels, source="host")
         self.generation_tokens = counter("generation_tokens", "Tokens generated.").child(**labels)
         success = counter("request_success", "Requests that ended, by reason.", finished_reason=FINISHED_REASONS)
         self.finished = {reason: success.child(**labels, finished_reason=reason) for reason in FINISHED_REASONS}
@@ -174,6 +200,19 @@ class VllmMetrics:
         self.prefill_computed = histogram(
             "request_prefill_kv_computed_tokens", "Prompt tokens computed per request.", tokens
         )
+        self.drafts: Drafts | None = None
+        if args.draft is not None:
+            positions = tuple(str(position) for position in range(args.draft.tokens))
+            per_position = counter(
+                "spec_decode_num_accepted_tokens_per_pos", "Accepted tokens per draft position.", position=positions
+            )
+            self.drafts = Drafts(
+                size=args.draft.tokens,
+                drafts=counter("spec_decode_num_drafts", "Drafts.").child(**labels),
+                tokens=counter("spec_decode_num_draft_tokens", "Draft tokens.").child(**labels),
+                accepted=counter("spec_decode_num_accepted_tokens", "Accepted draft tokens.").child(**labels),
+                accepted_at=[per_position.child(**labels, position=position) for position in positions],
+            )
         late = Counter(
             "labs_engine_late_seconds", "Wall seconds by which steps ended after their deadline, summed.", [labels]
         )
@@ -248,6 +287,9 @@ def _cache_config(args: EngineArgs, memory: MemoryPlan) -> dict[str, str]:
     tokens = memory.kv_blocks * BLOCK_TOKENS
     return {
         **_CACHE_CONFIG,
+        "enable_prefix_caching": str(args.prefix_caching),
+        "kv_offloading_size": str(args.offload_bytes / GIB) if args.offload_bytes else "None",
+        "num_cpu_blocks": str(memory.offload_blocks) if memory.offload_blocks else "None",
         "engine": "0",
         "block_size": str(BLOCK_TOKENS),
         "effective_attention_block_size": str(BLOCK_TOKENS),
