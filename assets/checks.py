@@ -89,9 +89,7 @@ def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetChec
     SELECT count(*) AS n,
            count(*) FILTER (output_tokens IS DISTINCT FROM expected_output_tokens) AS wrong_output,
            count(*) FILTER (input_tokens IS DISTINCT FROM expected_input_tokens) AS wrong_input
-    FROM requests
-    -- a request that was to be refused, and was, has no tokens
-    WHERE run_id = ? AND outcome = 'ok' AND expected_output_tokens IS NOT NULL AND http_status < 400
+    FROM requests WHERE run_id = ? AND outcome = 'ok' AND expected_output_tokens IS NOT NULL
     """,
 )
 def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult:

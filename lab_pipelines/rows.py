@@ -202,6 +202,10 @@ def _shape(request: CompletionRequest | HttpRequest, scale: float) -> Completion
         output_tokens=request.output_tokens,
         temperature=request.temperature,
         timeout_wall_s=timeout_wall_s,
+        shared_prefix_tokens=request.shared_prefix_tokens,
+        text=request.text,
+        truncate_to=request.truncate_to,
+        expect=request.expect,
     )
 
 
@@ -219,7 +223,7 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
     ttft_s = offsets[0] if offsets else None
     e2e_s = record.finished_offset_s * scale if record.outcome == "ok" else None
     tokens = tpot_s = ttft_lag_wall_s = None
-    if isinstance(shape, CompletionShape):
+    if isinstance(shape, CompletionShape) and shape.expect == 200:
         tokens = record.output_tokens if record.output_tokens is not None else len(offsets)
         if e2e_s is not None and ttft_s is not None and tokens > 1:
             tpot_s = (e2e_s - ttft_s) / (tokens - 1)
@@ -252,8 +256,7 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
         "event_offsets_s": offsets,
         "input_tokens": record.input_tokens,
         "output_tokens": tokens,
-        "expected_input_tokens": shape.input_tokens if isinstance(shape, CompletionShape) else None,
-        "expected_output_tokens": shape.output_tokens if isinstance(shape, CompletionShape) else None,
+        **_expected_tokens(shape),
         "outcome": record.outcome,
         "http_status": record.http_status,
         "finish_reason": record.finish_reason,
@@ -265,6 +268,14 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
         "valid": not reasons,
         "invalid_reasons": reasons,
     }
+
+
+def _expected_tokens(shape: CompletionShape | HttpShape) -> Row:
+    """What the server's usage must say of a success; nothing where it is to refuse the request."""
+    if not isinstance(shape, CompletionShape) or shape.expect != 200:
+        return {"expected_input_tokens": None, "expected_output_tokens": None}
+    kept = shape.input_tokens if shape.truncate_to is None else min(shape.input_tokens, shape.truncate_to)
+    return {"expected_input_tokens": kept, "expected_output_tokens": shape.output_tokens}
 
 
 def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult) -> list[Row]:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lab_pipelines.catalog.spec import TextKind
 from resources.cluster import Progress
 
 Outcome = Literal["ok", "http_error", "timeout", "connection_error", "stream_error", "cut"]
@@ -38,6 +39,13 @@ class CompletionShape(Record):
     output_tokens: int
     temperature: float
     timeout_wall_s: float
+    shared_prefix_tokens: int = 0
+    """Tokens that all prompts of the shape begin with: those of the fixture's first one."""
+    text: TextKind = "prose"
+    truncate_to: int | None = None
+    """The server is asked to keep so many of the prompt's last tokens."""
+    expect: int = 200
+    """The status of a success."""
 
 
 class HttpShape(Record):

@@ -78,6 +78,7 @@ def _renderer(plan: Plan, shape: Shape) -> Render:
         "Content-Type: application/json\r\n"
         "Accept: text/event-stream\r\n"
         "x-labs-stamps: 1\r\n"
+        f"x-labs-text: {shape.text}\r\n"
         "Content-Length: "
     ).encode()
 

@@ -22,7 +22,6 @@ class CompletionShape:
     """A streamed completion with exact token counts."""
 
     streamed: ClassVar[bool] = True
-    expect: ClassVar[int] = 200
 
     kind: Literal["completion"]
     weight: float
@@ -31,6 +30,10 @@ class CompletionShape:
     output_tokens: int
     temperature: float
     timeout_wall_s: float
+    shared_prefix_tokens: int = 0
+    text: str = "prose"
+    truncate_to: int | None = None
+    expect: int = 200
 
 
 @dataclass(frozen=True)

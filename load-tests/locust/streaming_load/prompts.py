@@ -55,8 +55,12 @@ class RequestBodies:
 
     def __init__(self, run_id: str, model: str, shape: CompletionShape, prompts: list[list[int]]) -> None:
         self._run_id = run_id
-        self._nonce_tokens = min(NONCE_TOKENS, shape.input_tokens)
+        shared = shape.shared_prefix_tokens
+        self._nonce_tokens = min(NONCE_TOKENS, shape.input_tokens - shared)
+        own = shared + self._nonce_tokens
         head = json.dumps({"model": model})[:-1] + ', "prompt": ['
+        # What all prompts share must be the same whichever of the fixture's prompts follows.
+        head += "".join(f"{token}, " for token in prompts[0][:shared])
         options = json.dumps(
             {
                 "stream": True,
@@ -65,11 +69,12 @@ class RequestBodies:
                 "min_tokens": shape.output_tokens,
                 "ignore_eos": True,
                 "temperature": shape.temperature,
+                **({"truncate_prompt_tokens": shape.truncate_to} if shape.truncate_to is not None else {}),
             }
         )
         self._head = head.encode()
         self._tails = [
-            "".join(f", {token}" for token in prompt[self._nonce_tokens :]).encode() + b"], " + options[1:].encode()
+            "".join(f", {token}" for token in prompt[own:]).encode() + b"], " + options[1:].encode()
             for prompt in prompts
         ]
 

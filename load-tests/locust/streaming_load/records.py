@@ -134,7 +134,7 @@ def _outcome(exchange: Exchange, stream: _Stream) -> tuple[str, str | None]:
         return "http_error", _refusal(answer)
     if stream.error or exchange.failure:
         return "stream_error", stream.error or exchange.error
-    if exchange.streamed and not (stream.done or stream.finish_reason):
+    if exchange.streamed and answer.status == 200 and not (stream.done or stream.finish_reason):
         kind = answer.header("content-type") or "no content type"
         return "stream_error", f"the answer ended without finish_reason and [DONE] ({kind}, {len(answer.body)} bytes)"
     return "ok", None
