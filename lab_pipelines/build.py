@@ -18,9 +18,12 @@ from resources.billing import PriceSheetBilling
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
 from resources.cluster_local import LocalCluster
+from resources.cluster_rehearsal import RehearsalCluster
 from resources.labs import Labs
 from resources.load_locust import LocustLoadGenerator
+from resources.load_rehearsal import RehearsalLoadGenerator
 from resources.telemetry import Telemetry
+from resources.telemetry_rehearsal import RehearsalTelemetry
 from resources.warehouse import Warehouse
 
 
@@ -59,7 +62,23 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
     }
 
 
-RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {"local": get_local_resources}
+def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
+    """A model of the stack in virtual time, in this process."""
+    data_dir = str(settings.data_dir)
+    return {
+        "labs": _labs(settings),
+        "cluster": RehearsalCluster(data_dir=data_dir),
+        "load_generator": RehearsalLoadGenerator(),
+        "telemetry": RehearsalTelemetry(),
+        "billing": PriceSheetBilling(region=settings.region),
+        "warehouse": Warehouse(data_dir=data_dir),
+    }
+
+
+RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {
+    "local": get_local_resources,
+    "rehearsal": get_rehearsal_resources,
+}
 
 
 def _labs(settings: Deployment) -> Labs:

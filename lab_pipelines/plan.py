@@ -47,8 +47,6 @@ from lab_pipelines.load_stages import LoadStage, load_stages
 
 SESSION_S = 4 * 3600
 """A session of the curriculum: four hours."""
-RESTART_PHASES = frozenset({"model_loaded", "engine_ready"})
-"""What is left of a cold start where node, driver and image are there already."""
 
 ArgumentsOf = Callable[[Component, Sequence[Overrides]], list[str]]
 """vLLM's arguments for a component of kind `vllm`, its values with the overrides. Raises `ValueError`."""
@@ -245,7 +243,7 @@ class _Estimate:
         return [
             self._part(phase.name, "cold_start", phase.duration_s, phase.duration_s)
             for phase in self._phases(engine, [])
-            if not warm or phase.name in RESTART_PHASES
+            if not warm or phase.name in cold_start.OF_THE_ENGINE
         ]
 
     def step(self, step: AnyStep) -> PlannedPart:
@@ -274,7 +272,9 @@ class _Estimate:
         if component.kind != "vllm":
             self._unknown.append(f"how long {name} takes to come up again")
             return 0.0, 0.0
-        seconds = sum(phase.duration_s for phase in self._phases(component, overrides) if phase.name in RESTART_PHASES)
+        seconds = sum(
+            phase.duration_s for phase in self._phases(component, overrides) if phase.name in cold_start.OF_THE_ENGINE
+        )
         return seconds, seconds
 
     def _phases(self, engine: Component, overrides: Sequence[Overrides]) -> list[cold_start.PlannedPhase]:

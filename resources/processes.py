@@ -67,9 +67,13 @@ def is_alive(owner: str) -> bool:
 
 def find_marked(state_dir: Path) -> dict[str, list[psutil.Process]]:
     """Every live process that belongs to `state_dir`, by lease id. Other users' processes are never ours."""
+    return find_marked_in(str(state_dir.resolve()))
+
+
+def find_marked_in(wanted: str) -> dict[str, list[psutil.Process]]:
+    """As `find_marked`, by the value of the mark itself."""
     import psutil
 
-    wanted = str(state_dir.resolve())
     found: dict[str, list[psutil.Process]] = defaultdict(list)
     for process in psutil.process_iter():
         try:

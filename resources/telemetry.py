@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -98,12 +98,7 @@ class Telemetry(ConfigurableResource):
                 answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
                 series = [[Sample(float(one["value"][0]), float(one["value"][1]))] for one in answer]
             else:
-                # custom_query_range rounds both ends to whole seconds; `params` puts the true ones back.
-                window = {"start": start.timestamp(), "end": end.timestamp()}
-                answer = _ask(
-                    promql, lambda: client.custom_query_range(promql, start, end, step=f"{step_s:g}", params=window)
-                )
-                series = [_samples(one["values"]) for one in answer]
+                series = ask_range(client, promql, start_s=start.timestamp(), end_s=end.timestamp(), step_s=step_s)
         return summarise(series, measure, promql=promql, time_scale=time_scale)
 
     def wait_until(
@@ -162,6 +157,17 @@ class Telemetry(ConfigurableResource):
         from prometheus_api_client import PrometheusConnect
 
         return PrometheusConnect(url, timeout=self.timeout_s)  # pyright: ignore[reportCallIssue] - its stubs lag
+
+
+def ask_range(
+    client: PrometheusConnect, promql: str, *, start_s: float, end_s: float, step_s: float
+) -> list[list[Sample]]:
+    """The samples of each series that `promql` answers between two Unix times. Raises `TelemetryError`."""
+    start, end = (datetime.fromtimestamp(at_s, UTC) for at_s in (start_s, end_s))
+    # custom_query_range rounds both ends to whole seconds; `params` puts the true ones back.
+    window = {"start": start_s, "end": end_s}
+    answer = _ask(promql, lambda: client.custom_query_range(promql, start, end, step=f"{step_s:g}", params=window))
+    return [_samples(one["values"]) for one in answer]
 
 
 def summarise(series: list[list[Sample]], measure: Measure, *, promql: str, time_scale: float) -> Reading:

@@ -1,11 +1,14 @@
 """How long a stack takes from nothing to an engine that answers: a plan of phases, from cold_start.yaml.
 
-Belongs here: the plan. Doesn't belong here: waiting for it (serve.py plays its own phases, a cluster the others).
+Belongs here: the plan, and draws around it. Doesn't belong here: waiting for it (serve.py plays its own phases, a
+cluster the others).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import random
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -27,10 +30,19 @@ class PlannedPhase:
     confidence: tables.Confidence
 
 
+class _Spread(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    shortest: float = Field(gt=0, le=1)
+    longest: float = Field(ge=1)
+    source: str
+    confidence: tables.Confidence
+
+
 class _Anchor(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
     name: PhaseName
     fixed_s: float = Field(ge=0)
+    spread: _Spread
     weights_bytes_per_s: float | None = Field(default=None, gt=0)
     source: str
 
@@ -64,3 +76,31 @@ def cold_start_plan(gpu: str, model: str) -> list[PlannedPhase]:
         )
         for anchor in table.phases
     ]
+
+
+OF_THE_ENGINE: frozenset[PhaseName] = frozenset({"model_loaded", "engine_ready"})
+"""What is left of a cold start where node, driver and image are there already."""
+
+
+def drawn_cold_start(gpu: str, model: str, numbers: random.Random, *, warm: bool) -> list[PlannedPhase]:
+    """The phases with times drawn around the plan's, each on its own; `warm`: on a node that is there, with its image.
+
+    Raises `UnknownNameError`.
+    """
+    spreads = {anchor.name: anchor.spread for anchor in _table().phases}
+    return [
+        replace(phase, duration_s=phase.duration_s * _triangular(numbers.random(), spreads[phase.name]))
+        for phase in cold_start_plan(gpu, model)
+        if not warm or phase.name in OF_THE_ENGINE
+    ]
+
+
+def _triangular(u: float, spread: _Spread) -> float:
+    """The quantile `u` of the triangular distribution with its mode at 1."""
+    low, high = spread.shortest, spread.longest
+    if high == low:
+        return 1.0
+    mode = (1 - low) / (high - low)
+    if u < mode:
+        return low + math.sqrt(u * (high - low) * (1 - low))
+    return high - math.sqrt((1 - u) * (high - low) * (high - 1))

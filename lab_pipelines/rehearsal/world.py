@@ -1,0 +1,163 @@
+"""The place of one rehearsal: a clock of its own, the engine that is up, and the series that its scrapes leave.
+
+Belongs here: letting virtual time pass, and what a Prometheus would have seen meanwhile.
+Doesn't belong here: requests and their schedule (load.py), what an asset asks of a target (resources/*_rehearsal.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.engine.core import Leap, Step
+from lab_pipelines.engine.dcgm_metrics import DcgmMetrics
+from lab_pipelines.engine.drafts import accepted_drafts
+from lab_pipelines.engine.gpu_state import IDLE, GpuState
+from lab_pipelines.engine.observer import StepObserver
+from lab_pipelines.engine.replica import Replica, Tracked
+from lab_pipelines.engine.roofline import StepCost
+from lab_pipelines.engine.setup import EngineModel
+from lab_pipelines.engine.vllm_metrics import VllmMetrics
+from lab_pipelines.rehearsal.scrapes import Scrapes
+
+if TYPE_CHECKING:
+    from numpy import float64
+    from numpy.typing import NDArray
+
+SCRAPE_EVERY_S = 5.0
+"""Between two scrapes, virtual seconds."""
+
+Series = Callable[[], Iterable[tuple[str, float]]]
+"""Series with all of their labels, as they are now."""
+
+
+class VirtualRequest(Tracked):
+    """A request of a rehearsed load."""
+
+    __slots__ = ("text", "ticket")
+
+    text: TextKind
+    ticket: Any
+    """Whatever its sender needs to know it by."""
+
+
+class _Observer:
+    """Tells vLLM's series and the GPU's sensors of every step."""
+
+    def __init__(self, steps: StepObserver[VirtualRequest], gpu: GpuState, cost: StepCost) -> None:
+        self._steps, self._gpu, self._cost = steps, gpu, cost
+
+    def step(self, step: Step[Any], started_s: float, ended_s: float) -> None:
+        self._gpu.set_load(started_s, self._cost.shares(step.batch, step.duration_s))
+        self._steps.step(step, started_s, ended_s)
+
+    def leap(self, leap: Leap, started_s: float, ended_s: NDArray[float64]) -> None:
+        steps, batch = len(ended_s), leap.batch
+        # The sensors' window is longer than a step: the leap's middle stands for all of it.
+        middle = batch._replace(context=batch.context + batch.decodes * (steps // 2))
+        mean_s = (float(ended_s[-1]) - started_s) / steps
+        self._gpu.set_load(started_s, self._cost.shares(middle, mean_s))
+        self._steps.leap(leap, started_s, ended_s)
+
+    def idle(self, since_s: float) -> None:
+        self._gpu.set_load(since_s, IDLE)
+
+
+@dataclass
+class VirtualEngine:
+    """A server that is up: its engine, and its two metrics pages."""
+
+    name: str
+    model: EngineModel
+    replica: Replica[VirtualRequest]
+    metrics: VllmMetrics
+    gpu: GpuState
+    exporter: DcgmMetrics
+
+
+class World:
+    """`now_s` is Unix time, and moves only by `advance`. `log` collects structured lines of the engine."""
+
+    def __init__(self, folder: Path, *, start_s: float, namespace: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.now_s = start_s
+        self.namespace = namespace
+        self.scrapes = Scrapes(folder / "scrapes.om")
+        self.engine: VirtualEngine | None = None
+        self.log: list[dict[str, Any]] = []
+        self.extra: list[Series] = []
+        """Series beside the engine's, e.g. those of kube-state-metrics."""
+        self.changed = 0
+        """Grows whenever there is something new to ask Prometheus about."""
+        self._known: set[str] = set()
+        self._next_scrape_s = start_s
+        self._scraped_s = start_s - SCRAPE_EVERY_S
+
+    def bring_up(self, name: str, model: EngineModel) -> None:
+        """An engine that answers from now on."""
+        engine = model.engine(accepted_drafts(model, lambda request: request.text))
+        metrics = VllmMetrics(model.args, model.memory, time_scale=1.0)
+        gpu = GpuState(model.hardware, self.now_s)
+        steps: StepObserver[VirtualRequest] = StepObserver(engine, metrics, on_finished=self._finished)
+        observer = _Observer(steps, gpu, model.cost)
+        self.engine = VirtualEngine(
+            name=name,
+            model=model,
+            replica=Replica(engine, model.cost, start_s=self.now_s, observer=observer),
+            metrics=metrics,
+            gpu=gpu,
+            exporter=DcgmMetrics(model.hardware, gpu, used_bytes=model.used_bytes, gpus=model.gpus),
+        )
+        self._known.add(name)
+        self._next_scrape_s = self.now_s  # Prometheus finds a new target at its next scrape; let that be now
+
+    def take_down(self) -> None:
+        """The engine is gone, and its series with it."""
+        self.scrape()
+        self.engine = None
+
+    def advance(self, until_s: float) -> list[VirtualRequest]:
+        """Let time pass, to `until_s` at most: the requests that ended first on the way, at `ended_s`; or none of them.
+
+        While requests are returned the clock stands; ask again to go on.
+        """
+        while True:
+            edge_s = min(until_s, self._next_scrape_s)
+            if self.engine is not None and (ended := self.engine.replica.advance(edge_s)):
+                return ended
+            if edge_s >= self._next_scrape_s:
+                self.now_s = max(self.now_s, edge_s)
+                self.scrape()
+                self._next_scrape_s = edge_s + SCRAPE_EVERY_S
+            if edge_s >= until_s:
+                self.now_s = max(self.now_s, until_s)
+                return []
+
+    @property
+    def ended_s(self) -> float:
+        """When the requests that `advance` returned last ended."""
+        return self.engine.replica.now_s if self.engine is not None else self.now_s
+
+    def scrape(self) -> None:
+        """What Prometheus would see now. A step that began before now counts as ended: it is told of at its end."""
+        self.changed += 1
+        # Two scrapes of one series never bear the same millisecond.
+        at_s = self._scraped_s = max(self.now_s, self.ended_s, self._scraped_s + 0.001)
+        for name in sorted(self._known):
+            up = self.engine is not None and self.engine.name == name
+            self.scrapes.add_series(at_s, [(f"up{{{self._target(name)}}}", float(up))])
+        if self.engine is not None:
+            self.scrapes.add(at_s, self._target(self.engine.name), self.engine.metrics.render())
+            self.scrapes.add(at_s, self._target("dcgm-exporter"), self.engine.exporter.render(at_s))
+        for series in self.extra:
+            self.scrapes.add_series(at_s, series())
+
+    def _target(self, job: str) -> str:
+        return f'instance="{job}",job="{job}",namespace="{self.namespace}"'
+
+    def _finished(self, request: VirtualRequest, ended_s: float) -> None:
+        self.log.append({"request": request, "ended_s": ended_s})

@@ -1,0 +1,285 @@
+"""The rehearsal target: a stack that exists in virtual time only, in the process that runs the lab.
+
+Belongs here: what the assets ask of a cluster, asked of a world. Doesn't belong here: the world itself
+(lab_pipelines/rehearsal/), its load and its telemetry (load_rehearsal.py, telemetry_rehearsal.py).
+
+A lease is kept as for any stack on this machine, in a folder of its own: the one real process of a rehearsal is the
+Prometheus over its series, and a run that dies leaves that to the next one's reaper. A rehearsal of a lab and a run of
+it on another target don't meet.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.catalog.spec import ApplyStep, Component, LabSpec, Overrides
+from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.digest import canonical_digest
+from lab_pipelines.engine.args import EngineArgsError
+from lab_pipelines.engine.cold_start import PlannedPhase, drawn_cold_start
+from lab_pipelines.engine.memory import GpuMemoryError
+from lab_pipelines.engine.setup import EngineModel
+from lab_pipelines.engine.tables import UnknownNameError
+from lab_pipelines.engine.trust import trust_of
+from resources import chart_values, processes
+from resources.chart_values import ValuesError
+from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Session, StackOrder
+from resources.cluster_loopback import LoopbackCluster
+from resources.rehearsals import Rehearsal, close_rehearsal, open_rehearsal, rehearsal_at
+
+if TYPE_CHECKING:
+    from lab_pipelines.rehearsal.world import World
+
+FIRST_PROMPT_TOKENS = 8
+SETTLE_S = 0.001
+STARTS_AT = time(9, 0, tzinfo=UTC)
+MODELLED = frozenset({"vllm", "dcgm_exporter", "monitoring", "logging"})
+"""Kinds of components that a rehearsal knows. Only `vllm` has something to do there."""
+
+
+class RehearsalCluster(LoopbackCluster):
+    """Stacks in virtual time. The same `seed` gives the same rehearsal."""
+
+    seed: int = 78
+
+    @property
+    def _state_dir(self) -> Path:
+        return Path(self.data_dir) / "state" / "rehearsal"
+
+    def now(self) -> datetime:
+        """The clock of the rehearsal that was begun last in this process; the wall's before there was one."""
+        world = _newest()
+        return datetime.now(UTC) if world is None else _at(world.now_s)
+
+    def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
+        from lab_pipelines.rehearsal.world import World
+
+        spec = order.spec
+        if strange := [c.name for c in spec.stack.components if c.kind not in MODELLED]:
+            raise ClusterError(
+                f"{spec.id} has components that a rehearsal has no model of: {', '.join(strange)}. Run it on: "
+                f"{', '.join(target for target in spec.targets if target != 'rehearsal') or 'no target'}"
+            )
+        lease_id = environ[processes.LEASE_ID_VARIABLE]
+        world = World(folder / "world", start_s=_first_morning(spec).timestamp(), namespace=spec.namespace)
+        rehearsal = Rehearsal(lease_id, world, environ)
+        open_rehearsal(rehearsal)
+        _STARTED.append(lease_id)
+        session = self._session(order, rehearsal, former=None, progress=progress)
+        if session.refusal is not None:
+            raise ClusterError(f"variant {order.variant.id} of {spec.id} does not come up: {session.refusal}")
+        return session
+
+    def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        rehearsal = rehearsal_at(session.prometheus_url)
+        if rehearsal.world.engine is not None:
+            rehearsal.world.take_down()
+        return self._session(order, rehearsal, former=session, progress=progress)
+
+    def _session(
+        self, order: StackOrder, rehearsal: Rehearsal, *, former: Session | None, progress: Progress
+    ) -> Session:
+        """Bring a variant up, or find out that it is refused."""
+        spec, variant, world = order.spec, order.variant, rehearsal.world
+        node = spec.nodes_of(variant)
+        engine = spec.stack.of_kind("vllm")
+        values = {c.name: _values(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
+        requested_s = world.now_s
+        phases, refusal, model, arguments, gpu = list[Phase](), None, None, list[str](), None
+        if engine is not None:
+            arguments = _arguments(engine, values[engine.name])
+            gpu = _gpu_of(node.sku)
+            numbers = random.Random(f"{self.seed}/{spec.id}/{variant.id}")
+            warm = former is not None and former.sku == node.sku
+            try:
+                model = EngineModel.of(arguments, gpu, node.gpus)
+            except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
+                refusal = str(error)
+            planned = drawn_cold_start(gpu, arguments[0], numbers, warm=warm) if _known(arguments[0], gpu) else []
+            # An engine that runs out of memory does so while it loads.
+            phases = self._pass(world, [p for p in planned if refusal is None or p.name != "engine_ready"])
+        ready_s = world.now_s
+        trust = None
+        if model is not None and engine is not None:
+            world.bring_up(engine.name, model)
+            trust = trust_of(model)
+            phases.append(_first_token(world))
+            took_s = sum(phase.duration_s for phase in phases)
+            progress(f"{variant.id}: {arguments[0]} on {gpu} is ready after {took_s:.0f} virtual s (modelled)")
+            progress(f"{variant.id}: the engine model is {trust.model_range}" + (f", {trust.says}" * trust.inside))
+        first = rehearsal.lease_id
+        return Session(
+            session_id=first if former is None else f"{first}.{variant.id}",
+            lab=spec.id,
+            run_id=order.run_id,
+            target="rehearsal",
+            engine="modelled-vllm" if engine else "modelled-cluster",
+            provenance="modelled",
+            pace=order.pace_name,
+            time_scale=1.0,
+            cold_start_time_scale=1.0,
+            namespace=spec.namespace,
+            endpoints=[_endpoint(component, rehearsal) for component in spec.stack.components],
+            prometheus_url=rehearsal.address,
+            metric_selector=f'namespace="{spec.namespace}"',
+            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            values_digest=canonical_digest(values),
+            requested_at=_at(requested_s),
+            ready_at=_at(ready_s),
+            phases=phases,
+            refusal=refusal,
+            model_range=trust.model_range if trust else None,
+            model_range_users=trust.users if trust else None,
+            variant=variant.id,
+            model=arguments[0] if arguments else None,
+            sku=node.sku,
+            nodes=node.count,
+            gpus=node.gpus,
+            engine_args=arguments,
+        )
+
+    def stop(self, session: Session, component: Component) -> None:
+        world = rehearsal_at(session.prometheus_url).world
+        if component.kind == "vllm" and world.engine is None:
+            raise ClusterError(f"component {component.name} is not up, so it can't be stopped")
+        world.take_down()
+
+    def start(
+        self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
+    ) -> list[Phase]:
+        if component.kind != "vllm" or session.sku is None:
+            raise ClusterError(f"component {component.name} ({component.kind}) can't be restarted in a rehearsal")
+        world = rehearsal_at(session.prometheus_url).world
+        arguments, gpu = _arguments(component, _values(component, overrides)), _gpu_of(session.sku)
+        try:
+            model = EngineModel.of(arguments, gpu, session.gpus)
+        except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
+            raise ClusterError(f"{component.name} does not come up: {error}") from None
+        numbers = random.Random(f"{self.seed}/{session.session_id}/{world.now_s}")
+        phases = self._pass(world, drawn_cold_start(gpu, arguments[0], numbers, warm=True))
+        world.bring_up(component.name, model)
+        phases.append(_first_token(world))
+        took_s = sum(phase.duration_s for phase in phases)
+        progress(f"{component.name} is up again after {took_s:.0f} virtual s (modelled)")
+        return phases
+
+    def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
+        return [line for line in rehearsal_at(session.prometheus_url).world.log if line["component"] == component]
+
+    def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
+        raise ClusterError(f"step {step.name} applies Kubernetes manifests, and a rehearsal has no model of that yet")
+
+    def release(self, lab: str) -> datetime | None:
+        now = self.now()
+        return now if super().release(lab) is not None else None
+
+    def _release(self, lab: str, lease_id: str | None) -> datetime | None:
+        entry = self._book().read(lab)
+        released = super()._release(lab, lease_id)
+        if entry is not None and released is not None:
+            close_rehearsal(entry.lease.lease_id)
+        return released
+
+    def _pass(self, world: World, planned: list[PlannedPhase]) -> list[Phase]:
+        """Let the phases of a cold start pass, one after the other."""
+        phases = []
+        for one in planned:
+            started_s = world.now_s
+            world.advance(started_s + one.duration_s)
+            phases.append(
+                Phase(
+                    name=one.name,
+                    started_at=_at(started_s),
+                    ended_at=_at(world.now_s),
+                    duration_s=world.now_s - started_s,
+                )
+            )
+        return phases
+
+
+_STARTED: list[str] = []
+"""Leases of this process, in the order in which their rehearsals began."""
+
+
+def _newest() -> World | None:
+    from resources.rehearsals import SCHEME
+
+    for lease_id in reversed(_STARTED):
+        try:
+            return rehearsal_at(f"{SCHEME}{lease_id}").world
+        except ClusterError:
+            continue
+    return None
+
+
+def _first_morning(spec: LabSpec) -> datetime:
+    """When the lab's week begins, at nine."""
+    from lab_pipelines.catalog.calendar import load_calendar
+
+    week = next(week for week in load_calendar().weeks if week.number == spec.week)
+    return datetime.combine(week.starts, STARTS_AT)
+
+
+def _first_token(world: World) -> Phase:
+    """Ask the engine for one token, as the readiness that counts."""
+    from lab_pipelines.rehearsal.world import VirtualRequest
+
+    assert world.engine is not None
+    started_s = world.now_s
+    request = VirtualRequest(FIRST_PROMPT_TOKENS, 1, arrived_s=started_s)
+    request.text, request.ticket = "prose", None
+    world.engine.replica.submit(request)
+    while not world.advance(started_s + 3600.0):
+        pass
+    ended_s = world.ended_s
+    # Whatever is next begins after it, also when both are rounded to a timestamp's microseconds.
+    world.advance(ended_s + SETTLE_S)
+    return Phase(name="first_token", started_at=_at(started_s), ended_at=_at(ended_s), duration_s=ended_s - started_s)
+
+
+def _endpoint(component: Component, rehearsal: Rehearsal) -> Endpoint:
+    served = component.kind == "vllm"
+    return Endpoint(
+        component=component.name,
+        kind=component.kind,
+        base_url=rehearsal.address if served else None,
+        metrics_url=None,
+        gpu_metrics_url=None,
+        log=None,
+    )
+
+
+def _values(component: Component, overrides: list[Overrides]) -> dict[str, Any]:
+    try:
+        return chart_values.load_values(REPO_ROOT / component.chart.values, *overrides)
+    except ValuesError as error:
+        raise ClusterError(str(error)) from None
+
+
+def _arguments(component: Component, values: dict[str, Any]) -> list[str]:
+    try:
+        return chart_values.vllm_arguments(values, source=component.chart.values)
+    except ValuesError as error:
+        raise ClusterError(str(error)) from None
+
+
+def _gpu_of(sku: str) -> str:
+    gpu = load_prices().sku(sku).gpu
+    if gpu is None:
+        raise ClusterError(f"the stack has an engine, and {sku} has no GPU; name a GPU node in the spec's `nodes`")
+    return gpu
+
+
+def _known(model: str, gpu: str) -> bool:
+    """Whether a cold start of it can be planned at all."""
+    from lab_pipelines.engine import tables
+
+    return model in tables.all_models() and gpu in tables.all_hardware()
+
+
+def _at(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)
