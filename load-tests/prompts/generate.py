@@ -30,7 +30,10 @@ FIXTURES = {
     "fixed-32.json": (32, 32),
     "fixed-128.json": (128, 32),
     "fixed-512.json": (512, 32),
+    "fixed-1152.json": (1152, 8),
+    "fixed-1536.json": (1536, 8),
     "fixed-2048.json": (2048, 8),
+    "fixed-5000.json": (5000, 2),
 }
 """File name: input tokens, prompts. Each request's prompt begins with a nonce of its own, so that few are enough."""
 

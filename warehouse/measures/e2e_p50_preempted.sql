@@ -1,0 +1,4 @@
+-- How long did the requests take that ended in the stage and had been preempted? From the engine's own log.
+SELECT quantile_cont((line ->> '$.e2e_s')::DOUBLE, 0.5) FROM log_lines
+WHERE session_id = $session_id AND event = 'request_finished' AND (line ->> '$.preemptions')::INTEGER > 0
+  AND logged_at >= $start AND logged_at <= $end

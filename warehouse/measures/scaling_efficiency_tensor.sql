@@ -1,0 +1,5 @@
+-- Which part of twice one GPU's tokens/s do two GPUs give with tensor parallelism, at 16 users?
+SELECT
+    max(output_tokens / duration_s) FILTER (variant = 'tensor-2')
+        / (2 * max(output_tokens / duration_s) FILTER (variant = 'one-t4'))
+FROM load_stages WHERE run_id = $run_id AND users = 16
