@@ -378,6 +378,8 @@ def counter_total_row(
     disagreement = None
     if server is not None and client:
         disagreement = max(client - server, server - (client + unknown), 0.0) / client
+    elif server == 0:  # nothing was to be counted, and nothing was
+        disagreement = 0.0
     return {
         **common(session),
         "step": step,

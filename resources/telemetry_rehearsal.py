@@ -17,6 +17,8 @@ from resources.telemetry import Telemetry, Waited, ask_range
 if TYPE_CHECKING:
     from prometheus_api_client import PrometheusConnect
 
+SETTLE_S = 0.002
+"""Virtual seconds around a scrape, above a timestamp's millisecond."""
 LOOK_EVERY_S = 1.0
 """Virtual seconds between two looks at a condition that is waited for."""
 
@@ -25,8 +27,15 @@ class RehearsalTelemetry(Telemetry):
     """Asks the Prometheus of the session's rehearsal."""
 
     def wait_for_scrape(self, prometheus_url: str, *, selector: str, after: datetime, timeout_s: float) -> bool:
-        """The scrape that is waited for is made when it is asked for."""
-        rehearsal_at(prometheus_url).world.scrape()
+        """The scrape that is waited for is made when it is asked for.
+
+        It comes after the engine's last step, and what happens next comes after it: else a counter's base for the next
+        step would be the scrape before, and that step would count what this one did.
+        """
+        world = rehearsal_at(prometheus_url).world
+        world.advance(max(world.now_s, world.ended_s) + SETTLE_S)
+        world.scrape()
+        world.advance(world.now_s + SETTLE_S)
         return True
 
     def wait_until(
