@@ -18,14 +18,14 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Literal
 
 from lab_pipelines.engine.core import Engine, Step
 from lab_pipelines.engine.gpu_state import IDLE, GpuState
 from lab_pipelines.engine.observer import StepObserver
 from lab_pipelines.engine.protocol import Job
 from lab_pipelines.engine.roofline import StepCost
-from lab_pipelines.engine.served import Served
+from lab_pipelines.engine.served import Finished, FinishReason, Served
 from lab_pipelines.engine.vllm_metrics import VllmMetrics
 
 
@@ -72,20 +72,6 @@ class Stream(Served):
             if not self._waiter.done():
                 self._waiter.set_result(None)
             self._waiter = None
-
-
-@dataclass(frozen=True)
-class Finished:
-    """One request that ended, in stack seconds; what a log line says of it."""
-
-    job: Job
-    reason: str
-    output_tokens: int
-    queue_s: float | None
-    ttft_s: float | None
-    """None: it was aborted before its first token."""
-    e2e_s: float
-    preemptions: int
 
 
 class Pacer:
@@ -166,21 +152,16 @@ class Pacer:
     def _finished(self, stream: Stream, now: float) -> None:
         self._on_finished(self._summary(stream, stream.finish_reason, now))
 
-    def _summary(self, stream: Stream, reason: str, now: float) -> Finished:
-        scale = self._scale
-        return Finished(
-            job=stream.job,
+    def _summary(self, stream: Stream, reason: FinishReason | Literal["abort"], now: float) -> Finished:
+        return Finished.of(
+            stream,
+            request_id=stream.job.request_id,
+            model=stream.job.model,
             reason=reason,
             output_tokens=stream.ready,
-            queue_s=_between(stream.arrived_s, stream.scheduled_s, scale),
-            ttft_s=_between(stream.arrived_s, stream.first_token_s, scale),
-            e2e_s=(now - stream.arrived_s) * scale,
-            preemptions=stream.preemptions,
+            ended_s=now,
+            scale=self._scale,
         )
-
-
-def _between(start_s: float, end_s: float | None, scale: float) -> float | None:
-    return None if end_s is None else (end_s - start_s) * scale
 
 
 class Deadline:

@@ -30,7 +30,7 @@ from lab_pipelines.engine.dcgm_metrics import DcgmMetrics
 from lab_pipelines.engine.drafts import accepted_drafts
 from lab_pipelines.engine.gpu_state import GpuState
 from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError
-from lab_pipelines.engine.pacer import Finished, Pacer
+from lab_pipelines.engine.pacer import Pacer
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.vllm_metrics import ProcessMetrics, VllmMetrics
 from lab_pipelines.loopback import JsonLog
@@ -122,7 +122,12 @@ async def _serve(
     gpu = GpuState(model.hardware, time.monotonic() * scale)
     engine = model.engine(accepted_drafts(model, lambda stream: stream.job.text))
     pacer = Pacer(
-        engine, model.cost, metrics, gpu, time_scale=scale, on_finished=lambda finished: _log_request(log, finished)
+        engine,
+        model.cost,
+        metrics,
+        gpu,
+        time_scale=scale,
+        on_finished=lambda finished: log.write(**finished.log_fields()),
     )
     exporter = DcgmMetrics(model.hardware, gpu, used_bytes=model.used_bytes, gpus=model.gpus)
     servers = [
@@ -152,29 +157,6 @@ async def _serve(
     pacing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await pacing  # raises what ended it, if it wasn't this
-
-
-def _log_request(log: JsonLog, finished: Finished) -> None:
-    job, ttft_s = finished.job, finished.ttft_s
-    decode_s = finished.e2e_s - ttft_s if ttft_s is not None else None
-    log.write(
-        "info" if finished.reason != "abort" else "warning",
-        "request_finished",
-        request_id=job.request_id,
-        model=job.model,
-        finished_reason=finished.reason,
-        prompt_tokens=job.prompt_tokens,
-        output_tokens=finished.output_tokens,
-        queue_s=_rounded(finished.queue_s),
-        ttft_s=_rounded(ttft_s),
-        e2e_s=_rounded(finished.e2e_s),
-        output_tokens_per_s=_rounded((finished.output_tokens - 1) / decode_s if decode_s else None),
-        preemptions=finished.preemptions,
-    )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 class _StampingProtocol(HttpToolsProtocol):
