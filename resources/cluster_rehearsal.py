@@ -3,20 +3,21 @@
 Belongs here: what the assets ask of a cluster, asked of a world. Doesn't belong here: the world itself
 (lab_pipelines/rehearsal/), its load and its telemetry (load_rehearsal.py, telemetry_rehearsal.py).
 
-A lease is kept as for any stack on this machine, in a folder of its own: the one real process of a rehearsal is the
-Prometheus over its series, and a run that dies leaves that to the next one's reaper. A rehearsal of a lab and a run of
-it on another target don't meet.
+A world lives in the memory of one process, and so each process has leases of its own: two rehearsals of a lab at once
+don't meet. What a process that died may leave, the Prometheus over its series, the next rehearsal's reaper ends.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import ApplyStep, Component, LabSpec, Overrides
+from lab_pipelines.catalog.spec import ApplyStep, Component, FireAlertStep, LabSpec, Overrides
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.args import EngineArgsError
@@ -27,9 +28,10 @@ from lab_pipelines.engine.tables import UnknownNameError
 from lab_pipelines.engine.trust import trust_of
 from resources import chart_values, processes
 from resources.chart_values import ValuesError
-from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Session, StackOrder
+from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Reaped, Session, StackOrder
 from resources.cluster_loopback import LoopbackCluster
-from resources.rehearsals import Rehearsal, close_rehearsal, open_rehearsal, rehearsal_at
+from resources.leases import LeaseBook
+from resources.rehearsals import ELSEWHERE, Rehearsal, close_rehearsal, newest_rehearsal, open_rehearsal, rehearsal_at
 
 if TYPE_CHECKING:
     from lab_pipelines.rehearsal.world import World
@@ -42,33 +44,56 @@ MODELLED = frozenset({"vllm", "dcgm_exporter", "monitoring", "logging"})
 
 
 class RehearsalCluster(LoopbackCluster):
-    """Stacks in virtual time. The same `seed` gives the same rehearsal."""
+    """Stacks in virtual time. The same `seed` gives the same rehearsal.
+
+    Virtual seconds are stack seconds, at any pace. Of a pace's `time_scale` only the client feels something: a
+    rehearsal shows what a client on the wall clock would see of a stack that runs so fast.
+    """
 
     seed: int = 78
 
     @property
-    def _state_dir(self) -> Path:
+    def _home(self) -> Path:
         return Path(self.data_dir) / "state" / "rehearsal"
+
+    @property
+    def _state_dir(self) -> Path:
+        return self._home / processes.owner_of()
 
     def now(self) -> datetime:
         """The clock of the rehearsal that was begun last in this process; the wall's before there was one."""
-        world = _newest()
-        return datetime.now(UTC) if world is None else _at(world.now_s)
+        rehearsal = newest_rehearsal()
+        return datetime.now(UTC) if rehearsal is None else _at(rehearsal.world.now_s)
+
+    def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
+        if order.hold is not None:
+            raise ClusterError(f"hold_minutes has no effect on a rehearsal: {ELSEWHERE}")
+        return super().deploy(order, progress=progress)
+
+    def sessions(self, lab: str) -> list[Session]:
+        if self._book().read(lab) is None:
+            raise ClusterError(f"no rehearsal of {lab} is under way here: {ELSEWHERE}")
+        return super().sessions(lab)
 
     def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
         from lab_pipelines.rehearsal.world import World
 
         spec = order.spec
-        if strange := [c.name for c in spec.stack.components if c.kind not in MODELLED]:
+        if strange := _without_model(spec):
             raise ClusterError(
-                f"{spec.id} has components that a rehearsal has no model of: {', '.join(strange)}. Run it on: "
-                f"{', '.join(target for target in spec.targets if target != 'rehearsal') or 'no target'}"
+                f"{spec.id} can't be rehearsed, since nothing models {', '.join(strange)}. Run it on: "
+                f"{', '.join(target for target in spec.targets if target != 'rehearsal') or 'no target yet'}"
             )
         lease_id = environ[processes.LEASE_ID_VARIABLE]
-        world = World(folder / "world", start_s=_first_morning(spec).timestamp(), namespace=spec.namespace)
+        world = World(
+            folder / "world",
+            start_s=_first_morning(spec).timestamp(),
+            namespace=spec.namespace,
+            seed=self.seed,
+            client_scale=order.pace.time_scale,
+        )
         rehearsal = Rehearsal(lease_id, world, environ)
         open_rehearsal(rehearsal)
-        _STARTED.append(lease_id)
         session = self._session(order, rehearsal, former=None, progress=progress)
         if session.refusal is not None:
             raise ClusterError(f"variant {order.variant.id} of {spec.id} does not come up: {session.refusal}")
@@ -110,10 +135,11 @@ class RehearsalCluster(LoopbackCluster):
             phases.append(_first_token(world))
             took_s = sum(phase.duration_s for phase in phases)
             progress(f"{variant.id}: {arguments[0]} on {gpu} is ready after {took_s:.0f} virtual s (modelled)")
-            progress(f"{variant.id}: the engine model is {trust.model_range}" + (f", {trust.says}" * trust.inside))
-        first = rehearsal.lease_id
+            progress(
+                f"{variant.id}: the engine model is {f'inside: {trust.says}' if trust.inside else trust.model_range}"
+            )
         return Session(
-            session_id=first if former is None else f"{first}.{variant.id}",
+            session_id=rehearsal.lease_id if former is None else f"{rehearsal.lease_id}.{variant.id}",
             lab=spec.id,
             run_id=order.run_id,
             target="rehearsal",
@@ -168,7 +194,13 @@ class RehearsalCluster(LoopbackCluster):
         return phases
 
     def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
-        return [line for line in rehearsal_at(session.prometheus_url).world.log if line["component"] == component]
+        since_s = session.requested_at.timestamp()
+        lines = [
+            {"ts": line.at_s, **line.said.log_fields()}
+            for line in rehearsal_at(session.prometheus_url).world.log
+            if line.component == component and line.at_s >= since_s
+        ]
+        return [{**line, "line": json.dumps(line)} for line in lines]
 
     def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
         raise ClusterError(f"step {step.name} applies Kubernetes manifests, and a rehearsal has no model of that yet")
@@ -183,6 +215,26 @@ class RehearsalCluster(LoopbackCluster):
         if entry is not None and released is not None:
             close_rehearsal(entry.lease.lease_id)
         return released
+
+    def _reap(self, book: LeaseBook) -> list[Reaped]:
+        """As on any target of this machine; and what rehearsals in processes that have died left behind."""
+        reaped = super()._reap(book)
+        for folder in self._home.iterdir():
+            if processes.is_alive(folder.name):
+                continue
+            marked = processes.find_marked(folder)
+            reaped += [
+                Reaped(
+                    lease_id=entry.lease.lease_id,
+                    lab=entry.lease.lab,
+                    run_id=entry.lease.run_id,
+                    reason=f"its process {folder.name.partition(':')[0]} is dead",
+                    removed=processes.end(marked.get(entry.lease.lease_id, [])),
+                )
+                for entry in LeaseBook(folder).all()
+            ]
+            shutil.rmtree(folder, ignore_errors=True)  # another reaper may be as far
+        return reaped
 
     def _pass(self, world: World, planned: list[PlannedPhase]) -> list[Phase]:
         """Let the phases of a cold start pass, one after the other."""
@@ -201,19 +253,10 @@ class RehearsalCluster(LoopbackCluster):
         return phases
 
 
-_STARTED: list[str] = []
-"""Leases of this process, in the order in which their rehearsals began."""
-
-
-def _newest() -> World | None:
-    from resources.rehearsals import SCHEME
-
-    for lease_id in reversed(_STARTED):
-        try:
-            return rehearsal_at(f"{SCHEME}{lease_id}").world
-        except ClusterError:
-            continue
-    return None
+def _without_model(spec: LabSpec) -> list[str]:
+    """What of a lab a rehearsal can't do, for a person."""
+    components = [f"{c.name} ({c.kind})" for c in spec.stack.components if c.kind not in MODELLED]
+    return components + [f"{step.name} ({step.kind})" for step in spec.steps if isinstance(step, FireAlertStep)]
 
 
 def _first_morning(spec: LabSpec) -> datetime:
@@ -230,8 +273,7 @@ def _first_token(world: World) -> Phase:
 
     assert world.engine is not None
     started_s = world.now_s
-    request = VirtualRequest(FIRST_PROMPT_TOKENS, 1, arrived_s=started_s)
-    request.text, request.ticket = "prose", None
+    request = VirtualRequest(FIRST_PROMPT_TOKENS, 1, arrived_s=started_s, request_id="first-token")
     world.engine.replica.submit(request)
     while not world.advance(started_s + 3600.0):
         pass

@@ -42,12 +42,11 @@ class RehearsalLoadGenerator(LoadGenerator):
         for ticket in tickets:
             assert ticket.sent_s is not None and ticket.finished_s is not None and ticket.outcome is not None
             times, request = ticket.event_times_s or [], ticket.request
-            arrived_s = request.arrived_s if request is not None else ticket.sent_s
             records.append(
                 RequestRecord(
                     request_id=ticket.request_id,
                     worker="rehearsal",
-                    user_index=ticket.user.index if ticket.user else None,
+                    user_index=ticket.user_index,
                     shape=ticket.shape,
                     stage=ticket.stage.stage,
                     in_stage=ticket.outcome != "cut" and ticket.finished_s <= ends[ticket.stage.stage],
@@ -60,9 +59,11 @@ class RehearsalLoadGenerator(LoadGenerator):
                     output_tokens=ticket.output_tokens,
                     outcome=ticket.outcome,
                     http_status=ticket.http_status,
-                    finish_reason="length" if ticket.output_tokens else None,
+                    finish_reason=request.finish_reason
+                    if request and ticket.http_status == 200 and ticket.outcome == "ok"
+                    else None,
                     error=ticket.error,
-                    server_ttft_s=times[0] - arrived_s if times else None,
+                    server_ttft_s=times[0] - request.arrived_s if request and times else None,
                     receive_lag_p99_s=None,
                 )
             )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab_pipelines.rehearsal.world import World
 
 SCHEME = "rehearsal://"
+ELSEWHERE = "a rehearsal lives in the process that began it. Materialize all of the lab's assets in one run"
 
 
 @dataclass
@@ -75,8 +76,10 @@ def rehearsal_at(address: str) -> Rehearsal:
     lease = address.removeprefix(SCHEME).partition("/")[0]
     found = _HERE.get(f"{SCHEME}{lease}")
     if found is None:
-        raise ClusterError(
-            "a rehearsal lives in the process that began it, and this is another one; materialize all of the lab's "
-            "assets in one run"
-        )
+        raise ClusterError(f"this process has no such rehearsal: {ELSEWHERE}")
     return found
+
+
+def newest_rehearsal() -> Rehearsal | None:
+    """The one that was begun last in this process."""
+    return next(reversed(_HERE.values()), None)

@@ -3,9 +3,10 @@
 Belongs here: users and arrivals as events on the world's clock. Doesn't belong here: what a schedule is and when a
 stage ends (load-tests/locust/streaming_load, the load generator's modules), the engine (world.py).
 
-What has no counterpart in virtual time is left out: connections, reading, the client's processor. A request reaches the
-engine `TRANSIT_S` after it was sent: over HTTP, a user's next one arrives while the engine's next step is under way,
-and joins the one after it.
+A client takes its time too, and which requests share a step hangs on milliseconds: over HTTP, a user's next request
+arrives while the engine's next step is under way, and joins the one after it. So the delays below are part of the
+model. They were seen with the load generator and the local server on one machine, in wall seconds; beside a stack that
+runs several times as fast each is as many times longer (`World.client_scale`). Nothing else of a client is modelled.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from lab_pipelines.engine.memory import BLOCK_TOKENS
 from lab_pipelines.rehearsal.world import VirtualRequest, World
 
 TRANSIT_S = 0.0015
-"""From a user's last token to the arrival of its next request: what the load generator and the local server take
-together for it on one machine, about a millisecond and a half."""
+"""From a user's last token to the arrival of its next request at the engine: what client and server take together."""
 SETTLE_S = 1e-6
 """Added to a moment at which time alone ends a stage, so that rounding doesn't leave it just before its end."""
+NOTICE_S = 0.0002
+"""From a stage's end to its being noticed by what begins the next one. A user sends its next request sooner."""
+FIRST_START_S = 0.005
+"""From a stage's beginning to the first request of its first new user, who is created and connects in between: 2.5 to
+7.6 ms were seen with the load generator, the median of five stages."""
 START_EVERY_S = 0.002
 """Between two new users, as in the load generator's locustfile."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 5.0
@@ -47,6 +52,7 @@ class Ticket:
     request_id: str
     shape: int
     user: _User | None
+    user_index: int | None
     stage: Stage
     number: int
     scheduled_s: float
@@ -88,6 +94,7 @@ class Replay:
         if world.engine is None:
             raise ValueError("a load needs an engine that is up")
         self._plan, self._world, self._progress = plan, world, progress
+        self._scale = world.client_scale
         self._server = world.engine
         self._mix = Mix([shape.weight for shape in plan.shapes])
         self._events: list[tuple[float, int, Action]] = []
@@ -95,6 +102,7 @@ class Replay:
         self._tickets: list[Ticket] = []
         self._open: dict[str, Ticket] = {}
         self._users: list[_User] = []
+        self._user_indices = count()
         self._waiting: deque[Ticket] = deque()
         """Due in an open loop, while as many as may be are open."""
         self._watch: StageWatch | None = None
@@ -117,22 +125,24 @@ class Replay:
         return self._tickets, applied
 
     def _until_stage_ends(self, watch: StageWatch) -> str:
-        """Let time pass, one event after the other."""
-        world = self._world
-        while (why := watch.end(world.now_s)) is None:
-            now_s = world.now_s
-            due_s = now_s + watch.next_change(now_s) + SETTLE_S
-            if self._events:
-                due_s = min(due_s, self._events[0][0])
-            if ended := world.advance(due_s):
-                ended_s = world.ended_s
-                for request in ended:
-                    self._at(ended_s, self._finish(request))
-                continue
-            while self._events and self._events[0][0] <= world.now_s and watch.end(world.now_s) is None:
-                at_s, _, action = heapq.heappop(self._events)
-                action(at_s)
+        while (why := watch.end(self._world.now_s)) is None:
+            now_s = self._world.now_s
+            self._next_event(now_s + watch.next_change(now_s) + SETTLE_S)
+        noticed_s = self._world.now_s + NOTICE_S * self._scale
+        while self._world.now_s < noticed_s:
+            self._next_event(noticed_s)
         return why
+
+    def _next_event(self, until_s: float) -> None:
+        """Let time pass to the next event, or to `until_s`."""
+        world, events = self._world, self._events
+        if ended := world.advance(min(until_s, events[0][0]) if events else until_s):
+            for request in ended:
+                self._at(world.ended_s, self._finish(request))
+            return
+        while events and events[0][0] <= world.now_s:
+            at_s, _, action = heapq.heappop(events)
+            action(at_s)
 
     def _at(self, at_s: float, action: Action) -> None:
         heapq.heappush(self._events, (at_s, next(self._order), action))
@@ -147,9 +157,10 @@ class Replay:
                 self._end(user.open, started_s, "cut", error="the load ended")
         del self._users[wanted:]
         for number in range(wanted - len(self._users)):
-            user = _User(len(self._users))
+            user = _User(next(self._user_indices))
             self._users.append(user)
-            self._at(started_s + number * START_EVERY_S, self._send_of(user))
+            begins_s = started_s + (FIRST_START_S + number * START_EVERY_S) * self._scale
+            self._at(begins_s, self._send_of(user))
         return ClosedWatch(stage, started_at=started_s)
 
     def _send_of(self, user: _User) -> Action:
@@ -162,6 +173,7 @@ class Replay:
                 request_id=f"{self._plan.step}-{user.index}-{number}",
                 shape=self._mix.shape(turn),
                 user=user,
+                user_index=user.index,
                 stage=self._plan.stages[self._position],
                 number=number,
                 scheduled_s=at_s,
@@ -196,6 +208,7 @@ class Replay:
                 request_id=f"{self._plan.step}-s{stage.stage}-{number}",
                 shape=self._mix.shape(number),
                 user=None,
+                user_index=number if self._plan.profile == "burst" else None,
                 stage=stage,
                 number=number,
                 scheduled_s=at_s,
@@ -217,10 +230,16 @@ class Replay:
         assert isinstance(shape, CompletionShape)
         ticket.sent_s = at_s
         kept = shape.input_tokens if shape.truncate_to is None else min(shape.input_tokens, shape.truncate_to)
-        arrives_s = at_s + TRANSIT_S
-        request = VirtualRequest(kept, shape.output_tokens, arrived_s=arrives_s, hashes=self._hashes(shape, kept))
-        request.text, request.ticket = cast(TextKind, shape.text), ticket
-        ticket.request = request
+        arrives_s = at_s + TRANSIT_S * self._scale
+        request = VirtualRequest(
+            kept,
+            shape.output_tokens,
+            arrived_s=arrives_s,
+            request_id=ticket.request_id,
+            text=cast(TextKind, shape.text),
+            hashes=self._hashes(shape, kept),
+            ticket=ticket,
+        )
         self._open[ticket.request_id] = ticket
         try:
             self._server.replica.submit(request)
@@ -228,7 +247,7 @@ class Replay:
             status, outcome = 400, cast(Outcome, "ok" if shape.expect == 400 else "http_error")
             self._at(arrives_s, self._refuse(ticket, status, outcome, str(error)))
             return
-        ticket.input_tokens = kept
+        ticket.request = request
         self._at(at_s + shape.timeout_wall_s, self._time_out(ticket))
 
     def _hashes(self, shape: CompletionShape, kept: int) -> tuple[Any, ...]:
@@ -244,7 +263,8 @@ class Replay:
                 return
             shape = self._plan.shapes[ticket.shape]
             ok = shape.expect == 200
-            ticket.http_status, ticket.output_tokens = 200, request.output_tokens
+            ticket.http_status = 200
+            ticket.input_tokens, ticket.output_tokens = request.prompt_tokens, request.output_tokens
             ticket.event_times_s = self._server.replica.event_times(request)
             self._end(ticket, at_s, "ok" if ok else "http_error")
 
@@ -269,10 +289,9 @@ class Replay:
         """A request has come to its end; what waits for that goes on."""
         ticket.finished_s, ticket.outcome, ticket.error = at_s, outcome, error
         self._open.pop(ticket.request_id, None)
-        request, replica = ticket.request, self._server.replica
+        request = ticket.request
         if outcome in ("cut", "timeout") and request is not None:
-            ticket.event_times_s = [s for s in replica.event_times(request) if s <= at_s] if ticket.input_tokens else []
-            replica.abort(request)
+            self._leave(ticket, request, at_s)
         if self._watch is not None:
             if self._plan.open_loop:
                 self._watch.request_finished(stage=ticket.stage.stage, number=ticket.number)
@@ -283,12 +302,22 @@ class Replay:
             user.open = None
             if outcome == "ok":
                 user.backoff_s = 0.0
-                self._at(at_s, self._send_of(user))
+                self._send_of(user)(at_s)
             elif outcome != "cut":
                 user.backoff_s = min(max(2 * user.backoff_s, FIRST_BACKOFF_S), LONGEST_BACKOFF_S)
-                self._at(at_s + user.backoff_s, self._send_of(user))
+                self._at(at_s + user.backoff_s * self._scale, self._send_of(user))
         elif self._waiting:
             self._send(self._waiting.popleft(), at_s)
+
+    def _leave(self, ticket: Ticket, request: VirtualRequest, at_s: float) -> None:
+        """A sender has gone: what it had got by then, and the engine drops the rest."""
+        tokens = self._world.abort(request, at_s)
+        events = self._server.replica.event_times(request)
+        got = ticket.event_times_s = [event_s for event_s in events if event_s <= at_s]
+        ticket.http_status = 200  # sent ahead of the first token
+        if got:
+            # A step that was under way still gave it tokens; nobody read them.
+            ticket.output_tokens = round(tokens * len(got) / len(events))
 
     def _cut(self, at_s: float) -> None:
         """The load has ended: what is open is cut, and what was due and not sent is recorded as cut too."""

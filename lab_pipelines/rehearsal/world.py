@@ -6,12 +6,13 @@ Doesn't belong here: requests and their schedule (load.py), what an asset asks o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.engine.blocks import Key
 from lab_pipelines.engine.core import Leap, Step
 from lab_pipelines.engine.dcgm_metrics import DcgmMetrics
 from lab_pipelines.engine.drafts import accepted_drafts
@@ -19,6 +20,7 @@ from lab_pipelines.engine.gpu_state import IDLE, GpuState
 from lab_pipelines.engine.observer import StepObserver
 from lab_pipelines.engine.replica import Replica, Tracked
 from lab_pipelines.engine.roofline import StepCost
+from lab_pipelines.engine.served import Finished, FinishReason
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.vllm_metrics import VllmMetrics
 from lab_pipelines.rehearsal.scrapes import Scrapes
@@ -35,13 +37,33 @@ Series = Callable[[], Iterable[tuple[str, float]]]
 
 
 class VirtualRequest(Tracked):
-    """A request of a rehearsed load."""
+    """A request of a rehearsed load. `ticket` is whatever its sender needs to know it by."""
 
-    __slots__ = ("text", "ticket")
+    __slots__ = ("request_id", "text", "ticket")
 
-    text: TextKind
-    ticket: Any
-    """Whatever its sender needs to know it by."""
+    def __init__(
+        self,
+        prompt_tokens: int,
+        output_tokens: int,
+        *,
+        arrived_s: float,
+        request_id: str,
+        text: TextKind = "prose",
+        hashes: Sequence[Key] = (),
+        ticket: Any = None,
+    ) -> None:
+        super().__init__(prompt_tokens, output_tokens, arrived_s=arrived_s, hashes=hashes)
+        self.request_id = request_id
+        self.text: TextKind = text
+        self.ticket = ticket
+
+
+class LogLine(NamedTuple):
+    """What a component had to say, and when."""
+
+    component: str
+    at_s: float
+    said: Finished
 
 
 class _Observer:
@@ -73,22 +95,27 @@ class VirtualEngine:
     name: str
     model: EngineModel
     replica: Replica[VirtualRequest]
+    steps: StepObserver[VirtualRequest]
     metrics: VllmMetrics
-    gpu: GpuState
     exporter: DcgmMetrics
 
 
 class World:
-    """`now_s` is Unix time, and moves only by `advance`. `log` collects structured lines of the engine."""
+    """`now_s` is Unix time, and moves only by `advance`. What is drawn follows from `seed`.
 
-    def __init__(self, folder: Path, *, start_s: float, namespace: str) -> None:
+    `client_scale`: stack seconds that pass in a second of the client's.
+    """
+
+    def __init__(self, folder: Path, *, start_s: float, namespace: str, seed: int, client_scale: float = 1.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.client_scale = client_scale
+        self.seed = seed
         self.now_s = start_s
         self.namespace = namespace
         self.scrapes = Scrapes(folder / "scrapes.om")
         self.engine: VirtualEngine | None = None
-        self.log: list[dict[str, Any]] = []
+        self.log: list[LogLine] = []
         self.extra: list[Series] = []
         """Series beside the engine's, e.g. those of kube-state-metrics."""
         self.changed = 0
@@ -99,7 +126,7 @@ class World:
 
     def bring_up(self, name: str, model: EngineModel) -> None:
         """An engine that answers from now on."""
-        engine = model.engine(accepted_drafts(model, lambda request: request.text))
+        engine = model.engine(accepted_drafts(model, lambda request: request.text, seed=self.seed))
         metrics = VllmMetrics(model.args, model.memory, time_scale=1.0)
         gpu = GpuState(model.hardware, self.now_s)
         steps: StepObserver[VirtualRequest] = StepObserver(engine, metrics, on_finished=self._finished)
@@ -108,8 +135,8 @@ class World:
             name=name,
             model=model,
             replica=Replica(engine, model.cost, start_s=self.now_s, observer=observer),
+            steps=steps,
             metrics=metrics,
-            gpu=gpu,
             exporter=DcgmMetrics(model.hardware, gpu, used_bytes=model.used_bytes, gpus=model.gpus),
         )
         self._known.add(name)
@@ -159,5 +186,31 @@ class World:
     def _target(self, job: str) -> str:
         return f'instance="{job}",job="{job}",namespace="{self.namespace}"'
 
+    def abort(self, request: VirtualRequest, at_s: float) -> int:
+        """Drop a request whose sender has gone; the tokens that it had got. Nothing happens if it has ended."""
+        engine = self.engine
+        assert engine is not None
+        tokens, had_arrived = engine.replica.engine.generated_tokens(request), request.state != "new"
+        engine.replica.abort(request)
+        if had_arrived and request.state == "aborted":
+            engine.steps.aborted(request)
+            self._log(request, "abort", tokens, at_s)
+        return tokens
+
     def _finished(self, request: VirtualRequest, ended_s: float) -> None:
-        self.log.append({"request": request, "ended_s": ended_s})
+        self._log(request, request.finish_reason, request.output_tokens, ended_s)
+
+    def _log(
+        self, request: VirtualRequest, reason: FinishReason | Literal["abort"], tokens: int, ended_s: float
+    ) -> None:
+        engine = self.engine
+        assert engine is not None
+        said = Finished.of(
+            request,
+            request_id=request.request_id,
+            model=engine.model.args.served_model_names[0],
+            reason=reason,
+            output_tokens=tokens,
+            ended_s=ended_s,
+        )
+        self.log.append(LogLine(engine.name, ended_s, said))
