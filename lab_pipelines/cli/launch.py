@@ -55,10 +55,10 @@ def read_record(line: str) -> Record | None:
     return Record(found["time"], found["level"], found["run"], found["step"] or "", found["message"])
 
 
-def materialize_command(lab: str, definitions: str = DEFINITIONS) -> list[str]:
+def materialize_command(lab: str, definitions: str = DEFINITIONS, *, select: str = "*") -> list[str]:
     """What a user would type into a shell to run one lab."""
-    select = ["asset", "materialize", "--select", "*", "--partition", lab, "-m", definitions]
-    return [sys.executable, "-m", "dagster", *select]
+    selection = ["asset", "materialize", "--select", select, "--partition", lab, "-m", definitions]
+    return [sys.executable, "-m", "dagster", *selection]
 
 
 def supervise(

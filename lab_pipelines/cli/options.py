@@ -9,12 +9,13 @@ import os
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, fail
-from lab_pipelines.deployment import TARGETS, Deployment, Target
+from lab_pipelines.deployment import REPO_ROOT, TARGETS, Deployment, Target
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
@@ -67,7 +68,10 @@ PaceOption = Annotated[
 ]
 VariantOption = Annotated[
     str | None,
-    typer.Option(help="One of the lab's variants; unset: LABS_VARIANT, or its only one.", autocompletion=_variants),
+    typer.Option(help="Some of the lab's variants, comma-separated; unset: all.", autocompletion=_variants),
+]
+RehearsalOption = Annotated[
+    bool, typer.Option("--rehearsal/--no-rehearsal", help="Rehearse it where no rehearsal of it is known yet.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -120,6 +124,14 @@ def nearest(lab: str, ids: Sequence[str]) -> str | None:
     if number and (same := f"L{int(number[1]):02d}") in ids:
         return same
     return next(iter(get_close_matches(lab.upper(), ids, n=1)), None)
+
+
+def dagster_home() -> Path:
+    """The instance's folder: the caller's own where DAGSTER_HOME names one, else the checkout's."""
+    home = Path(os.environ.get("DAGSTER_HOME") or REPO_ROOT / ".dagster").resolve()
+    if not (home / "dagster.yaml").is_file():
+        fail(f"{home} is not a Dagster instance: run make setup, or set DAGSTER_HOME to the folder of one")
+    return home
 
 
 def warehouse_of(settings: Deployment) -> PlainWarehouse:

@@ -14,14 +14,18 @@ from lab_pipelines.cli.options import (
     JsonOption,
     LabArgument,
     PaceOption,
+    RehearsalOption,
     TargetOption,
     VariantOption,
     chosen_pace,
     chosen_variants,
+    dagster_home,
     known_lab,
     refuse_target,
     settings_for,
+    warehouse_of,
 )
+from lab_pipelines.cli.rehearsed import print_outlook, rehearsed_outlook
 from lab_pipelines.report.wording import GAP, duration
 
 if TYPE_CHECKING:
@@ -35,15 +39,17 @@ def plan(
     target: TargetOption = None,
     pace: PaceOption = None,
     variant: VariantOption = None,
+    rehearsal: RehearsalOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """What a run would deploy where, how long it would take, and what it would cost at most."""
+    """Rehearse a lab: what a run would deploy where, how long it takes, what it costs, and whether it can decide."""
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.catalog.prices import load_prices
     from lab_pipelines.catalog.spec import LabSpec
     from lab_pipelines.plan import plan_lab, plan_outline
     from resources.chart_values import component_arguments
 
+    seen = None
     with explained(SpecError):
         settings, found, sheet = settings_for(target), known_lab(load_catalog(), lab), load_prices()
         if isinstance(found, LabSpec):
@@ -51,22 +57,48 @@ def plan(
             asked = target is not None or "LABS_TARGET" in os.environ
             where = settings.target if asked or settings.target in found.targets else found.targets[0]
             refuse_target(found, where)
+            pace_name = chosen_pace(found, where, pace or settings.pace)
+            variants = chosen_variants(found, where, variant or settings.variant)
             planned = plan_lab(
                 found,
                 sheet,
                 component_arguments,
                 target=where,
-                pace_name=chosen_pace(found, where, pace or settings.pace),
-                variants=chosen_variants(found, where, variant or settings.variant),
+                pace_name=pace_name,
+                variants=variants,
                 region=settings.region,
             )
+            if rehearsal and "rehearsal" in found.targets:
+                seen = rehearsed_outlook(
+                    found,
+                    variants,
+                    pace=pace_name,
+                    settings=settings,
+                    sheet=sheet,
+                    warehouse=warehouse_of(settings),
+                    home=dagster_home(),
+                    quiet=as_json,
+                )
         else:
             planned = plan_outline(found, sheet, region=settings.region)
     if as_json:
         components = [component.model_dump() for component in planned.components]
-        print_json({**asdict(planned), "components": components, "provenance": "modelled"})
-    else:
-        _print_plan(planned)
+        outlook = {"run_id": seen[0], **asdict(seen[1])} if seen else None
+        print_json({**asdict(planned), "components": components, "rehearsed": outlook, "provenance": "modelled"})
+        return
+    _print_plan(planned)
+    if seen:
+        print_outlook(*seen, pace=planned.pace or "")
+    if settings.budget_usd is not None and planned.complete:
+        _print_budget(planned, settings.budget_usd)
+
+
+def _print_budget(planned: Plan, budget: Decimal) -> None:
+    """Whether a run would start, with the budget that is set."""
+    most = planned.at_most_usd
+    within = most is not None and most <= budget
+    says = "a run would start" if within else "a run would be refused; LABS_BUDGET_USD sets the budget"
+    print_fields([("budget", f"{budget:f} USD against {_usd(most)} at most: {says}")])
 
 
 def _print_plan(planned: Plan) -> None:
@@ -79,7 +111,7 @@ def _print_plan(planned: Plan) -> None:
         f"{node.count} x {node.sku} ({node.gpu or 'no GPU'}), {_usd(node.usd_per_hour)}/h each"
         for node in planned.nodes
     ]
-    where = {None: "a stack on", "local": "processes on this machine, which stand for"}.get(
+    where = {None: "a stack on", "local": "processes on this machine, which stand for", "rehearsal": "a model of"}.get(
         planned.target, "Helm releases on"
     )
     print_fields(

@@ -31,12 +31,13 @@ from lab_pipelines.cli.options import (
     VariantOption,
     chosen_pace,
     chosen_variants,
+    dagster_home,
     known_lab,
     refuse_target,
     settings_for,
     warehouse_of,
 )
-from lab_pipelines.deployment import REPO_ROOT, TARGETS_THAT_RUN, Deployment
+from lab_pipelines.deployment import TARGETS_THAT_RUN, Deployment
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
@@ -72,7 +73,7 @@ def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = 
         "LABS_VARIANT": ",".join(one.id for one in variants),
         "LABS_PACE": chosen_pace(spec, settings.target, pace or settings.pace),
     }
-    home = _dagster_home()
+    home = dagster_home()
     command = materialize_command(lab)
     log = settings.data_dir / "runs" / "commands" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{lab}-{os.getpid()}.log"
     say(f"{lab} · {spec.title}", style="bold")
@@ -95,14 +96,6 @@ def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = 
         first = said[0] if said[0].startswith(lab) else f"{lab} failed: {said[0]}"
         fail("\n".join([first, *said[1:], f"everything it printed: {log}", *_events_of(ended)]))
     _print_results(settings, catalog.spec(lab), ended.run_id)
-
-
-def _dagster_home() -> Path:
-    """The instance's folder: the caller's own where DAGSTER_HOME names one, else the checkout's."""
-    home = Path(os.environ.get("DAGSTER_HOME") or REPO_ROOT / ".dagster").resolve()
-    if not (home / "dagster.yaml").is_file():
-        fail(f"{home} is not a Dagster instance: run make setup, or set DAGSTER_HOME to the folder of one")
-    return home
 
 
 def _progress(record: Record, lab: str) -> None:
