@@ -73,6 +73,8 @@ def session_row(**columns: Any) -> Row:
         "spec_digest": "5" * 64,
         "values_digest": "7" * 64,
         "engine_args": json.dumps(["microsoft/Phi-3-mini-4k-instruct", "--dtype", "half"]),
+        "refusal": None,
+        "model_range": None,
     } | columns
 
 
@@ -108,6 +110,7 @@ def stage_row(**columns: Any) -> Row:
         "requests_ok": 20,
         "output_tokens": 20 * OUTPUT_TOKENS,
         "client_cpu_share": 0.04,
+        "model_range": None,
     } | columns
 
 
