@@ -1,7 +1,8 @@
 """Realistic rows of every table, for tests that need a warehouse with something in it.
 
-`lab_run` is a whole small run of L06 whose tables agree with one another; the other builders give one row each, and
-take any column as a keyword. Numbers resemble Phi-3-mini on one T4; they are no measurement.
+`lab_run` is a whole small run of L06 whose tables agree with one another, `variants_run` one of several variants; the
+other builders give one row each, and take any column as a keyword. Numbers resemble Phi-3-mini on one T4; they are no
+measurement.
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ def session_row(**columns: Any) -> Row:
         "refusal": None,
         "model_range": None,
     } | columns
+
+
+def _model_range(columns: Row) -> str | None:
+    return "inside" if columns.get("provenance", "modelled") == "modelled" else None
 
 
 def event_row(**columns: Any) -> Row:
@@ -275,12 +280,17 @@ def finding_row(**columns: Any) -> Row:
 
 
 def lab_run(
-    *, users: Sequence[int] = (1, 4, 8), requests_per_stage: int = 24, priced: bool = True, **columns: Any
+    *,
+    users: Sequence[int] = (1, 4, 8),
+    requests_per_stage: int = 24,
+    priced: bool = True,
+    slower: float = 1.0,
+    **columns: Any,
 ) -> dict[str, list[Row]]:
     """All tables of one run: a closed session and a ramp, one stage after the other, every request served.
 
     In a stage of n users TTFT is 0.3 + 0.02 n stack seconds; `EVENTS` events of several tokens each follow, at
-    0.036 + 0.001 n seconds per token. `columns` are set in every row
+    0.036 + 0.001 n seconds per token; both are `slower` times as long. `columns` are set in every row
     of every table (`run_id`, `lab`, `target`, `session_id`, `time_scale`, …).
     """
     scale = columns.get("time_scale", 5.0)
@@ -288,7 +298,7 @@ def lab_run(
     stages, requests, samples, summaries = [], [], [], []
     for index, n in enumerate(users):
         where = {"stage": index, "users": n}
-        done, ended = _stage_requests(n, -(-requests_per_stage // n), at, scale, where | columns)
+        done, ended = _stage_requests(n, -(-requests_per_stage // n), at, scale, slower, where | columns)
         wall_s = (ended - at).total_seconds()
         tokens = sum(row["output_tokens"] for row in done)
         stages.append(
@@ -333,6 +343,45 @@ def lab_run(
         "cost_records": costs,
         "finops_sheet": cost.sheet_rows(costs, _work(stages), shared=common, sku=session["sku"]),
         "findings": [finding_row(**columns)],
+    }
+
+
+def variants_run(
+    variants: Mapping[str, float],
+    *,
+    refused: Mapping[str, str] | None = None,
+    users: Sequence[int] = (1, 4, 8),
+    **columns: Any,
+) -> dict[str, list[Row]]:
+    """One run that walks variants one after the other: a session each, `variants` times as slow as `lab_run`'s.
+
+    After them come those of `refused`, with what their engine said.
+    """
+    columns = {"lab": "L11", "run_id": "variants-run", "session_id": "walk"} | columns
+    tables: dict[str, list[Row]] = {}
+    hour = 0
+    for name, slower in variants.items():
+        own = columns | {"variant": name, "session_id": f"{columns['session_id']}.{name}"}
+        for table, rows in lab_run(users=users, slower=slower, **own).items():
+            tables.setdefault(table, []).extend(_later(row, timedelta(hours=hour)) for row in rows)
+        hour += 1
+    for name, message in (refused or {}).items():
+        own = columns | {"variant": name, "session_id": f"{columns['session_id']}.{name}"}
+        phases = dict.fromkeys(f"{phase}_s" for phase in COLD_START_S)
+        closed = session_row(**(own | phases), refusal=message, cold_start_s=73.0, held_s=0.0)
+        closed |= {"released_at": closed["ready_at"], "model_range": None}
+        deploy = event_row(**own, kind="deploy", name="deploy", detail=json.dumps({"refusal": message}))
+        tables["stack_sessions"].append(_later(closed, timedelta(hours=hour)))
+        tables["events"].append(_later(deploy, timedelta(hours=hour)))
+        hour += 1
+    return tables
+
+
+def _later(row: Row, by: timedelta) -> Row:
+    """The row on a clock that is ahead; when it was recorded stays."""
+    return {
+        name: value + by if isinstance(value, datetime) and name != "recorded_at" else value
+        for name, value in row.items()
     }
 
 
@@ -409,9 +458,12 @@ def warehouse_in(directory: Path, **fields: Any) -> Warehouse:
     return Warehouse(data_dir=str(directory / "data"), **fields)
 
 
-def _stage_requests(users: int, each: int, start: datetime, scale: float, columns: Row) -> tuple[list[Row], datetime]:
+def _stage_requests(
+    users: int, each: int, start: datetime, scale: float, slower: float, columns: Row
+) -> tuple[list[Row], datetime]:
     """`each` requests of each user, one after the other; the rows, and when the last one ends."""
-    ttft_s, itl_s = 0.3 + 0.02 * users, (0.036 + 0.001 * users) * OUTPUT_TOKENS / EVENTS
+    ttft_s = slower * (0.3 + 0.02 * users)
+    itl_s = slower * (0.036 + 0.001 * users) * OUTPUT_TOKENS / EVENTS
     offsets = [ttft_s + itl_s * n for n in range(EVENTS)]
     length = timedelta(seconds=offsets[-1] / scale)
     rows = [

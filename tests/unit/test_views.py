@@ -8,6 +8,7 @@ import shutil
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +19,34 @@ from tests.support.rows import (
     COLD_START_S,
     Row,
     failed_request_row,
+    finding_row,
     gap_row,
     get_run,
     lab_run,
     publish_run,
     request_row,
+    session_row,
     stage_row,
+    variants_run,
     warehouse_in,
 )
 
 VIEWS = sorted((REPO_ROOT / "warehouse" / "views").glob("*.sql"))
 QUERIES = sorted((REPO_ROOT / "warehouse" / "queries").glob("*.sql"))
+ANY_LAB = [path for path in QUERIES if path.stem != "right_sizing"]
+"""Those that ask of any lab: the other one asks of Phase 2's together."""
 WHERE = ("target", "pace", "provenance", "time_scale")
+
+
+LATER = stage_row()["recorded_at"] + timedelta(days=1)
+
+
+def rehearsal(**columns: Any) -> Row:
+    """The columns of a rehearsal's rows."""
+    return {
+        **{"target": "rehearsal", "run_id": "rehearsal", "session_id": "rehearsed", "time_scale": 1.0},
+        **columns,
+    }
 
 
 @pytest.fixture
@@ -46,6 +63,15 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
 def one_run(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     warehouse = warehouse_in(tmp_path_factory.mktemp("one_run"))
     publish_run(warehouse, lab_run(users=(1, 4, 8)))
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def rehearsed_run(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """A run at pace `short`, and its rehearsal, which forecast it a tenth too slow."""
+    warehouse = warehouse_in(tmp_path_factory.mktemp("rehearsed_run"))
+    publish_run(warehouse, lab_run(users=(1, 4, 8), requests_per_stage=80))
+    publish_run(warehouse, lab_run(users=(1, 4, 8), requests_per_stage=80, slower=1.1, **rehearsal()))
     return warehouse
 
 
@@ -135,7 +161,7 @@ def test_two_runs_of_one_lab_don_t_mix(warehouse: Warehouse) -> None:
 
 
 def test_the_latest_run_is_the_newest_one_of_each_kind(warehouse: Warehouse) -> None:
-    at = stage_row()["started_at"]
+    at = stage_row()["recorded_at"]
     for number, columns in enumerate(
         [
             {"run_id": "measured", "engine": "external", "provenance": "measured", "time_scale": 1.0, "pace": "full"},
@@ -145,11 +171,51 @@ def test_the_latest_run_is_the_newest_one_of_each_kind(warehouse: Warehouse) -> 
             {"run_id": "modelled-full", "pace": "full", "time_scale": 1.0},
         ]
     ):
-        started = {"started_at": at + timedelta(hours=number), "session_id": columns["run_id"]}
-        publish(warehouse, "load_stages", [stage_row(**started, **columns)])
+        recorded = {"recorded_at": at + timedelta(hours=number), "session_id": columns["run_id"]}
+        publish(warehouse, "load_stages", [stage_row(**recorded, **columns)])
     latest = warehouse.query("SELECT run_id, session_id FROM latest_run ORDER BY run_id")
     assert [row["run_id"] for row in latest] == ["measured", "modelled-full", "new", "smoke"]
     assert all(row["run_id"] == row["session_id"] for row in latest)
+
+
+def test_a_rehearsal_s_date_does_not_make_it_older_or_newer(warehouse: Warehouse) -> None:
+    """A rehearsal's clock shows the lab's date, so the second one of a lab may "start" before the first."""
+    first, second = (stage_row(**rehearsal(run_id=name, session_id=name)) for name in ("first", "second"))
+    second |= {"recorded_at": first["recorded_at"] + timedelta(minutes=1)}
+    second |= {name: second[name] - timedelta(days=30) for name in ("started_at", "ended_at")}
+    publish(warehouse, "load_stages", [first])
+    publish(warehouse, "load_stages", [second])
+    assert [row["session_id"] for row in warehouse.query("FROM latest_run")] == ["second"]
+
+
+def test_a_run_has_a_line_for_each_variant_in_the_order_in_which_they_were_walked(warehouse: Warehouse) -> None:
+    publish_run(warehouse, variants_run({"wide": 1.0, "narrow": 2.0}, refused={"huge": "No memory"}))
+    overview = warehouse.query("FROM run_overview ORDER BY position")
+    assert [(row["position"], row["variant"], row["refusal"]) for row in overview] == [
+        (1, "wide", None),
+        (2, "narrow", None),
+        (3, "huge", "No memory"),
+    ]
+    assert all(row["latest"] for row in overview)
+    wide, narrow, huge = overview
+    assert wide["output_tokens_per_s_max"] == pytest.approx(2 * narrow["output_tokens_per_s_max"], rel=0.01)
+    assert (huge["stages"], huge["output_tokens_per_s_max"], huge["cold_start_s"]) == (None, None, 73.0)
+
+
+def test_a_variant_that_comes_up_again_takes_the_place_of_its_refusal_and_of_nothing_else(warehouse: Warehouse) -> None:
+    publish_run(warehouse, variants_run({"wide": 1.0}, refused={"huge": "No memory"}))
+    again = variants_run({"huge": 1.0}, run_id="again", session_id="again", recorded_at=LATER)
+    publish_run(warehouse, again)
+    latest = warehouse.query("SELECT variant, session_id FROM latest_run ORDER BY variant")
+    assert [(row["variant"], row["session_id"]) for row in latest] == [("huge", "again.huge"), ("wide", "walk.wide")]
+
+
+def test_a_lab_without_load_speaks_by_the_claims_it_tested(warehouse: Warehouse) -> None:
+    where = {"lab": "L07", "engine": "none"}
+    publish_run(warehouse, {"stack_sessions": [session_row(**where)], "findings": [finding_row(**where)]})
+    (overview,) = warehouse.query("FROM run_overview")
+    assert (overview["latest"], overview["confirmed"], overview["stages"]) == (True, 1, None)
+    assert overview["started_at"] == session_row()["requested_at"]
 
 
 def test_a_cold_start_is_one_chain_of_phases_however_often_the_session_was_written(warehouse: Warehouse) -> None:
@@ -216,11 +282,11 @@ def test_every_kind_of_gap_is_listed_with_its_reason(warehouse: Warehouse) -> No
 
 def test_a_run_s_overview_sums_its_stages_and_tells_whether_it_is_the_latest(warehouse: Warehouse) -> None:
     old, new = lab_run(users=(1, 4)), lab_run(users=(1, 4), run_id="new", session_id="session-2")
-    for row in new["load_stages"]:
-        row |= {"started_at": row["started_at"] + timedelta(hours=1), "ended_at": row["ended_at"] + timedelta(hours=1)}
+    for row in [*new["load_stages"], *new["findings"]]:
+        row["recorded_at"] += timedelta(hours=1)
     publish_run(warehouse, old)
     publish_run(warehouse, new)
-    first, second = warehouse.query("SELECT * FROM run_overview ORDER BY started_at")
+    first, second = warehouse.query("SELECT * FROM run_overview ORDER BY recorded_at")
     assert (first["latest"], second["latest"]) == (False, True)
     assert first["requests"] == sum(row["requests_in_stage"] for row in old["load_stages"])
     assert first["output_tokens"] == sum(row["output_tokens"] for row in old["load_stages"])
@@ -281,7 +347,7 @@ def test_a_stage_says_in_words_what_was_applied(warehouse: Warehouse, columns: R
 
 def test_a_file_from_before_there_were_profiles_is_a_ramp_of_completions(warehouse: Warehouse, tmp_path: Path) -> None:
     """The schema of the first release, which knew neither profiles nor rates, nor plain GETs."""
-    later = {"load_stages": ["profile", "request_kind", "offered_per_s"], "requests": ["shape", "path"]}
+    later = {"load_stages": ["profile", "request_kind", "offered_per_s", "model_range"], "requests": ["shape", "path"]}
     former = tmp_path / "schema"
     shutil.copytree(warehouse.schema_dir, former)
     for table, columns in later.items():
@@ -307,8 +373,9 @@ def test_every_example_question_stands_a_lab_without_users_or_tokens(tmp_path: P
     warehouse = warehouse_in(tmp_path)
     publish_run(warehouse, get_run())
     answer = warehouse.query(path.read_text(encoding="utf-8"))
-    about_tokens = {"cheapest_stage", "throughput_by_users", "users_within_ttft_2s", "findings", "cold_start"}
-    assert bool(answer) == (path.stem not in about_tokens)
+    elsewhere = {"cheapest_stage", "throughput_by_users", "users_within_ttft_2s", "findings", "cold_start"}
+    elsewhere |= {"right_sizing", "forecast_error"}  # of one lab alone, and of a run that was rehearsed
+    assert bool(answer) == (path.stem not in elsewhere)
 
 
 @pytest.mark.parametrize("path", VIEWS, ids=lambda path: path.stem)
@@ -325,9 +392,12 @@ def test_every_file_opens_with_the_question_that_it_answers(path: Path) -> None:
     assert "?" in first
 
 
-@pytest.mark.parametrize("path", QUERIES, ids=lambda path: path.stem)
-def test_every_example_question_has_an_answer_that_tells_its_target(one_run: Warehouse, path: Path) -> None:
-    answer = one_run.query(path.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("path", ANY_LAB, ids=lambda path: path.stem)
+def test_every_example_question_has_an_answer_that_tells_its_target(
+    one_run: Warehouse, rehearsed_run: Warehouse, path: Path
+) -> None:
+    warehouse = rehearsed_run if path.stem == "forecast_error" else one_run
+    answer = warehouse.query(path.read_text(encoding="utf-8"))
     assert answer
     assert all(row["lab"] == "L06" and row["target"] == "local" and row["pace"] == "short" for row in answer)
 
@@ -352,3 +422,107 @@ def test_throughput_is_compared_within_a_run_only(warehouse: Warehouse) -> None:
     assert ratios[("short", 1)] is None
     assert ratios[("smoke", 1)] is None
     assert ratios[("short", 4)] == ratios[("smoke", 4)] > 3
+
+
+# Forecast against measured
+
+
+def forecast(warehouse: Warehouse, where: str = "true") -> list[Row]:
+    return warehouse.query(f"FROM forecast_vs_measured WHERE {where} ORDER BY quantity, step, stage")
+
+
+def test_a_forecast_stands_beside_what_came_of_it_and_the_error_is_relative_to_that(rehearsed_run: Warehouse) -> None:
+    rows = forecast(rehearsed_run, "quantity = 'ttft_p50_s'")
+    assert [row["users"] for row in rows] == [1, 4, 8]
+    for row in rows:
+        assert row["measured"] == pytest.approx(0.3 + 0.02 * row["users"])
+        assert row["forecast"] == pytest.approx(1.1 * row["measured"])
+        assert row["error"] == pytest.approx(0.1)
+        assert (row["target"], row["run_id"], row["forecast_run_id"]) == ("local", lab_run_id(), "rehearsal")
+        assert (row["provenance"], row["forecast_provenance"]) == ("modelled", "modelled")
+        assert row["comparison"] == "model against model"
+    quantities = {row["quantity"] for row in forecast(rehearsed_run, "step IS NOT NULL")}
+    assert quantities == {
+        *("output_tokens_per_s", "ttft_p50_s", "ttft_p95_s", "tpot_p50_s", "e2e_p50_s", "usd_per_1k_tokens"),
+        "duration_s",
+    }
+    assert {row["quantity"] for row in forecast(rehearsed_run, "step IS NULL")} == {"cold_start_s", "duration_s", "usd"}
+
+
+def lab_run_id() -> str:
+    return stage_row()["run_id"]
+
+
+def test_rehearsals_are_never_compared_with_one_another_nor_runs_with_runs(warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1,)))
+    publish_run(warehouse, lab_run(users=(1,), run_id="second", session_id="second"))
+    assert forecast(warehouse) == []
+    rehearsals = warehouse_in(Path(warehouse.data_dir).parent / "rehearsals")
+    publish_run(rehearsals, lab_run(users=(1,), **rehearsal()))
+    publish_run(rehearsals, lab_run(users=(1,), **rehearsal(run_id="again", session_id="again")))
+    assert forecast(rehearsals) == []
+
+
+def test_the_newest_rehearsal_counts_whether_before_or_after_but_one_of_the_same_pace_first(
+    warehouse: Warehouse,
+) -> None:
+    publish_run(warehouse, lab_run(users=(1,), recorded_at=LATER))
+    at = LATER - timedelta(days=1)
+    for name, pace, recorded_at in [
+        ("older", "short", at - timedelta(days=1)),
+        ("newer", "short", at + timedelta(days=2)),
+        ("newest-full", "full", at + timedelta(days=3)),
+    ]:
+        which = rehearsal(run_id=name, session_id=name, pace=pace, recorded_at=recorded_at)
+        publish_run(warehouse, lab_run(users=(1,), **which))
+    assert {row["forecast_run_id"] for row in forecast(warehouse)} == {"newer"}
+
+
+def test_durations_and_sums_of_money_of_another_pace_are_not_compared(warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1,)))
+    publish_run(warehouse, lab_run(users=(1,), **rehearsal(pace="full")))
+    quantities = {row["quantity"] for row in forecast(warehouse)}
+    assert "ttft_p50_s" in quantities and "cold_start_s" in quantities
+    assert not quantities & {"duration_s", "usd"}
+
+
+def test_stages_meet_by_their_load_where_a_pace_left_some_out(warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(4, 8)))
+    publish_run(warehouse, lab_run(users=(1, 4, 8, 16), **rehearsal()))
+    rows = forecast(warehouse, "quantity = 'ttft_p50_s'")
+    assert [(row["users"], row["error"]) for row in rows] == [(4, pytest.approx(0)), (8, pytest.approx(0))]
+
+
+def test_a_load_that_a_step_applies_twice_is_compared_once_each(warehouse: Warehouse) -> None:
+    publish_run(warehouse, lab_run(users=(1, 8, 1)))
+    publish_run(warehouse, lab_run(users=(1, 8, 1), **rehearsal()))
+    assert [row["stage"] for row in forecast(warehouse, "quantity = 'ttft_p50_s'")] == [0, 1, 2]
+
+
+def test_variants_meet_their_own_forecast(warehouse: Warehouse) -> None:
+    publish_run(warehouse, variants_run({"a": 1.0, "b": 2.0}, users=(4,)))
+    publish_run(warehouse, variants_run({"a": 1.0, "b": 3.0}, users=(4,), **rehearsal()))
+    errors = {row["variant"]: row["error"] for row in forecast(warehouse, "quantity = 'ttft_p50_s'")}
+    assert errors == {"a": pytest.approx(0), "b": pytest.approx(0.5)}
+
+
+def test_a_real_run_is_a_measurement_and_a_missing_number_no_error(warehouse: Warehouse) -> None:
+    real: Row = {"engine": "external", "provenance": "measured", "time_scale": 1.0, "pace": "full"}
+    publish_run(warehouse, lab_run(users=(1,), priced=False, **real))
+    publish_run(warehouse, lab_run(users=(1,), **rehearsal(pace="full")))
+    rows = {row["quantity"]: row for row in forecast(warehouse)}
+    assert {row["comparison"] for row in rows.values()} == {"model against measurement"}
+    assert rows["usd"]["measured"] is None and rows["usd"]["error"] is None
+    assert rows["usd"]["forecast"] is not None
+
+
+def test_the_tracked_error_leaves_out_quantiles_of_too_few_requests(
+    rehearsed_run: Warehouse, warehouse: Warehouse
+) -> None:
+    question = (REPO_ROOT / "warehouse" / "queries" / "forecast_error.sql").read_text(encoding="utf-8")
+    tracked = {row["quantity"]: row for row in rehearsed_run.query(question)}
+    assert tracked["ttft_p95_s"]["compared"] == 3
+    assert tracked["ttft_p50_s"]["median_abs_error"] == pytest.approx(0.1, abs=1e-4)
+    publish_run(warehouse, lab_run(users=(1,)))
+    publish_run(warehouse, lab_run(users=(1,), **rehearsal()))
+    assert "ttft_p95_s" not in {row["quantity"] for row in warehouse.query(question)}

@@ -1,10 +1,10 @@
--- Which run speaks for a lab today? The newest run with load stages, for each lab, variant, target, pace and engine.
--- The engine and the provenance belong to the key: a modelled run must not push a measured one out of sight.
+-- Which session speaks for a variant today? The newest with results, for each lab, variant, target, pace and engine.
+-- The engine and the provenance belong to the key: a modelled run must not push a measured one out of sight. A variant
+-- that was refused speaks too: that it does not come up is its result.
 CREATE VIEW latest_run AS
-SELECT
-    lab, variant, target, pace, time_scale, engine, provenance,
-    arg_max(run_id, started_at) AS run_id,
-    arg_max(session_id, started_at) AS session_id,
-    max(started_at) AS started_at
-FROM load_stages
-GROUP BY lab, variant, target, pace, time_scale, engine, provenance;
+SELECT lab, variant, target, pace, time_scale, engine, provenance, run_id, session_id, started_at, recorded_at
+FROM session_results
+QUALIFY row_number() OVER (
+    PARTITION BY lab, variant, target, pace, time_scale, engine, provenance
+    ORDER BY recorded_at DESC, run_id, session_id
+) = 1;

@@ -1,9 +1,10 @@
--- Which runs are there, and how did each end up? One row per session that served load.
+-- Which runs are there, and how did each end up? One row per session with results; a run has one for each variant.
+-- `position` counts the variants of a run from 1, in the order in which they were walked. A session that served no load
+-- (its engine was refused, or its lab sends none) has NULL where there would be numbers of stages.
 CREATE VIEW run_overview AS
 WITH stages AS (
     SELECT
-        lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id,
-        min(started_at) AS started_at,
+        session_id,
         max(ended_at) AS ended_at,
         count(*) AS stages,
         max(users) AS users_max,
@@ -14,10 +15,12 @@ WITH stages AS (
         max(output_tokens / nullif(duration_s, 0)) FILTER (request_kind IS DISTINCT FROM 'http')
             AS output_tokens_per_s_max
     FROM load_stages
-    GROUP BY lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id
+    GROUP BY session_id
 ),
 sessions AS (
-    SELECT session_id, max(model) AS model, max(sku) AS sku, max(cold_start_s) AS cold_start_s, max(held_s) AS held_s
+    SELECT
+        session_id, max(model) AS model, max(sku) AS sku, max(cold_start_s) AS cold_start_s, max(held_s) AS held_s,
+        min(requested_at) AS requested_at, max(refusal) AS refusal, max(model_range) AS model_range
     FROM stack_sessions
     GROUP BY session_id
 ),
@@ -41,10 +44,16 @@ verdicts AS (
     GROUP BY session_id
 )
 SELECT
-    stages.*,
-    EXISTS (FROM latest_run AS l WHERE l.session_id = stages.session_id) AS latest,
+    r.lab, r.variant, r.trial, r.target, r.engine, r.provenance, r.pace, r.time_scale, r.run_id, r.session_id,
+    r.started_at, r.recorded_at,
+    row_number() OVER (PARTITION BY r.run_id ORDER BY coalesce(sessions.requested_at, r.started_at), r.session_id)
+        AS position,
+    stages.* EXCLUDE (session_id),
+    EXISTS (FROM latest_run AS l WHERE l.session_id = r.session_id) AS latest,
     sessions.model,
     sessions.sku,
+    sessions.refusal,
+    sessions.model_range,
     sessions.cold_start_s,
     sessions.held_s,
     cost.usd,
@@ -54,7 +63,8 @@ SELECT
     coalesce(verdicts.confirmed, 0) AS confirmed,
     coalesce(verdicts.refuted, 0) AS refuted,
     coalesce(verdicts.inconclusive, 0) AS inconclusive
-FROM stages
+FROM session_results AS r
+LEFT JOIN stages USING (session_id)
 LEFT JOIN sessions USING (session_id)
 LEFT JOIN cost USING (session_id)
 LEFT JOIN gaps USING (session_id)

@@ -1,0 +1,87 @@
+-- What did a rehearsal say, and what came of the lab's real run? One row per run, stage and quantity.
+--
+-- The one place where two targets meet. Each session on another target stands beside the newest rehearsal of its lab and
+-- variant, whether that came before or after: one of the same pace if there is any. Stages are matched by step and load.
+-- `step` is NULL for what is told of the whole session. Durations and sums of money depend on the pace, and are compared
+-- only where it is the same. `measured` is what the run gave; where a modelled server ran, that is no measurement, and
+-- `comparison` says so. `error` = forecast / measured - 1. `supported`: both samples are large enough for the quantile.
+-- The columns without a prefix are the run's, those that begin with forecast_ the rehearsal's.
+CREATE VIEW forecast_vs_measured AS
+WITH rehearsals AS (
+    SELECT lab, variant, pace, session_id, recorded_at
+    FROM session_results
+    WHERE target = 'rehearsal'
+    QUALIFY row_number() OVER (PARTITION BY lab, variant, pace ORDER BY recorded_at DESC, session_id) = 1
+),
+pairs AS (
+    SELECT m.session_id, m.recorded_at, f.session_id AS forecast_session_id, f.pace = m.pace AS same_pace
+    FROM session_results AS m
+    JOIN rehearsals AS f USING (lab, variant)
+    WHERE m.target <> 'rehearsal'
+    QUALIFY row_number() OVER (PARTITION BY m.session_id ORDER BY f.pace = m.pace DESC, f.recorded_at DESC) = 1
+),
+stages AS (
+    -- A step may apply the same load twice; `nth` tells such stages apart, whichever of them a pace leaves out.
+    SELECT *, row_number() OVER (PARTITION BY session_id, step, profile, load ORDER BY stage) AS nth
+    FROM stage_table
+),
+of_stages AS (
+    SELECT
+        m.session_id, m.step, m.stage, m.users, m.offered_per_s, m.profile, m.load, f.model_range AS model_range,
+        f.session_id AS forecast_session_id, p.same_pace, p.recorded_at,
+        unnest([
+            'output_tokens_per_s', 'ttft_p50_s', 'ttft_p95_s', 'tpot_p50_s', 'e2e_p50_s', 'usd_per_1k_tokens',
+            'duration_s'
+        ]) AS quantity,
+        unnest([
+            f.output_tokens_per_s, f.ttft_p50_s, f.ttft_p95_s, f.tpot_p50_s, f.e2e_p50_s, f.usd_per_1k_tokens,
+            f.duration_s
+        ]) AS forecast,
+        unnest([
+            m.output_tokens_per_s, m.ttft_p50_s, m.ttft_p95_s, m.tpot_p50_s, m.e2e_p50_s, m.usd_per_1k_tokens,
+            m.duration_s
+        ]) AS measured,
+        unnest([true, true, f.ttft_p95_supported AND m.ttft_p95_supported, true, true, true, true]) AS supported
+    FROM pairs AS p
+    JOIN stages AS m ON m.session_id = p.session_id
+    JOIN stages AS f
+        ON f.session_id = p.forecast_session_id
+        AND f.step = m.step AND f.profile = m.profile AND f.load = m.load AND f.nth = m.nth
+),
+of_sessions AS (
+    SELECT
+        m.session_id, f.model_range, f.session_id AS forecast_session_id, p.same_pace, p.recorded_at,
+        unnest(['cold_start_s', 'duration_s', 'usd']) AS quantity,
+        unnest([f.cold_start_s, f.cold_start_s + f.held_s, f.usd::DOUBLE]) AS forecast,
+        unnest([m.cold_start_s, m.cold_start_s + m.held_s, m.usd::DOUBLE]) AS measured,
+        true AS supported
+    FROM pairs AS p
+    JOIN run_overview AS m ON m.session_id = p.session_id
+    JOIN run_overview AS f ON f.session_id = p.forecast_session_id
+),
+compared AS (
+    FROM of_stages
+    UNION ALL BY NAME
+    FROM of_sessions
+)
+SELECT
+    m.lab, m.variant, m.trial, m.target, m.engine, m.provenance, m.pace, m.time_scale, m.run_id, c.session_id,
+    c.recorded_at,
+    c.step, c.stage, c.users, c.offered_per_s, c.load,
+    c.quantity,
+    c.forecast,
+    c.measured,
+    c.forecast / nullif(c.measured, 0) - 1 AS error,
+    c.supported,
+    CASE m.provenance WHEN 'measured' THEN 'model against measurement' ELSE 'model against model' END AS comparison,
+    c.model_range,
+    f.run_id AS forecast_run_id,
+    c.forecast_session_id,
+    f.recorded_at AS forecast_recorded_at,
+    f.pace AS forecast_pace,
+    f.provenance AS forecast_provenance
+FROM compared AS c
+JOIN session_results AS m ON m.session_id = c.session_id
+JOIN session_results AS f ON f.session_id = c.forecast_session_id
+WHERE (c.forecast IS NOT NULL OR c.measured IS NOT NULL)
+    AND (c.same_pace OR c.quantity NOT IN ('duration_s', 'usd'));
