@@ -33,7 +33,12 @@ class _LeaseFile(BaseModel):
     model_config = ConfigDict(extra="ignore")
     lease: _Lease
     hold: bool
-    session: _Session | None
+    sessions: list[_Session] = []
+
+    @property
+    def session(self) -> _Session | None:
+        """Of the variant that is walked now."""
+        return self.sessions[-1] if self.sessions else None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def test_a_lab_s_line_has_its_dates_gpus_and_targets(labs: Labs) -> None:
     result = labs("list", "--week", "3")
     lines = [line.split() for line in result.stdout.splitlines()]
     [l06] = [line for line in lines if line[:1] == ["L06"]]
-    assert " ".join(l06) == "L06 The Load Test Contract 1 3 Mar 11 - Mar 17 T4 1 complete local"
+    assert " ".join(l06) == "L06 The Load Test Contract 1 3 Mar 11 - Mar 17 T4 1 complete local rehearsal"
     assert lines[-1][:4] == ["2", "of", "78", "labs,"]
 
 
@@ -173,10 +173,10 @@ def test_the_weeks_that_hold_today_are_marked(labs: Labs) -> None:
 
 
 def test_a_plan_shows_what_is_deployed_how_long_and_what_it_costs_at_most(labs: Labs) -> None:
-    shown = labs("plan", "L06").stdout
-    planned = json.loads(labs("plan", "L06", "--json").stdout)
+    shown = labs("plan", "L06", "--no-rehearsal").stdout
+    planned = json.loads(labs("plan", "L06", "--no-rehearsal", "--json").stdout)
     for part in (
-        "target local · pace short · variant baseline",
+        "target local · pace short · baseline",
         "1 x Standard_NC4as_T4_v3 (T4), 0.526 USD/h each",
         "namespace  lab-06",
         "vllm-stack",
@@ -192,12 +192,12 @@ def test_a_plan_shows_what_is_deployed_how_long_and_what_it_costs_at_most(labs: 
 
 
 def test_a_pace_and_a_region_change_the_plan(labs: Labs, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = json.loads(labs("plan", "L06", "--json").stdout)
-    full = json.loads(labs("plan", "L06", "--pace", "full", "--json").stdout)
+    short = json.loads(labs("plan", "L06", "--no-rehearsal", "--json").stdout)
+    full = json.loads(labs("plan", "L06", "--pace", "full", "--no-rehearsal", "--json").stdout)
     assert full["at_most_s"] - short["at_most_s"] == pytest.approx(5 * 300)
     monkeypatch.setenv("LABS_REGION", "centralus")
-    dearer = json.loads(labs("plan", "L06", "--json").stdout)
-    assert (dearer["region"], dearer["usd_per_hour"]) == ("centralus", 0.594)
+    dearer = json.loads(labs("plan", "L06", "--no-rehearsal", "--json").stdout)
+    assert (dearer["region"], dearer["nodes"][0]["usd_per_hour"]) == ("centralus", 0.594)
 
 
 def test_the_plan_of_an_outline_says_what_is_known_and_what_is_missing(labs: Labs) -> None:
@@ -211,8 +211,8 @@ def test_the_plan_of_an_outline_says_what_is_known_and_what_is_missing(labs: Lab
 
 def test_a_plan_is_refused_for_a_pace_variant_or_target_that_the_lab_does_not_have(labs: Labs) -> None:
     assert "full, short, smoke" in refused(labs("plan", "L06", "--pace", "slow"), 2)
-    assert "choose one of: baseline" in refused(labs("plan", "L06", "--variant", "big"), 2)
-    assert "It runs on: local" in refused(labs("plan", "L06", "--target", "aks"), 1)
+    assert "choose from: baseline" in refused(labs("plan", "L06", "--variant", "big"), 2)
+    assert "It runs on: local, rehearsal" in refused(labs("plan", "L06", "--target", "aks"), 1)
 
 
 def test_a_lab_that_this_machine_can_t_serve_is_planned_for_a_target_that_can(labs: Labs) -> None:

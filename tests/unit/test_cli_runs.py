@@ -54,7 +54,8 @@ def test_an_outline_is_refused_with_what_is_missing(labs: Labs) -> None:
 
 def test_what_the_lab_does_not_have_is_refused_with_what_it_has(labs: Labs) -> None:
     assert "did you mean L06?" in refused(labs("run", "6"), 2)
-    assert "L06 has no variant 'big'; choose one of: baseline" in refused(labs("run", "L06", "--variant", "big"), 2)
+    unknown = refused(labs("run", "L06", "--variant", "big"), 2)
+    assert "L06 has no variant 'big' on target local; choose from: baseline" in unknown
     assert "L06 has no pace 'slow'; it has: full, short, smoke" in refused(labs("run", "L06", "--pace", "slow"), 2)
     assert "local, rehearsal, kubernetes, aks" in refused(labs("run", "L06", "--target", "moon"), 2)
 

@@ -334,7 +334,7 @@ def test_manifests_and_the_queries_of_rules_are_read_too(l06: Year, old: str, ne
         ("-- How many?\nSELECT 1 WHERE $session_id <> '$day'\n", None),
         ("SELECT 1\n", r"must begin with the question that it answers"),
         ("-- How many?\n", r"has no statement"),
-        ("-- How many?\nSELECT $sesion_id\n", r"unknown parameter \$sesion_id; known: \$end, \$session_id"),
+        ("-- How many?\nSELECT $sesion_id\n", r"unknown parameter \$sesion_id; known: \$end, \$run_id, \$session_id"),
     ],
 )
 def test_a_measure_in_sql_is_looked_into(l06: Year, sql: str, said: str | None) -> None:
