@@ -26,7 +26,8 @@ class RehearsalLoadGenerator(LoadGenerator):
         plan_file = workdir / "plan.json"
         plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
         world = rehearsal_at(plan.base_url).world
-        tickets, applied = Replay(read_plan(plan_file), world, progress=progress).run()
+        replay = Replay(read_plan(plan_file), world, progress=progress)
+        tickets, applied = replay.run()
         stages = [
             StageRecord(
                 stage=one.stage.stage,
@@ -41,7 +42,7 @@ class RehearsalLoadGenerator(LoadGenerator):
         records = []
         for ticket in tickets:
             assert ticket.sent_s is not None and ticket.finished_s is not None and ticket.outcome is not None
-            times, request = ticket.event_times_s or [], ticket.request
+            times, request = replay.event_times(ticket), ticket.request
             records.append(
                 RequestRecord(
                     request_id=ticket.request_id,

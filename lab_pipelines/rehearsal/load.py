@@ -63,7 +63,6 @@ class Ticket:
     outcome: Outcome | None = None
     http_status: int | None = None
     error: str | None = None
-    event_times_s: list[float] | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     request: VirtualRequest | None = None
@@ -123,6 +122,15 @@ class Replay:
             self._progress(f"{watch.line(edge_s, position=where)} · ended: {why}")
         self._cut(edge_s)
         return self._tickets, applied
+
+    def event_times(self, ticket: Ticket) -> list[float]:
+        """When each event of a request's answer came, as far as its sender has seen it. Empty for a refusal."""
+        if ticket.request is None or ticket.finished_s is None:
+            return []
+        times = self._server.replica.event_times(ticket.request)
+        if ticket.outcome in ("cut", "timeout"):
+            return [event_s for event_s in times if event_s <= ticket.finished_s]
+        return times
 
     def _until_stage_ends(self, watch: StageWatch) -> str:
         while (why := watch.end(self._world.now_s)) is None:
@@ -265,7 +273,6 @@ class Replay:
             ok = shape.expect == 200
             ticket.http_status = 200
             ticket.input_tokens, ticket.output_tokens = request.prompt_tokens, request.output_tokens
-            ticket.event_times_s = self._server.replica.event_times(request)
             self._end(ticket, at_s, "ok" if ok else "http_error")
 
         return finish
@@ -312,12 +319,10 @@ class Replay:
     def _leave(self, ticket: Ticket, request: VirtualRequest, at_s: float) -> None:
         """A sender has gone: what it had got by then, and the engine drops the rest."""
         tokens = self._world.abort(request, at_s)
-        events = self._server.replica.event_times(request)
-        got = ticket.event_times_s = [event_s for event_s in events if event_s <= at_s]
         ticket.http_status = 200  # sent ahead of the first token
-        if got:
+        if got := self.event_times(ticket):
             # A step that was under way still gave it tokens; nobody read them.
-            ticket.output_tokens = round(tokens * len(got) / len(events))
+            ticket.output_tokens = round(tokens * len(got) / len(self._server.replica.event_times(request)))
 
     def _cut(self, at_s: float) -> None:
         """The load has ended: what is open is cut, and what was due and not sent is recorded as cut too."""

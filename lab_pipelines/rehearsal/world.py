@@ -23,7 +23,7 @@ from lab_pipelines.engine.roofline import StepCost
 from lab_pipelines.engine.served import Finished, FinishReason
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.vllm_metrics import VllmMetrics
-from lab_pipelines.rehearsal.scrapes import Scrapes
+from lab_pipelines.rehearsal.scrapes import Scrapes, ScrapeTarget
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SCRAPE_EVERY_S = 5.0
 """Between two scrapes, virtual seconds."""
+GPU_EXPORTER = "dcgm-exporter"
 
 Series = Callable[[], Iterable[tuple[str, float]]]
 """Series with all of their labels, as they are now."""
@@ -98,6 +99,8 @@ class VirtualEngine:
     steps: StepObserver[VirtualRequest]
     metrics: VllmMetrics
     exporter: DcgmMetrics
+    pages: tuple[ScrapeTarget, ScrapeTarget]
+    """Of the engine, and of its GPUs' exporter."""
 
 
 class World:
@@ -138,6 +141,7 @@ class World:
             steps=steps,
             metrics=metrics,
             exporter=DcgmMetrics(model.hardware, gpu, used_bytes=model.used_bytes, gpus=model.gpus),
+            pages=(ScrapeTarget(self._labels(name)), ScrapeTarget(self._labels(GPU_EXPORTER))),
         )
         self._known.add(name)
         self._next_scrape_s = self.now_s  # Prometheus finds a new target at its next scrape; let that be now
@@ -176,14 +180,15 @@ class World:
         at_s = self._scraped_s = max(self.now_s, self.ended_s, self._scraped_s + 0.001)
         for name in sorted(self._known):
             up = self.engine is not None and self.engine.name == name
-            self.scrapes.add_series(at_s, [(f"up{{{self._target(name)}}}", float(up))])
+            self.scrapes.add_series(at_s, [(f"up{{{self._labels(name)}}}", float(up))])
         if self.engine is not None:
-            self.scrapes.add(at_s, self._target(self.engine.name), self.engine.metrics.render())
-            self.scrapes.add(at_s, self._target("dcgm-exporter"), self.engine.exporter.render(at_s))
+            engine_page, gpu_page = self.engine.pages
+            self.scrapes.add(at_s, engine_page, self.engine.metrics.render())
+            self.scrapes.add(at_s, gpu_page, self.engine.exporter.render(at_s))
         for series in self.extra:
             self.scrapes.add_series(at_s, series())
 
-    def _target(self, job: str) -> str:
+    def _labels(self, job: str) -> str:
         return f'instance="{job}",job="{job}",namespace="{self.namespace}"'
 
     def abort(self, request: VirtualRequest, at_s: float) -> int:
