@@ -24,13 +24,15 @@ class Figure:
     unit: str
     at_most: float | None = None
     note: str = ""
+    at_least: float | None = None
 
     @property
     def met(self) -> bool | None:
         """None without a bound, or without a value to hold against it."""
-        if self.at_most is None or self.value is None:
+        if self.value is None or (self.at_most is None and self.at_least is None):
             return None
-        return self.value <= self.at_most
+        above = self.at_least is None or self.value >= self.at_least
+        return above and (self.at_most is None or self.value <= self.at_most)
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}
@@ -61,7 +63,8 @@ def table(figures: Sequence[Figure]) -> Table:
             former = figure.benchmark
         value = f"{figure.value:,.2f} {figure.unit}" if figure.value is not None else "-"
         bound = f"≤ {figure.at_most:g} {figure.unit}" if figure.at_most is not None else ""
-        met = {True: "yes", False: "[bold red]NO[/]", None: "not measured" if figure.at_most is not None else ""}
+        bound = f"≥ {figure.at_least:g} {figure.unit}" if figure.at_least is not None else bound
+        met = {True: "yes", False: "[bold red]NO[/]", None: "not measured" if bound else ""}
         shown.add_row(f"  {figure.name}", value, bound, met[figure.met])
     return shown
 

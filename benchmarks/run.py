@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import catalogue, client_lag, demo, figures, imports, overhead
+from benchmarks import catalogue, client_lag, demo, engine_loop, figures, imports, overhead, rehearsal
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 
@@ -28,7 +28,7 @@ _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 _BUSY = 0.5
 """Load average from which on other work is likely to have disturbed the figures."""
-BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory")
+BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "rehearsal")
 
 
 def main() -> int:
@@ -70,6 +70,12 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "catalogue" in wanted:
         _say("reading the catalogue, once and ten times over")
         measured += catalogue.measure(pairs=3 if quick else 7)
+    if "engine" in wanted:
+        _say("running the engine's loop, beside another's")
+        measured += engine_loop.measure(virtual_s=300.0 if quick else 1500.0)
+    if "rehearsal" in wanted:
+        _say("rehearsing " + ("one lab" if quick else "every lab that can be"))
+        measured += rehearsal.measure(labs=["L06"] if quick else None)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"

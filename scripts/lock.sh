@@ -7,6 +7,6 @@ cd "$LABS_ROOT"
 
 command -v uv >/dev/null || bash scripts/setup.sh
 # A requirements file with hashes, not uv.lock: that would record the address of every file, and so the registry's host.
-uv pip compile --quiet pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 --no-header \
+uv pip compile --quiet pyproject.toml --extra aks --extra dev --generate-hashes --universal --python-version 3.11 --no-header \
     --output-file requirements.lock "$@"
 bash scripts/setup.sh

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LONGEST_PATIENCE = 31
+"""Steps between two tries to leap, after many that failed."""
+
+
 class Tracked(Served):
     """A request whose tokens' times can be asked of its replica."""
 
@@ -64,6 +68,9 @@ class Replica(Generic[T]):
         self._cost = cost
         self._observer = observer
         self._leaps = leaps
+        self._patience = 0
+        self._steps_to_go = 0
+        """Steps to take one by one before a leap is tried again."""
         self._arrivals: deque[T] = deque()
         self._ends = array("d")
         """The end of every step so far."""
@@ -111,12 +118,17 @@ class Replica(Generic[T]):
                 continue
             if self.now_s >= until_s:
                 return []
-            if self._leaps:
+            if self._leaps and not self._steps_to_go:
                 limit_s = min(until_s, arrivals[0].arrived_s) if arrivals else until_s
                 leap = engine.leap(limit_s - self.now_s, self._cost.steps_s)
                 if leap is not None:
                     self._take(leap)
+                    self._patience = 0
                     continue
+                # Where one could not be taken the next can seldom be: a full cache changes with almost every step.
+                self._patience = min(2 * self._patience + 1, LONGEST_PATIENCE)
+                self._steps_to_go = self._patience
+            self._steps_to_go = max(self._steps_to_go - 1, 0)
             if finished := self._step():
                 return finished
 
