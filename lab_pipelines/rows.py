@@ -7,6 +7,7 @@ Doesn't belong here: cost (cost.py), reading or writing the warehouse (resources
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -328,7 +329,8 @@ def tokens_in_window(record: RequestRecord, stage: StageRecord) -> float:
         return 0.0
     tokens = record.output_tokens if record.output_tokens is not None else len(record.event_offsets_s)
     per_event = tokens / len(record.event_offsets_s)
-    arrived = sum(1 for o in record.event_offsets_s if stage.started_at <= record.scheduled_at + o < stage.ended_at)
+    offsets, due = record.event_offsets_s, record.scheduled_at  # in order, so that no event need be looked at
+    arrived = bisect_left(offsets, stage.ended_at - due) - bisect_left(offsets, stage.started_at - due)
     return arrived * per_event
 
 
