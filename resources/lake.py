@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -61,6 +63,24 @@ def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
     )
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """One in-memory DuckDB for all questions and checks of a process: to start one takes 14 ms, as long as to ask it."""
+    return connect()
+
+
+@contextmanager
+def own_schema() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that sees nothing but what it makes itself, and leaves nothing behind. Threads don't meet."""
+    name = f"q{uuid.uuid4().hex}"
+    with _engine().cursor() as connection:
+        connection.execute(f"CREATE SCHEMA {name}; SET schema = '{name}'; SET TimeZone = 'UTC'")
+        try:
+            yield connection
+        finally:
+            connection.execute(f"SET schema = 'main'; DROP SCHEMA {name} CASCADE")
 
 
 @cache
@@ -229,10 +249,12 @@ def _check_columns(table: Table, rows: Sequence[Row]) -> None:
 def _column(table: Table, field: pa.Field, values: list[object]) -> pa.Array:
     import pyarrow as pa
 
-    for number, value in enumerate(values):
-        problem = _problem(value, field.type, required=field.name in table.required)
-        if problem:
-            raise _wrong(table, field.name, number, value, problem)
+    required = field.name in table.required
+    if not _plainly_good(values, field.type, required=required):
+        for number, value in enumerate(values):
+            problem = _problem(value, field.type, required=required)
+            if problem:
+                raise _wrong(table, field.name, number, value, problem)
     try:
         return pa.array(values, field.type)
     except (pa.ArrowException, OverflowError):
@@ -243,6 +265,22 @@ def _column(table: Table, field: pa.Field, values: list[object]) -> pa.Array:
                 problem = f"expected {table.types[field.name]}: {error}"
                 raise _wrong(table, field.name, number, value, problem) from None
         raise
+
+
+def _plainly_good(values: list[Any], kind: pa.DataType, *, required: bool) -> bool:
+    """Whether a whole column has only types that are always right. One that hasn't is looked at value by value."""
+    import pyarrow.types as kinds
+
+    found = set(map(type, values))
+    if type(None) in found:
+        if required:
+            return False
+        found.discard(type(None))
+    if kinds.is_integer(kind):
+        return found <= {int}
+    if kinds.is_floating(kind):
+        return found <= {int, float} and all(math.isfinite(value) for value in values if value is not None)
+    return kinds.is_string(kind) and found <= {str}
 
 
 def _problem(value: Any, kind: pa.DataType, *, required: bool) -> str | None:
@@ -277,7 +315,7 @@ def _check_constraints(table: Table, data: pa.Table) -> None:
     import duckdb
     import pyarrow as pa
 
-    with connect() as connection:
+    with own_schema() as connection:
         connection.execute(table.ddl)
         connection.register("candidates", data)
         try:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.files import TEMPORARY, sync_directory
-from resources.lake import Lake, Row, Table, WarehouseError, connect
+from resources.lake import Lake, Row, Table, WarehouseError, connect, own_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -141,7 +141,7 @@ class WarehouseCore:
         views = {path: _text(path) for path in sorted(Path(self.views_dir).glob("*.sql"))}
         definitions = {name.lower(): text for text in views.values() for name in _CREATES.findall(text)}
         named = _named(sql, {**dict.fromkeys(lake.tables, ""), **definitions})
-        with _own_schema() as connection, _explained(lake):
+        with own_schema() as connection, _explained(lake):
             for table in lake.tables.values():
                 if table.name not in named:
                     continue
@@ -230,24 +230,6 @@ def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
         found |= new
         pending += [definitions[name] for name in new]
     return found or set(definitions)
-
-
-@cache
-def _engine() -> duckdb.DuckDBPyConnection:
-    """One in-memory DuckDB for all questions of this process: starting one takes 14 ms, most of a small question."""
-    return connect()
-
-
-@contextmanager
-def _own_schema() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that sees nothing but what it makes itself, and leaves nothing behind. Threads don't meet."""
-    name = f"q{uuid.uuid4().hex}"
-    with _engine().cursor() as connection:
-        connection.execute(f"CREATE SCHEMA {name}; SET schema = '{name}'; SET TimeZone = 'UTC'")
-        try:
-            yield connection
-        finally:
-            connection.execute(f"SET schema = 'main'; DROP SCHEMA {name} CASCADE")
 
 
 @contextmanager
