@@ -6,11 +6,10 @@ Belongs here: finding a world again by the address that its session carries. Doe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resources import processes, prometheus_blocks
 from resources.cluster import ClusterError
+from resources.prometheus_blocks import PrometheusBlocks
 
 if TYPE_CHECKING:
     from lab_pipelines.rehearsal.world import World
@@ -19,41 +18,32 @@ SCHEME = "rehearsal://"
 ELSEWHERE = "a rehearsal lives in the process that began it. Materialize all of the lab's assets in one run"
 
 
-@dataclass
 class Rehearsal:
-    """One lease's world. `environ` marks the processes that are started for it."""
+    """One lease's world, and the Prometheus over its series. `environ` marks the processes that are started for it."""
 
-    lease_id: str
-    world: World
-    environ: dict[str, str]
-    _served: tuple[int, str] | None = None
-    """What had changed when Prometheus was started, and its URL."""
+    def __init__(self, lease_id: str, world: World, environ: dict[str, str]) -> None:
+        self.lease_id = lease_id
+        self.world = world
+        self._blocks = PrometheusBlocks(world.folder / "prometheus", environ)
+        self._known = -1
+        """What had changed in the world when its series were taken last."""
 
     @property
     def address(self) -> str:
         """Stands for URLs of things that have none in a rehearsal."""
         return f"{SCHEME}{self.lease_id}"
 
+    def keep_series(self) -> None:
+        """Let blocks be made of all series so far, while the world goes on."""
+        self._blocks.add(self.world.scrapes.cut())
+        self._known = self.world.changed
+
     def prometheus_url(self) -> str:
         """A Prometheus that knows everything up to now. Raises `ClusterError`."""
-        world = self.world
-        if self._served is not None and self._served[0] == world.changed:
-            return self._served[1]
-        self.stop_prometheus()
-        world.scrape()
-        world.scrapes.finish()
-        url = prometheus_blocks.serve(world.scrapes.path, folder=world.folder / "prometheus", environ=self.environ)
-        self._served = (world.changed, url)
-        return url
-
-    def stop_prometheus(self) -> None:
-        """End the one that is up, if any."""
-        if self._served is not None:
-            state_dir, lease_id = (
-                self.environ[name] for name in (processes.STATE_DIR_VARIABLE, processes.LEASE_ID_VARIABLE)
-            )
-            processes.end(processes.find_marked_in(state_dir).get(lease_id, []))
-            self._served = None
+        if self._known != self.world.changed:
+            self.world.scrape()
+            self.keep_series()
+        return self._blocks.serve()
 
 
 _HERE: dict[str, Rehearsal] = {}
@@ -67,7 +57,7 @@ def close_rehearsal(lease_id: str) -> Rehearsal | None:
     """Forget a world; what is left of it is its files."""
     rehearsal = _HERE.pop(f"{SCHEME}{lease_id}", None)
     if rehearsal is not None:
-        rehearsal.world.scrapes.close()
+        rehearsal.world.scrapes.discard()
     return rehearsal
 
 

@@ -7,6 +7,7 @@ Belongs here: writing them as OpenMetrics. Doesn't belong here: making blocks of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -44,11 +45,12 @@ class ScrapeTarget:
 
 
 class Scrapes:
-    """Appends to one file. `finish` ends it as OpenMetrics ends; more may be appended afterwards."""
+    """Written to one file after the other in `folder`. A file is of use only when it is complete."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: TextIO = path.open("w", encoding="utf-8")
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count()
+        self._file = self._next()
 
     def add(self, at_s: float, target: ScrapeTarget, page: bytes) -> None:
         """One scrape of one target at a Unix time."""
@@ -59,15 +61,20 @@ class Scrapes:
         stamp = _stamp(at_s)
         self._file.writelines(f"{name} {value!r}{stamp}" for name, value in series)
 
-    def finish(self) -> None:
-        """Write the end mark and everything that is pending; the file can be read now."""
-        end = self._file.tell()
+    def cut(self) -> Path:
+        """Complete the file of all scrapes since the last cut, and go on in another."""
         self._file.write("# EOF\n")
-        self._file.flush()
-        self._file.seek(end)
-
-    def close(self) -> None:
         self._file.close()
+        complete, self._file = Path(self._file.name), self._next()
+        return complete
+
+    def discard(self) -> None:
+        """Nobody will ask for what has come since the last cut."""
+        self._file.close()
+        Path(self._file.name).unlink()
+
+    def _next(self) -> TextIO:
+        return (self._folder / f"scrapes-{next(self._numbers)}.om").open("w", encoding="utf-8")
 
 
 def _stamp(at_s: float) -> str:

@@ -116,7 +116,7 @@ class World:
         self.seed = seed
         self.now_s = start_s
         self.namespace = namespace
-        self.scrapes = Scrapes(folder / "scrapes.om")
+        self.scrapes = Scrapes(folder)
         self.engine: VirtualEngine | None = None
         self.log: list[LogLine] = []
         self.extra: list[Series] = []
@@ -195,9 +195,10 @@ class World:
         """Drop a request whose sender has gone; the tokens that it had got. Nothing happens if it has ended."""
         engine = self.engine
         assert engine is not None
-        tokens, had_arrived = engine.replica.engine.generated_tokens(request), request.state != "new"
+        tokens = engine.replica.engine.generated_tokens(request)
+        served = request.state in ("waiting", "prefilling", "decoding")
         engine.replica.abort(request)
-        if had_arrived and request.state == "aborted":
+        if served:
             engine.steps.aborted(request)
             self._log(request, "abort", tokens, at_s)
         return tokens
