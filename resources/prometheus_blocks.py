@@ -15,6 +15,9 @@ from resources.cluster import ClusterError
 BLOCK_DURATION = "24h"
 """Of one block at most. promtool reads a file once for each; its own two hours would read a long one many times."""
 RETENTION = "10y"
+LOOKBACK = "15s"
+"""How old a series' last sample may be: three scrapes of a rehearsal. No block says that a target has gone, as a
+scraping Prometheus does, and its own five minutes let one variant's gauges answer in the next one's first stage."""
 LONGEST_MAKING_S = 300.0
 """promtool takes in some three hundred thousand samples a second: nothing that is rehearsed comes near."""
 
@@ -68,6 +71,7 @@ class PrometheusBlocks:
                 f"--config.file={config}",
                 f"--storage.tsdb.path={self._blocks}",
                 f"--storage.tsdb.retention.time={RETENTION}",
+                f"--query.lookback-delta={LOOKBACK}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--log.level=warn",
             ],
