@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, checking, lab_page, plans, runs
+from lab_pipelines.cli import ask, baselines, catalogue, checking, forecast, lab_page, plans, runs
 
 _CATALOGUE, _RUNS, _RESULTS = "The year", "Runs", "Results"
 
@@ -26,6 +26,7 @@ app.command("plan", rich_help_panel=_RUNS)(plans.plan)
 app.command("run", rich_help_panel=_RUNS)(runs.run)
 app.command("status", rich_help_panel=_RUNS)(runs.status)
 app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
+app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
 app.add_typer(baselines.app, name="baseline", rich_help_panel=_RESULTS)

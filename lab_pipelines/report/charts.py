@@ -1,36 +1,81 @@
 """Rows → SVG. Every picture says in its own title where its numbers come from, since pictures travel alone.
 
 Colours are CSS variables of the page (`--series-1` … and `--muted`), text is `currentColor`, so that one SVG serves
-light, dark and print. Unknown values stay unknown: a line breaks there, it never touches zero. No network, no script.
+light, dark and print. Unknown values stay unknown: a line breaks there, it never touches zero; a quantile of too few
+requests is hollow. No network, no script.
 
 Rows come from read.py, which takes out control characters: the renderer's XML writer aborts the process on one.
 
-Doesn't belong here: which rows are shown (read.py), the page around the picture (page.py).
+Doesn't belong here: which rows are shown (read.py), the pictures that a lab's spec asks for (figures.py), the page
+around the picture (page.py).
 """
 
 from __future__ import annotations
 
 import html
+import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
-from lab_pipelines.report.wording import Row, duration, origin, place, provenance_line, short
+from lab_pipelines.report.wording import (
+    GAP,
+    Row,
+    clock,
+    duration,
+    engine,
+    in_order,
+    outside_range,
+    provenance_line,
+    short,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WIDTH, HEIGHT = 380, 264
 """CSS pixels: the width of a phone, so that text keeps its size there."""
 FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
 """Metric-compatible on every system, so that what the renderer measured is what the reader sees."""
+TITLE_LETTERS = 56
+"""Letters of a title that fit on a line."""
 LOG_FROM = 20.0
 """A y axis turns logarithmic when its largest value is this many times its smallest."""
 
-_SERIES = ["var(--series-1)", "var(--series-2)", "var(--series-3)"]
-_SHAPES = ["circle", "square", "triangle-up"]
+_SERIES = [f"var(--series-{number})" for number in range(1, 9)]
+_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
+"""Seven beside eight colours: even the ninth series has a look of its own."""
+_CONFIG = {
+    "font": FONT,
+    "aria": False,
+    "title": {
+        **{"anchor": "start", "frame": "bounds", "fontSize": 13, "fontWeight": 600, "color": "currentColor"},
+        **{"subtitleFontSize": 10, "subtitleColor": "currentColor", "subtitlePadding": 4, "offset": 10, "limit": WIDTH},
+    },
+    "axis": {
+        **{"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 10.5, "titleFontSize": 10.5},
+        **{"titleFontWeight": "normal", "gridColor": "var(--rule)"},
+        **{"domainColor": "var(--muted)", "tickColor": "var(--muted)"},
+    },
+    "axisY": {"domain": False, "ticks": False},
+    "axisX": {"labelFlush": False},
+    "legend": {
+        **{"labelColor": "currentColor", "labelFontSize": 11},
+        **{"symbolStrokeWidth": 1.6, "symbolFillColor": "transparent"},
+    },
+    "view": {"stroke": None},
+}
+"""Of every picture, in Vega-Lite's own words."""
 PARTS = {"serve": "serving", "failed": "failed requests", "idle": "idle", "cold_start": "cold start"}
 _PART_COLOURS = ["var(--series-1)", "var(--series-3)", "var(--muted)", "var(--series-2)"]
 
@@ -53,6 +98,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """One value of a picture: a point of a line or a scatter, or a bar."""
+
+    x: float | str
+    """A number, or the name of a group of bars."""
+    y: float | None
+    """None: not known."""
+    series: str
+    supported: bool = True
+    """Whether the sample carries an interval."""
+    order: float = 0.0
+    """Of the points of one line."""
+    note: str = ""
+    """Stands where a bar would, if its value is not known."""
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of a chart against the load."""
 
@@ -61,6 +123,27 @@ class Line:
     """Column of the view `stage_table`."""
     supported: str | None = None
     """The view's boolean for points whose sample carries an interval; others are drawn hollow."""
+
+
+def unchecked(draw: Callable[P, T]) -> Callable[P, T]:
+    """`draw` without Altair's check of every part as it is made."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        with debug_mode(False):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def looks(series: int) -> tuple[list[str], list[str]]:
+    """Colours and shapes for so many series."""
+    return [_SERIES[n % len(_SERIES)] for n in range(series)], [_SHAPES[n % len(_SHAPES)] for n in range(series)]
+
+
+def load_title(row: Row) -> str:
+    """What a stage's load is, on an axis."""
+    return _AXES[row["profile"]][1]
 
 
 def throughput(rows: Sequence[Row]) -> Picture:
@@ -99,18 +182,28 @@ def usd_per_1k_tokens(rows: Sequence[Row]) -> Picture:
 
 
 def of_ladder(rows: Sequence[Row]) -> list[Picture]:
-    """The pictures of one load step, against what was applied."""
+    """The pictures of one load step, against what was applied; of a single load, bars."""
+    key, _ = _AXES[rows[0]["profile"]]
+    compared = len({row[key] for row in rows}) > 1 or len({row["variant"] for row in rows}) > 1
     if rows[0]["request_kind"] == "http":
-        return [served(rows), latency(rows)]
+        return [*([served(rows)] if compared else []), latency(rows)]
+    if not compared:  # one bar says less than the table
+        return [ttft(rows), itl(rows)]
     return [throughput(rows), ttft(rows), itl(rows), usd_per_1k_tokens(rows)]
 
 
+@unchecked
 def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
-    """Waterfall of the view `cold_start_timeline`. `shown_for`: any row of the session."""
+    """The view `cold_start_timeline` as a waterfall, or as a bar for each of several variants. `shown_for`: any row of
+    the run."""
     if not rows:
         return Picture("Cold start", provenance_line(shown_for), None)
+    if len({row["session_id"] for row in rows}) > 1:
+        parts = [(row["variant"], row["phase"].replace("_", " "), row["duration_s"]) for row in rows]
+        totals = {row["variant"]: duration(row["cold_start_s"]) for row in rows}
+        return _stacked("Cold start, to the first token", parts, totals, "stack seconds", shown_for, _SERIES)
     total = rows[-1]["cold_start_s"]
-    values = [
+    values: list[Any] = [
         {
             "phase": row["phase"].replace("_", " "),
             "from": row["starts_at_s"],
@@ -120,7 +213,7 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
         for row in rows
     ]
     order = [value["phase"] for value in values]
-    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("phase:N", sort=order, title=None, axis=_category_axis()))
+    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("phase:N", sort=order, title=None, axis=category_axis()))
     # Room on the right for the last bar's own label.
     scale = alt.Scale(domain=[0, total * 1.28], nice=False)
     axis = alt.Axis(values=_linear_ticks(total), grid=True, format=".6~r")
@@ -128,16 +221,25 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
         x=alt.X("from:Q", title="stack seconds after the request", scale=scale, axis=axis), x2="to:Q"
     )
     labels = base.mark_text(align="left", dx=4, color="currentColor", fontSize=11).encode(x="to:Q", text="label:N")
-    return _picture(f"Cold start: {duration(total)} to the first token", shown_for, bars + labels)
+    return framed(f"Cold start: {duration(total)} to the first token", [shown_for], bars + labels)
 
 
+@unchecked
 def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
-    """What the node time of one session went into, by the view `session_cost`; hours where there is no price."""
+    """What the node time went into, by the view `session_cost`, variant by variant; hours where there is no price."""
     if not rows:
         return Picture("Cost of the session", provenance_line(shown_for), None)
     priced = all(row["usd"] is not None for row in rows)
     amounts = [float(row["usd"] if priced else row["node_hours"]) for row in rows]
     total, unit = sum(amounts), "USD" if priced else "node-hours"
+    if len({row["session_id"] for row in rows}) > 1:
+        parts = [(row["variant"], PARTS[row["part"]], amount) for row, amount in zip(rows, amounts, strict=True)]
+        sums: dict[str, float] = defaultdict(float)
+        for variant, _, amount in parts:
+            sums[variant] += amount
+        title = f"Cost of the run: {short(total)} USD" if priced else f"Node time: {short(total)} h, no price known"
+        totals = {variant: short(amount) for variant, amount in sums.items()}
+        return _stacked(title, parts, totals, f"{unit}, {rows[0]['state']}", shown_for, _PART_COLOURS)
     values = [
         {
             "part": PARTS[row["part"]],
@@ -147,7 +249,7 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
         for row, amount in zip(rows, amounts, strict=True)
     ]
     base = alt.Chart(alt.Data(values=values)).encode(
-        y=alt.Y("part:N", sort=list(PARTS.values()), title=None, axis=_category_axis())
+        y=alt.Y("part:N", sort=list(PARTS.values()), title=None, axis=category_axis())
     )
     largest = max(amounts) or 1.0
     scale = alt.Scale(domain=[0, largest * 1.5], nice=False)
@@ -158,47 +260,178 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     )
     labels = base.mark_text(align="left", dx=4, color="currentColor", fontSize=11).encode(x="amount:Q", text="label:N")
     title = f"Cost of the session: {short(total)} USD" if priced else f"Node time: {short(total)} h, no price known"
-    return _picture(title, shown_for, bars + labels)
+    return framed(title, [shown_for], bars + labels)
+
+
+def _stacked(
+    title: str,
+    parts: Sequence[tuple[str, str, float]],
+    totals: Mapping[str, str],
+    axis: str,
+    row: Row,
+    colours: Sequence[str],
+) -> Picture:
+    """One bar for each variant, made of (variant, part, amount), with its total behind it."""
+    names = in_order(part for _, part, _ in parts)
+    sums = {name: sum(amount for variant, _, amount in parts if variant == name) for name in totals}
+    values: list[Any] = [{"variant": v, "part": part, "amount": amount} for v, part, amount in parts]
+    ends: list[Any] = [{"variant": v, "amount": amount, "label": totals[v]} for v, amount in sums.items()]
+    largest = max(sums.values()) or 1.0
+    y = alt.Y("variant:N", sort=list(totals), title=None, axis=category_axis())
+    scale = alt.Scale(domain=[0, largest * 1.28], nice=False)
+    x = alt.X("amount:Q", title=axis, scale=scale, axis=alt.Axis(values=_linear_ticks(largest), format=".6~r"))
+    bars = (
+        alt.Chart(alt.Data(values=[{**value, "at": names.index(value["part"])} for value in values]))
+        .mark_bar(height=15)
+        .encode(
+            y=y,
+            x=x.stack("zero"),
+            order="at:Q",
+            color=alt.Color(
+                "part:N", scale=alt.Scale(domain=names, range=list(colours[: len(names)])), legend=legend(names)
+            ),
+        )
+    )
+    labels = (
+        alt.Chart(alt.Data(values=ends))
+        .mark_text(align="left", dx=4, color="currentColor", fontSize=11)
+        .encode(y=y, x=x, text="label:N")
+    )
+    return framed(title, row, bars + labels, height=_bars_height(len(totals)))
 
 
 def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: str, factor: float = 1.0) -> Picture:
+    """Lines against the load: a variant's quantiles, or several variants' first of `lines`. One load makes bars."""
     key, axis = _AXES[rows[0]["profile"]]
-    values = [
-        {
-            "load": row[key],
-            "stage": row["stage"],
-            "series": line.name,
-            "value": None if row[line.key] is None else row[line.key] * factor,
-            "supported": line.supported is None or bool(row[line.supported]),
-        }
-        for line in lines
+    variants = in_order(row["variant"] for row in rows)
+    several, one_load = len(variants) > 1, len({row[key] for row in rows}) == 1
+    shown = lines[:1] if several else lines
+    name = f"{title} ({shown[0].name}), {unit}" if several and len(lines) > 1 else f"{title}, {unit}"
+    marks = [
+        Mark(
+            x=(row["variant"] if several else line.name) if one_load else row[key],
+            y=None if row[line.key] is None else row[line.key] * factor,
+            series=row["variant"] if several else line.name,
+            supported=line.supported is None or bool(row[line.supported]),
+            order=row["stage"],
+        )
+        for line in shown
         for row in rows
     ]
-    known = [value["value"] for value in values if value["value"] is not None]
+    if not one_load:
+        return lines_picture(name, marks, rows, x_title=axis, load_axis=True)
+    return bars_picture(f"{name}, at {rows[0]['load']}", [replace(mark, series="") for mark in marks], rows)
+
+
+@unchecked
+def lines_picture(
+    title: str,
+    marks: Sequence[Mark],
+    rows: Sequence[Row],
+    *,
+    x_title: str,
+    load_axis: bool = False,
+    joined: bool = True,
+    log_y: bool | None = None,
+) -> Picture:
+    """Series of points, `joined` by lines or not. `rows` are the stages behind them.
+
+    On a `load_axis` x doubles at equal distances. `log_y` None: where the values span more than `LOG_FROM`; a value
+    of zero keeps the axis linear, whatever was asked for.
+    """
+    known = [mark.y for mark in marks if mark.y is not None]
     if not known:
         return Picture(title, provenance_line(rows[0]), None)
-    logarithmic = min(known) > 0 and max(known) / min(known) >= LOG_FROM
-    names = [line.name for line in lines]
-    legend = alt.Legend(title=None, orient="top", direction="horizontal", offset=2) if len(lines) > 1 else None
-    colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=_SERIES[: len(names)]), legend=legend)
-    loads = sorted({row[key] for row in rows})
+    spread = min(known) > 0 and max(known) / min(known) >= LOG_FROM
+    logarithmic = min(known) > 0 and (spread if log_y is None else log_y)
+    names = in_order(mark.series for mark in marks)
+    values: list[Any] = [
+        {"x": mark.x, "order": mark.order, "series": mark.series, "value": mark.y, "supported": mark.supported}
+        for mark in marks
+    ]
+    shown = legend(names)
+    colours, shapes = looks(len(names))
+    colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=colours), legend=shown)
+    xs = sorted({float(mark.x) for mark in marks})
     base = alt.Chart(alt.Data(values=values)).encode(
-        x=alt.X(
-            "load:Q",
-            title=axis,
-            # Padding keeps the outer points off the frame, and gives a lone stage a domain of its own.
-            scale=alt.Scale(type="log", base=2, domain=[loads[0] / 1.15, loads[-1] * 1.15], nice=False),
-            axis=alt.Axis(values=loads, format=".6~r", grid=False, labelOverlap="greedy"),
-        ),
+        x=_load_axis(xs, x_title) if load_axis else _number_axis(xs, x_title),
         y=_value_axis(known, logarithmic=logarithmic),
         color=colour,
     )
-    path = base.mark_line(strokeWidth=1.8, invalid="break-paths-filter-domains").encode(order="stage:Q")
     points = base.mark_point(size=42, strokeWidth=1.6, opacity=1).encode(
-        shape=alt.Shape("series:N", scale=alt.Scale(domain=names, range=_SHAPES[: len(names)]), legend=legend),
+        shape=alt.Shape("series:N", scale=alt.Scale(domain=names, range=shapes), legend=shown),
         fill=alt.condition("datum.supported", colour, alt.value("var(--page)")),
     )
-    return _picture(f"{title}, {unit}{' (log scale)' * logarithmic}", rows[0], path + points)
+    path = base.mark_line(strokeWidth=1.8, invalid="break-paths-filter-domains").encode(order="order:Q")
+    return framed(f"{title}{' (log scale)' * logarithmic}", rows, path + points if joined else points)
+
+
+@unchecked
+def bars_picture(title: str, marks: Sequence[Mark], rows: Sequence[Row]) -> Picture:
+    """Horizontal bars from zero, in the groups that `x` names, one for each series. `rows` are the stages behind."""
+    known = [mark.y for mark in marks if mark.y is not None]
+    if not known:
+        return Picture(title, provenance_line(rows[0]), None)
+    groups, names = in_order(str(mark.x) for mark in marks), in_order(mark.series for mark in marks if not mark.note)
+    values: list[Any] = [
+        {
+            "group": str(mark.x),
+            "series": mark.series or names[0],
+            "value": mark.y,
+            "end": mark.y or 0.0,
+            "supported": mark.supported,
+            "label": mark.note or GAP if mark.y is None else short(mark.y),
+        }
+        for mark in marks
+    ]
+    largest = max(known) or 1.0
+    scale = alt.Scale(domain=[0, largest * 1.28], nice=False)
+    axis = alt.Axis(values=_linear_ticks(largest), grid=True, format=".6~r")
+    base = alt.Chart(alt.Data(values=values)).encode(
+        y=alt.Y("group:N", sort=groups, title=None, axis=category_axis(), scale=alt.Scale(paddingInner=0.25)),
+        yOffset=alt.YOffset("series:N", sort=names),
+    )
+    colours, _ = looks(len(names))
+    colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=colours), legend=legend(names))
+    bars = base.transform_filter("datum.value != null").mark_bar(strokeWidth=1.6)
+    bars = bars.encode(
+        x=alt.X("end:Q", title=None, scale=scale, axis=axis),
+        color=colour,
+        stroke=alt.Stroke("series:N", scale=alt.Scale(domain=names, range=colours), legend=None),
+        fill=alt.condition("datum.supported", colour, alt.value("var(--page)")),
+    )
+    labels = base.mark_text(align="left", dx=4, color="currentColor", fontSize=11).encode(x="end:Q", text="label:N")
+    return framed(title, rows, bars + labels, height=_bars_height(len(groups) * max(len(names), 1)))
+
+
+def _load_axis(loads: Sequence[float], title: str) -> alt.X:
+    return alt.X(
+        "x:Q",
+        title=title,
+        # Padding keeps the outer points off the frame.
+        scale=alt.Scale(type="log", base=2, domain=[loads[0] / 1.15, loads[-1] * 1.15], nice=False),
+        axis=alt.Axis(values=list(loads), format=".6~r", grid=False, labelOverlap="greedy"),
+    )
+
+
+def _number_axis(values: Sequence[float], title: str) -> alt.X:
+    room = (values[-1] - values[0]) * 0.08 or abs(values[0]) * 0.2 or 1.0
+    scale = alt.Scale(domain=[values[0] - room, values[-1] + room], nice=False, zero=False)
+    return alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(format=".6~r", grid=False, tickCount=5))
+
+
+def legend(names: Sequence[str]) -> alt.Legend | None:
+    if len(names) < 2:
+        return None
+    columns = 4 if max(len(name) for name in names) < 9 else 3 if max(len(name) for name in names) < 15 else 2
+    return alt.Legend(
+        title=None, orient="top", direction="horizontal", offset=2, columns=columns, symbolLimit=0, labelLimit=170
+    )
+
+
+def _bars_height(bars: int) -> int:
+    """CSS pixels for so many bars, with title and legend."""
+    return min(max(HEIGHT, 120 + 20 * bars), 2 * HEIGHT)
 
 
 def _value_axis(known: Sequence[float], *, logarithmic: bool) -> alt.Y:
@@ -232,54 +465,60 @@ def _log_ticks(smallest: float, largest: float) -> list[float]:
     return ticks
 
 
-def _category_axis() -> alt.Axis:
+def category_axis() -> alt.Axis:
     return alt.Axis(ticks=False, domain=False, labelPadding=6, labelFontSize=11, labelLimit=150)
 
 
-def _picture(title: str, row: Row, chart: Any) -> Picture:
-    provenance = provenance_line(row)
-    spec = (
-        chart.properties(
-            width=WIDTH,
-            height=HEIGHT,
-            background="transparent",
-            padding=4,
-            autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-            title=alt.Title(title, subtitle=[f"{row['lab']} {row['variant']} · {origin(row)}", place(row)]),
-        )
-        .configure(font=FONT, aria=False)
-        .configure_title(
-            anchor="start",
-            frame="bounds",
-            fontSize=13,
-            fontWeight=600,
-            color="currentColor",
-            subtitleFontSize=10,
-            subtitleColor="currentColor",
-            subtitlePadding=4,
-            offset=10,
-            limit=WIDTH,
-        )
-        .configure_axis(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            labelFontSize=10.5,
-            titleFontSize=10.5,
-            titleFontWeight="normal",
-            gridColor="var(--rule)",
-            domainColor="var(--muted)",
-            tickColor="var(--muted)",
-        )
-        .configure_axisY(domain=False, ticks=False)
-        .configure_axisX(labelFlush=False)
-        .configure_legend(
-            labelColor="currentColor", labelFontSize=11, symbolStrokeWidth=1.6, symbolFillColor="transparent"
-        )
-        .configure_view(stroke=None)
-        .to_dict()
-    )
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+def framed(
+    title: str,
+    shown_for: Row | Sequence[Row],
+    chart: Any,
+    *,
+    height: int = HEIGHT,
+    more: Sequence[str] = (),
+) -> Picture:
+    """The chart under a title that says where its numbers come from, with `more` below it.
+
+    `shown_for`: the rows behind the picture, or any row of the run.
+    """
+    rows = [shown_for] if isinstance(shown_for, Mapping) else shown_for
+    row, provenance = rows[0], provenance_line(rows[0])
+    variants = in_order(one["variant"] for one in rows)
+    where = f"{row['lab']} {variants[0]}" if len(variants) == 1 and not isinstance(shown_for, Mapping) else row["lab"]
+    subtitle = [f"{where} · {clock(row)} · pace {row['pace']} · {engine(row)}", *more]
+    if outside := sum("stage" in one and outside_range(one) is not None for one in rows):
+        all_of_it = "" if outside == len(rows) else "partly "
+        subtitle.append(f"{all_of_it}outside of what the model was compared with")
+    # The specification is checked by the renderer alone: Altair's own checks and copies took three quarters of a page.
+    spec = chart.to_dict(validate=False) | {
+        "width": WIDTH,
+        "height": height,
+        "background": "transparent",
+        "padding": 4,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "title": {
+            "text": textwrap.wrap(f"{title} · {row['provenance']}, {row['target']}", TITLE_LETTERS),
+            "subtitle": subtitle,
+        },
+        "config": _CONFIG,
+    }
+    svg = _svg(json.dumps(spec, sort_keys=True))
     return Picture(title, provenance, _inline(svg, f"{title}. {row['lab']}, {provenance}"))
+
+
+@lru_cache(maxsize=512)
+def _svg(spec: str) -> str:
+    """The picture of a Vega-Lite specification. A process that writes the report again draws only what has changed."""
+    return vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+
+
+def standalone(svg: str) -> str:
+    """A picture as a file of its own, with the page's colours in it, for light and for dark."""
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[:2]
+    style = f":root{{{light}}}@media (prefers-color-scheme: dark){{:root{{{dark}}}}}"
+    at = svg.index(">") + 1
+    return f"{svg[:at]}<style>{style}svg{{color:var(--ink);background:var(--page)}}</style>{svg[at:]}"
 
 
 def _inline(svg: str, label: str) -> str:

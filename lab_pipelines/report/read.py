@@ -1,4 +1,4 @@
-"""Reads what the report shows: the newest session of each lab, variant, target, pace and engine.
+"""Reads what the report shows: the newest session of each lab, variant, target, pace and engine, run by run.
 
 Doesn't belong here: how any of it looks (page.py).
 """
@@ -14,21 +14,28 @@ from typing import TYPE_CHECKING
 
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.catalog.spec import Identity
-from lab_pipelines.report.wording import Row, printable
+from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.report.wording import Row, in_order, printable
 
 if TYPE_CHECKING:
     from resources.warehouse_core import WarehouseCore
 
 _SQL = Path(__file__).parent / "sql"
+FORECAST_ERROR = REPO_ROOT / "warehouse" / "queries" / "forecast_error.sql"
+"""The tracked number; the page shows no other."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One session and all that is known of it."""
+    """One run of a lab on one target: those of its variants that no newer run has walked again, and what is known."""
 
     overview: Row
-    """Of the view `run_overview`."""
+    """Of the view `run_overview`: the first variant's. What a run has in common stands in it."""
+    variants: list[Row]
+    """Of the view `run_overview`, in the order in which they were walked."""
     stages: list[Row]
+    measures: list[Row]
+    steps: list[Row]
     cold_start: list[Row]
     cost: list[Row]
     gaps: list[Row]
@@ -38,6 +45,18 @@ class Section:
     def lab(self) -> str:
         return self.overview["lab"]
 
+    @property
+    def target(self) -> str:
+        return self.overview["target"]
+
+    @property
+    def names(self) -> list[str]:
+        """The variants' names."""
+        return [variant["variant"] for variant in self.variants]
+
+
+_PARTS = ("stages", "measures", "steps", "cold_start", "cost", "gaps", "findings")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -46,6 +65,15 @@ class Report:
     """The whole year, by id."""
     totals: Sequence[Row]
     sections: list[Section]
+    """By target, and lab by lab; of one lab, the newest run first."""
+    forecast: Sequence[Row]
+    """Of the view `forecast_vs_measured`, for the shown runs."""
+    forecast_error: Sequence[Row]
+    """What came of `forecast` by lab, run and quantity, as the question of that name answers."""
+
+    @property
+    def targets(self) -> list[str]:
+        return in_order(section.target for section in self.sections)
 
     @property
     def labs_with_results(self) -> list[str]:
@@ -53,37 +81,44 @@ class Report:
 
 
 def read_sections(warehouse: WarehouseCore) -> list[Section]:
-    """The shown sessions, by lab and target, newest first. Raises the warehouse's own error."""
+    """The shown runs, by target and lab, newest first. Raises the warehouse's own error."""
     overviews = _rows(warehouse, "overview")
-    parts = {name: _by_session(warehouse, name) for name in ("stages", "cold_start", "cost", "gaps", "findings")}
-    # The sessions are fixed by the first query: rows of a run that is published meanwhile find no section.
+    parts = {name: _by_run(_rows(warehouse, name)) for name in _PARTS}
+    # The runs are fixed by the first query: rows of one that is published meanwhile find no section.
     return [
-        Section(overview=overview, **{name: rows[overview["session_id"]] for name, rows in parts.items()})
-        for overview in overviews
+        Section(overview=variants[0], variants=variants, **{name: rows.get(run, []) for name, rows in parts.items()})
+        for run, variants in _by_run(overviews).items()
     ]
 
 
 def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) -> Report:
     """Everything the page shows. Raises the warehouse's own error, and `SpecError` for a broken catalog."""
     sections = read_sections(warehouse)
+    shown = {section.overview["run_id"] for section in sections}
     return Report(
         written_at=now,
         labs={lab.id: lab for lab in catalog.labs()},
         totals=_rows(warehouse, "totals"),
         sections=sections,
+        forecast=_rows(warehouse, "forecast"),
+        forecast_error=[row for row in _answer(warehouse, FORECAST_ERROR) if row["run_id"] in shown],
     )
 
 
-def _by_session(warehouse: WarehouseCore, name: str) -> dict[str, list[Row]]:
-    rows: dict[str, list[Row]] = defaultdict(list)
-    for row in _rows(warehouse, name):
-        rows[row["session_id"]].append(row)
-    return rows
+def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    runs: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        runs[row["target"], row["lab"], row["run_id"]].append(row)
+    return runs
 
 
 def _rows(warehouse: WarehouseCore, name: str) -> list[Row]:
-    """The answer to one of our questions. Its text is fit to be shown: engines put what they like into an error."""
-    answer = warehouse.query((_SQL / f"{name}.sql").read_text(encoding="utf-8"))
+    return _answer(warehouse, _SQL / f"{name}.sql")
+
+
+def _answer(warehouse: WarehouseCore, question: Path) -> list[Row]:
+    """The answer to one question. Its text is fit to be shown: engines put what they like into an error."""
+    answer = warehouse.query(question.read_text(encoding="utf-8"))
     return [
         {column: printable(value) if isinstance(value, str) else value for column, value in row.items()}
         for row in answer

@@ -1,4 +1,4 @@
-"""The table of a load step: one line per stage of the load, in the same columns wherever it is shown.
+"""The table of a load step: one line per stage and variant, in the same columns wherever it is shown.
 
 Belongs here: the columns, their units and how many digits they deserve; the Markdown form.
 Doesn't belong here: where the rows come from (view `stage_table`), HTML (page.py), the terminal (cli/).
@@ -6,18 +6,22 @@ Doesn't belong here: where the rows come from (view `stage_table`), HTML (page.p
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from lab_pipelines.report.wording import (
     GAP_NOTE,
+    OUTSIDE,
+    OUTSIDE_NOTE,
     ROUGH,
     ROUGH_NOTE,
     Row,
     decimals_for,
+    in_order,
     markdown_text,
     number,
+    outside_range,
     provenance_line,
 )
 
@@ -37,6 +41,9 @@ class Column:
     supported: str | None = None
     """The view's boolean that says whether the sample carries an interval."""
 
+    text: bool = False
+    """A name, shown as it is."""
+
     @property
     def header(self) -> str:
         return f"{self.group} {self.name}".strip() + (f", {self.unit}" if self.unit else "")
@@ -50,6 +57,8 @@ _LOAD = {
     "rate": Column("offered_per_s", "offered", "requests/s"),
 }
 """What was applied, by profile."""
+_VARIANT = Column("variant", "", "variant", text=True)
+"""Of a run that compares several."""
 _REQUESTS = Column("requests", "", "requests", at_most=0)
 _SERVED = Column("requests_per_s", "served", "requests/s")
 """What came of a load that isn't given in users: an overloaded stack serves less than is offered."""
@@ -74,10 +83,15 @@ _GETS = (
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns of one ladder, by its first row: they follow the profile, and plain GETs have no tokens."""
-    load = _LOAD[rows[0]["profile"]]
+    lead = [_LOAD[rows[0]["profile"]], *([_VARIANT] if len(variants_of(rows)) > 1 else []), _REQUESTS]
     if rows[0]["request_kind"] == "http":
-        return (load, _REQUESTS, _SERVED, *_GETS)
-    return (load, _REQUESTS, *([_SERVED] if rows[0]["profile"] == "rate" else []), *_COMPLETIONS)
+        return (*lead, _SERVED, *_GETS)
+    return (*lead, *([_SERVED] if rows[0]["profile"] == "rate" else []), *_COMPLETIONS)
+
+
+def variants_of(rows: Iterable[Row]) -> list[str]:
+    """The variants of a run's stages, in the order in which they were walked."""
+    return in_order(row["variant"] for row in sorted(rows, key=lambda r: r["started_at"]))
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,11 @@ class Cell:
     text: str
     gap: bool
     rough: bool
+    outside: bool = False
+    """The stage's load, where the engine model was compared with nothing."""
 
     def __str__(self) -> str:
-        return f"{ROUGH} {self.text}" if self.rough else self.text
+        return f"{f'{ROUGH} ' * self.rough}{self.text}{f' {OUTSIDE}' * self.outside}"
 
 
 def stage_cells(rows: Sequence[Row]) -> list[list[Cell]]:
@@ -98,6 +114,8 @@ def stage_cells(rows: Sequence[Row]) -> list[list[Cell]]:
 
 
 def _column_cells(column: Column, shown: Sequence[Column], rows: Sequence[Row]) -> list[Cell]:
+    if column.text:
+        return [Cell(text=row[column.key], gap=False, rough=False) for row in rows]
     values = _values(column, rows)
     compared = [c for c in shown if c is column or (column.group and c.group == column.group)]
     decimals = decimals_for(
@@ -108,6 +126,7 @@ def _column_cells(column: Column, shown: Sequence[Column], rows: Sequence[Row]) 
             text=number(value, decimals),
             gap=value is None,
             rough=value is not None and column.supported is not None and not row[column.supported],
+            outside=column is shown[0] and outside_range(row) is not None,
         )
         for value, row in zip(values, rows, strict=True)
     ]
@@ -118,33 +137,55 @@ def _values(column: Column, rows: Sequence[Row]) -> list[float | None]:
 
 
 def ladders(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows apart by session and load step, in the order in which they were applied."""
-    ordered = sorted(rows, key=lambda r: (r["lab"], r["target"], r["session_id"], r["started_at"], r["stage"]))
-    return [list(group) for _, group in groupby(ordered, key=lambda r: (r["session_id"], r["step"]))]
+    """The rows apart by run and load step, in the order in which these were applied; a load's variants side by side."""
+    steps: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda r: (r["lab"], r["target"], r["run_id"], r["started_at"])):
+        steps[row["lab"], row["target"], row["run_id"], row["step"]].append(row)
+    return [_side_by_side(step) for step in steps.values()]
+
+
+def _side_by_side(rows: Sequence[Row]) -> list[Row]:
+    variants = variants_of(rows)
+    return sorted(rows, key=lambda r: (r["stage"], variants.index(r["variant"])))
 
 
 def notes(cells: Iterable[Iterable[Cell]]) -> list[str]:
     """The footnotes that these cells need."""
     flat = [cell for line in cells for cell in line]
-    return [ROUGH_NOTE] * any(c.rough for c in flat) + [GAP_NOTE] * any(c.gap for c in flat)
+    return (
+        [OUTSIDE_NOTE] * any(c.outside for c in flat)
+        + [ROUGH_NOTE] * any(c.rough for c in flat)
+        + [GAP_NOTE] * any(c.gap for c in flat)
+    )
+
+
+def range_notes(rows: Sequence[Row]) -> list[str]:
+    """Why the engine model is not to be trusted for some of a run's stages, by variant where they differ."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if reason := outside_range(row):
+            reasons[reason].append(row["variant"])
+    several = len(variants_of(rows)) > 1
+    return [f"{', '.join(in_order(who))}: {reason}" if several else reason for reason, who in reasons.items()]
 
 
 def stage_markdown(rows: Iterable[Row]) -> str:
-    """Rows of the view `stage_table` as Markdown: one table per session and load step, under its provenance."""
+    """Rows of the view `stage_table` as Markdown: one table per run and load step, under its provenance."""
     blocks = [_ladder_markdown(ladder) for ladder in ladders(rows)]
     return "\n\n".join(blocks) or "No load stage has been recorded yet."
 
 
 def _ladder_markdown(rows: Sequence[Row]) -> str:
     first, shown, cells = rows[0], columns(rows), stage_cells(rows)
+    several = len(variants_of(rows)) > 1
+    name = first["lab"] if several else f"{first['lab']} {first['variant']}"
     lines = [
-        f"**{markdown_text(first['lab'] + ' ' + first['variant'])}** · step {markdown_text(first['step'])} · "
-        + markdown_text(provenance_line(first)),
+        f"**{markdown_text(name)}** · step {markdown_text(first['step'])} · " + markdown_text(provenance_line(first)),
         "",
         "| " + " | ".join(column.header for column in shown) + " |",
-        "|" + " ---: |" * len(shown),
-        *("| " + " | ".join(str(cell) for cell in line) + " |" for line in cells),
+        "|" + "".join(" --- |" if column.text else " ---: |" for column in shown),
+        *("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in cells),
     ]
-    if footnotes := notes(cells):
+    if footnotes := [*notes(cells), *(markdown_text(note) for note in range_notes(rows))]:
         lines += ["", " ".join(footnotes)]
     return "\n".join(lines)

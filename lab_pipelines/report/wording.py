@@ -19,6 +19,9 @@ GAP = "\N{EN DASH}"
 ROUGH = "≈"
 """Precedes a quantile whose sample is too small for a 95 % interval."""
 ROUGH_NOTE = f"{ROUGH} too few requests for a 95 % interval: a p95 needs 72, a p99 needs 368."
+OUTSIDE = "†"
+"""Follows the load of a stage for which the engine model was compared with no measurement."""
+OUTSIDE_NOTE = f"{OUTSIDE} outside of the range in which the engine model was compared with measurements."
 GAP_NOTE = f"{GAP} not known: the gaps list why, unless the lab doesn't ask for it."
 
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
@@ -56,14 +59,47 @@ def provenance_line(row: Row) -> str:
 
 def origin(row: Row) -> str:
     """Whether a row was measured or modelled, and how fast its clock ran."""
+    return f"{row['provenance']} · {clock(row)}"
+
+
+def clock(row: Row) -> str:
+    """How fast a row's clock ran."""
     scale = row["time_scale"]
-    return f"{row['provenance']} · {'real time' if scale == 1 else f'{scale:g} stack s per wall s'}"
+    return "real time" if scale == 1 else f"{scale:g} stack s per wall s"
 
 
 def place(row: Row) -> str:
     """Where a row's stack lived, how long its stages held, and what served it."""
-    engine = "no engine" if row["engine"] == "none" else row["engine"]
-    return f"target {row['target']} · pace {row['pace']} · {engine}"
+    return f"target {row['target']} · pace {row['pace']} · {engine(row)}"
+
+
+def engine(row: Row) -> str:
+    """What served a row's requests."""
+    return "no engine" if row["engine"] == "none" else row["engine"]
+
+
+def outside_range(row: Row) -> str | None:
+    """Why the engine model is not to be trusted for a row; None where it is, and where nothing is modelled."""
+    prefix, _, reason = (row["model_range"] or "").partition(": ")
+    return reason if prefix == "outside" else None
+
+
+def percent(share: float | None, *, signed: bool = False) -> str:
+    """A relative number: `12 %`, `+12 %`; below ten with a decimal."""
+    if share is None:
+        return GAP
+    decimals = 1 if abs(share) < 0.0995 else 0
+    return f"{share * 100:{'+' if signed else ''}.{decimals}f} %"
+
+
+def loads_of(row: Row) -> float:
+    """What a stage applied, as a number: users, requests of a burst, or requests per second."""
+    return float(row["offered_per_s"] if row["users"] is None else row["users"])
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    """Each value once, in the order of their first appearance."""
+    return list(dict.fromkeys(values))
 
 
 def effect(finding: Row) -> str:
@@ -82,6 +118,12 @@ def gap_place(gap: Row) -> str:
     """Where a number is missing. `gap` has the closed loops' `users`, and the other loads in words."""
     loads = [*([users_text(gap["users"])] if gap["users"] else []), *(gap["loads"] or [])]
     return f"at {', '.join(loads)}" if loads else "whole session"
+
+
+def gap_variants(gap: Row, variants: Sequence[str]) -> str:
+    """Which of a run's variants lack the number: empty where all of them do."""
+    concerned = [variant for variant in variants if variant in gap["variants"]]
+    return "" if len(concerned) == len(variants) else f" ({', '.join(concerned)})"
 
 
 def users_text(users: Sequence[int]) -> str:

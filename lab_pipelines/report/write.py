@@ -43,12 +43,13 @@ def write_report(warehouse: WarehouseCore, catalog: Catalog, out_dir: Path) -> R
         labs_with_results=len(report.labs_with_results),
         stages=sum(len(section.stages) for section in report.sections),
     )
-    _replace(files.html, render_html(report))
-    _replace(files.markdown, summary)
+    replace_file(files.html, render_html(report))
+    replace_file(files.markdown, summary)
     return files
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the former file or all of the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)

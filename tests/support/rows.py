@@ -361,7 +361,7 @@ def variants_run(
     tables: dict[str, list[Row]] = {}
     hour = 0
     for name, slower in variants.items():
-        own = columns | {"variant": name, "session_id": f"{columns['session_id']}.{name}"}
+        own: Row = columns | {"variant": name, "session_id": f"{columns['session_id']}.{name}"}
         for table, rows in lab_run(users=users, slower=slower, **own).items():
             tables.setdefault(table, []).extend(_later(row, timedelta(hours=hour)) for row in rows)
         hour += 1

@@ -17,7 +17,7 @@ from lab_pipelines.report import charts
 from lab_pipelines.report.page import headline, render_html, render_markdown
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.stage_table import columns, stage_cells, stage_markdown
-from lab_pipelines.report.wording import decimals_for, duration, markdown_text, number, origin, short
+from lab_pipelines.report.wording import GAP, decimals_for, duration, markdown_text, number, origin, short
 from lab_pipelines.report.write import write_report
 from resources.warehouse import Warehouse
 from tests.support.rows import finding_row, get_run, lab_run, publish_run, warehouse_in
@@ -104,6 +104,12 @@ def points(svg: str) -> list[tuple[float, float]]:
     marks = re.search(r'class="mark-symbol role-mark[^"]*".*?</g>', svg, re.DOTALL)
     found = re.findall(r"translate\(([-0-9.e]+),([-0-9.e]+)\)", marks[0] if marks else "")
     return [(float(x), float(y)) for x, y in found]
+
+
+def bars(svg: str) -> list[str]:
+    """A chart's bars."""
+    groups = re.findall(r'class="mark-rect role-mark[^"]*".*?</g>', svg, re.DOTALL)
+    return [path for group in groups for path in re.findall(r"<path [^>]*>", group)]
 
 
 def line_paths(svg: str) -> list[str]:
@@ -261,8 +267,22 @@ def test_an_engine_that_was_already_running_has_no_cold_start_to_draw(filled: Re
     assert charts.cold_start([], filled.sections[0].overview).svg is None
 
 
-def test_a_lone_stage_can_be_drawn(stage_rows: list[Any]) -> None:
-    assert len(points(charts.ttft(stage_rows[:1]).svg or "")) == 3
+def test_a_lone_stage_is_drawn_as_bars_of_its_quantiles_and_a_single_bar_not_at_all(stage_rows: list[Any]) -> None:
+    pictures = charts.of_ladder(stage_rows[:1])
+    assert [picture.title for picture in pictures] == [
+        "Time to first token, s, at 1 user",
+        "Inter-token latency, ms, at 1 user",
+    ]
+    assert [len(bars(picture.svg or "")) for picture in pictures] == [3, 2]
+    assert (pictures[0].svg or "").count('fill="var(--page)"') == 2, "p95 and p99 of 24 requests"
+
+
+def test_variants_of_a_lone_stage_stand_side_by_side(stage_rows: list[Any]) -> None:
+    rows = [{**stage_rows[0], "variant": name} for name in ("wide", "narrow")]
+    rows[1]["output_tokens_per_s"] = None
+    svg = charts.throughput(rows).svg or ""
+    assert len(bars(svg)) == 1
+    assert "narrow" in svg and f">{GAP}<" in svg, "what is not known has a place, and no bar"
 
 
 def test_a_quantile_of_too_few_requests_is_drawn_hollow(stage_rows: list[Any]) -> None:
@@ -346,7 +366,7 @@ def test_a_lab_of_plain_gets_at_rates_has_columns_pictures_and_facts_of_its_own(
 @pytest.mark.parametrize(
     ("columns", "header", "axis"),
     [
-        ({"profile": "rate", "users": None, "offered_per_s": 2.0}, "offered requests/s", "offered requests per second"),
+        ({"profile": "rate", "users": None}, "offered requests/s", "offered requests per second"),
         ({"profile": "burst"}, "burst of", "requests at once"),
         ({"profile": "constant"}, "users", "concurrent users"),
     ],
@@ -354,11 +374,11 @@ def test_a_lab_of_plain_gets_at_rates_has_columns_pictures_and_facts_of_its_own(
 def test_completions_stand_against_what_was_applied(
     stage_rows: list[Any], columns: dict[str, Any], header: str, axis: str
 ) -> None:
-    rows = [{**row, **columns} for row in stage_rows[:1]]
+    rows = [{**row, "offered_per_s": row["users"] / 4, **columns} for row in stage_rows[:2]]
     assert stage_markdown(rows).splitlines()[2].startswith(f"| {header} | requests |")
     svg = charts.throughput(rows).svg or ""
     assert axis in svg
-    assert len(points(svg)) == 1
+    assert len(points(svg)) == 2
 
 
 # Words and numbers

@@ -48,16 +48,24 @@ of_stages AS (
         ON f.session_id = p.forecast_session_id
         AND f.step = m.step AND f.profile = m.profile AND f.load = m.load AND f.nth = m.nth
 ),
+sessions AS (
+    SELECT
+        s.session_id, max(s.cold_start_s) AS cold_start_s, max(s.cold_start_s) + max(s.held_s) AS duration_s,
+        max(c.usd)::DOUBLE AS usd, max(s.model_range) AS model_range
+    FROM stack_sessions AS s
+    LEFT JOIN finops_sheet AS c ON c.session_id = s.session_id AND c.stage IS NULL
+    GROUP BY s.session_id
+),
 of_sessions AS (
     SELECT
         m.session_id, f.model_range, f.session_id AS forecast_session_id, p.same_pace, p.recorded_at,
         unnest(['cold_start_s', 'duration_s', 'usd']) AS quantity,
-        unnest([f.cold_start_s, f.cold_start_s + f.held_s, f.usd::DOUBLE]) AS forecast,
-        unnest([m.cold_start_s, m.cold_start_s + m.held_s, m.usd::DOUBLE]) AS measured,
+        unnest([f.cold_start_s, f.duration_s, f.usd]) AS forecast,
+        unnest([m.cold_start_s, m.duration_s, m.usd]) AS measured,
         true AS supported
     FROM pairs AS p
-    JOIN run_overview AS m ON m.session_id = p.session_id
-    JOIN run_overview AS f ON f.session_id = p.forecast_session_id
+    JOIN sessions AS m ON m.session_id = p.session_id
+    JOIN sessions AS f ON f.session_id = p.forecast_session_id
 ),
 compared AS (
     FROM of_stages
