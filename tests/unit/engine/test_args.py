@@ -37,10 +37,23 @@ def test_without_chunked_prefill_a_step_holds_a_whole_prompt() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([PHI_3], "prefix caching.* not modelled yet; add --no-enable-prefix-caching"),
-        ([PHI_3, "--enable-prefix-caching"], "add --no-enable-prefix-caching"),
-        ([PHI_3, OFF, "--tensor-parallel-size", "2"], "--tensor-parallel-size 2 is not modelled yet"),
-        ([PHI_3, OFF, "--enforce-eager"], "'--enforce-eager' is not modelled; modelled are: .*--max-num-seqs"),
+        ([PHI_3, OFF, "--tensor-parallel-size", "2"], r"World size \(2\) is larger than .* GPUs \(1\).*more `gpus`"),
+        ([PHI_3, OFF, "-pp", "3"], r"World size \(3\)"),
+        ([PHI_3, OFF, "-tp", "5"], r"attention heads \(32\) must be divisible by tensor parallel size \(5\)"),
+        ([PHI_3, OFF, "--quantization", "awq"], r"--quantization awq does not match the weights of .* \(fp16\)"),
+        ([PHI_3, OFF, "--quantization", "fp8"], "--quantization.*invalid choice"),
+        ([PHI_3, OFF, "--kv-offloading-size", "-1"], "--kv-offloading-size -1 is less than nothing; give GiB"),
+        ([PHI_3, OFF, "--speculative-config", "4"], "4 is not a JSON object, such as"),
+        ([PHI_3, OFF, "--speculative-config", '{"method": "ngram"}'], "num_speculative_tokens None is not a positive"),
+        (
+            [PHI_3, OFF, "--speculative-config", '{"method": "eagle", "model": "x", "num_speculative_tokens": 2}'],
+            "method 'eagle' is not modelled; modelled are ngram, and draft_model",
+        ),
+        (
+            [PHI_3, OFF, "--speculative-config", '{"method": "ngram", "num_speculative_tokens": 8}'],
+            "2048 is below --max-num-seqs 256 times 9, a token and its draft",
+        ),
+        ([PHI_3, OFF, "--enable-lora"], "'--enable-lora' is not modelled; modelled are: .*--max-num-seqs"),
         ([PHI_3, OFF, "--max-num", "3"], "'--max-num' is not modelled"),
         ([PHI_3, OFF, "--dtype", "bfloat16"], r"capability of at least 8\.0, and Tesla T4 has 7\.5; use --dtype half"),
         ([PHI_3, OFF, "--dtype", "fp8"], "--dtype.*invalid choice"),
@@ -65,3 +78,21 @@ def test_what_cannot_be_modelled_is_refused_with_the_remedy(arguments: list[str]
 
 def test_bfloat16_is_fine_on_an_a100() -> None:
     assert parse_engine_args([PHI_3, OFF, "--dtype", "bfloat16"], tables.hardware("A100-80G")).max_model_len == 4096
+
+
+def test_the_options_of_phase_two_are_understood() -> None:
+    config = '{"model": "Qwen/Qwen3-0.6B", "num_speculative_tokens": 4}'
+    args = parse_engine_args(
+        [
+            *["Qwen/Qwen3-8B-AWQ", "-tp", "2", "--enforce-eager", "--kv-offloading-size", "4"],
+            *["--quantization", "awq_marlin", "--max-num-seqs", "32", "--speculative-config", config],
+            "--labs-static-batching",
+        ],
+        tables.hardware("T4"),
+        2,
+    )
+    assert args.prefix_caching, "on unless it is turned off, as in vLLM"
+    assert (args.tensor_parallel, args.gpus, args.eager, args.static_batching) == (2, 2, True, True)
+    assert args.offload_bytes == 4 * 1024**3
+    assert args.draft is not None and args.draft.model is not None
+    assert (args.draft.method, args.draft.tokens, args.draft.model.name) == ("draft_model", 4, "Qwen/Qwen3-0.6B")

@@ -224,7 +224,7 @@ def test_a_request_longer_than_the_context_is_refused() -> None:
 def test_limits_under_which_a_request_could_starve_are_refused() -> None:
     with pytest.raises(ValueError, match="15 blocks of 16 can't hold 256 tokens"):
         Limits(15, 256, 4, 2048)
-    with pytest.raises(ValueError, match="room for one token of each"):
+    with pytest.raises(ValueError, match="room for one token, and its draft, of each"):
         Limits(16, 256, 64, 32)
     with pytest.raises(ValueError, match="without chunked prefill"):
         Limits(16, 256, 4, 128, chunked_prefill=False)

@@ -137,7 +137,7 @@ def test_the_streamed_text_is_the_text_of_the_whole_response(kind: Kind) -> None
     request = job(kind, max_tokens=20, ignore_eos=True, stream=True, stream_options={"include_usage": True})
     events = Events(request)
     opening = events.opening()
-    raw = ([opening] if opening else []) + [events.token(i) for i in range(20)] + events.closing()
+    raw = ([opening] if opening else []) + [events.tokens(i, i + 1) for i in range(20)] + events.closing()
     assert raw[-1] == b"data: [DONE]\n\n"
     assert all(event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 for event in raw)
     chunks = [json.loads(event.removeprefix(b"data: ")) for event in raw[:-1]]
@@ -158,5 +158,7 @@ def test_the_streamed_text_is_the_text_of_the_whole_response(kind: Kind) -> None
 def test_running_usage_is_given_when_asked_for() -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     events = Events(job(max_tokens=3, ignore_eos=True, stream=True, stream_options=options))
-    counts = [json.loads(events.token(i).removeprefix(b"data: "))["usage"]["completion_tokens"] for i in range(3)]
+    counts = [
+        json.loads(events.tokens(i, i + 1).removeprefix(b"data: "))["usage"]["completion_tokens"] for i in range(3)
+    ]
     assert counts == [1, 2, 3]

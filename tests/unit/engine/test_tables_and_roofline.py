@@ -10,6 +10,7 @@ from lab_pipelines.engine.roofline import Batch, StepCost
 from lab_pipelines.engine.tables import Fact
 
 PHI_3 = "microsoft/Phi-3-mini-4k-instruct"
+MISTRAL = "mistralai/Mistral-7B-Instruct-v0.2"
 
 
 def decode(sequences: int, context: int) -> Batch:
@@ -32,6 +33,7 @@ def test_the_v100_is_history() -> None:
         "T4": "current",
         "A100-80G": "current",
         "V100-16G": "retired",
+        "A10-24G": "current",
     }
 
 
@@ -94,7 +96,9 @@ def test_more_work_never_takes_less_time() -> None:
 def test_shares_are_shares_and_decoding_is_bound_by_memory_prefill_by_compute() -> None:
     cost = StepCost(tables.hardware("T4"), tables.model(PHI_3))
     for batch in (decode(1, 640), decode(32, 640), prefill(2048)):
-        assert all(0 < share <= 1 for share in cost.shares(batch, cost.step_s(batch)))
+        busy, compute, memory, link = cost.shares(batch, cost.step_s(batch))
+        assert all(0 < share <= 1 for share in (busy, compute, memory))
+        assert link == 0, "one GPU talks to nobody"
     alone, prompt = decode(1, 640), prefill(2048)
     assert cost.shares(alone, cost.step_s(alone)).memory > 0.5
     assert cost.shares(prompt, cost.step_s(prompt)).compute > 0.3
@@ -102,14 +106,16 @@ def test_shares_are_shares_and_decoding_is_bound_by_memory_prefill_by_compute() 
 
 
 def test_phi_3_leaves_a_t4_913_blocks_at_vllms_default() -> None:
-    plan = plan_memory(tables.hardware("T4"), tables.model(PHI_3), utilization=0.92, max_model_len=4096)
+    plan = plan_memory(tables.hardware("T4"), [tables.model(PHI_3)], utilization=0.92, max_model_len=4096)
     # (15,637,086,208 * 0.92 - 7.64e9 - 1e9) / (16 * 393,216)
     assert plan.kv_blocks == 913
 
 
 def test_more_memory_never_lowers_capacity() -> None:
     row, model = tables.hardware("T4"), tables.model(PHI_3)
-    blocks = [plan_memory(row, model, utilization=share / 100, max_model_len=512).kv_blocks for share in range(60, 101)]
+    blocks = [
+        plan_memory(row, [model], utilization=share / 100, max_model_len=512).kv_blocks for share in range(60, 101)
+    ]
     assert blocks == sorted(blocks)
     assert blocks[0] < blocks[-1]
 
@@ -117,15 +123,75 @@ def test_more_memory_never_lowers_capacity() -> None:
 def test_mistral_7b_does_not_fit_a_t4() -> None:
     mistral = tables.model("mistralai/Mistral-7B-Instruct-v0.2")
     with pytest.raises(GpuMemoryError, match=r"No available memory for the cache blocks.*gpu-memory-utilization"):
-        plan_memory(tables.hardware("T4"), mistral, utilization=0.92, max_model_len=4096)
+        plan_memory(tables.hardware("T4"), [mistral], utilization=0.92, max_model_len=4096)
 
 
 def test_weights_that_are_larger_than_the_gpu_run_out_of_memory() -> None:
     llama = tables.model("meta-llama/Meta-Llama-3-8B-Instruct")
     with pytest.raises(GpuMemoryError, match=r"CUDA out of memory: .* needs 14\.96 GiB"):
-        plan_memory(tables.hardware("T4"), llama, utilization=0.92, max_model_len=4096)
+        plan_memory(tables.hardware("T4"), [llama], utilization=0.92, max_model_len=4096)
 
 
 def test_a_cache_that_cannot_hold_one_request_is_refused_with_what_it_could_hold() -> None:
     with pytest.raises(GpuMemoryError, match=r"max seq len \(4096\).*enough for \d+ tokens.*--max-model-len"):
-        plan_memory(tables.hardware("T4"), tables.model(PHI_3), utilization=0.60, max_model_len=4096)
+        plan_memory(tables.hardware("T4"), [tables.model(PHI_3)], utilization=0.60, max_model_len=4096)
+
+
+def test_steps_in_a_row_cost_what_each_costs() -> None:
+    hardware, model = tables.hardware("T4"), tables.model(PHI_3)
+    for cost in (
+        StepCost(hardware, model),
+        StepCost(hardware, model, tensor=2),
+        StepCost(hardware, model, pipeline=2, eager=True),
+    ):
+        for first in (decode(1, 500), decode(7, 600), decode(32, 640)):
+            together = cost.steps_s(first, 40)
+            each = [cost.step_s(first._replace(context=first.context + n * first.decodes)) for n in range(40)]
+            assert together.tolist() == pytest.approx(each, rel=1e-12)
+
+
+def test_four_bits_move_fewer_bytes_and_fit_where_sixteen_do_not() -> None:
+    whole, awq = (tables.model(f"{name}") for name in (MISTRAL, "TheBloke/Mistral-7B-Instruct-v0.2-AWQ"))
+    assert awq.weights_bytes < 0.33 * whole.weights_bytes
+    assert plan_memory(tables.hardware("T4"), [awq], utilization=0.92, max_model_len=4096).kv_blocks > 4096 // 16
+    a100 = tables.hardware("A100-80G")
+    assert StepCost(a100, awq).step_s(decode(1, 500)) < 0.6 * StepCost(a100, whole).step_s(decode(1, 500))
+
+
+def test_two_gpus_halve_the_work_but_talk() -> None:
+    hardware, model = tables.hardware("T4"), tables.model(PHI_3)
+    one, two = StepCost(hardware, model), StepCost(hardware, model, tensor=2)
+    alone = decode(1, 500)
+    assert 0.5 * one.step_s(alone) < two.step_s(alone) < one.step_s(alone)
+    # A prompt's activations cross the link: over PCIe the second GPU is mostly lost.
+    assert two.step_s(prefill(2048)) > 0.6 * one.step_s(prefill(2048))
+    assert two.shares(prefill(2048), two.step_s(prefill(2048))).link_bytes_per_s > 1e9
+
+
+def test_a_pipeline_helps_many_sequences_and_not_one() -> None:
+    hardware, model = tables.hardware("T4"), tables.model(PHI_3)
+    one, two = StepCost(hardware, model), StepCost(hardware, model, pipeline=2)
+    assert two.step_s(decode(1, 500)) >= one.step_s(decode(1, 500)), "the bubble"
+    assert two.step_s(decode(64, 700)) < one.step_s(decode(64, 700))
+    assert two.shares(decode(1, 500), two.step_s(decode(1, 500))).busy < 0.55
+
+
+def test_more_gpus_hold_more_and_a_draft_less() -> None:
+    hardware, model = tables.hardware("T4"), tables.model(PHI_3)
+    one = plan_memory(hardware, [model], utilization=0.92, max_model_len=4096)
+    two = plan_memory(hardware, [model], utilization=0.92, max_model_len=4096, shards=2)
+    assert two.kv_blocks > 2 * one.kv_blocks
+    drafted = plan_memory(hardware, [model, tables.model("Qwen/Qwen3-0.6B")], utilization=0.92, max_model_len=4096)
+    assert drafted.kv_blocks < one.kv_blocks
+    assert plan_memory(hardware, [model], utilization=0.92, max_model_len=4096, eager=True).kv_blocks > one.kv_blocks
+
+
+def test_a_draft_costs_time_and_its_verification_little() -> None:
+    hardware, target = tables.hardware("T4"), tables.model("Qwen/Qwen3-8B-AWQ")
+    plain = StepCost(hardware, target).step_s(decode(1, 300))
+    drafting = StepCost(hardware, target, drafts=4, draft_model=tables.model("Qwen/Qwen3-0.6B"))
+    ngram = StepCost(hardware, target, drafts=4)
+    batch = decode(1, 300)._replace(drafts=4)
+    assert plain < ngram.step_s(batch) < 1.2 * plain
+    assert ngram.step_s(batch) < drafting.step_s(batch) < 3 * plain
+    assert drafting.step_s(batch._replace(moved=1600)) > drafting.step_s(batch)

@@ -24,7 +24,7 @@ T4 = tables.hardware("T4")
 
 def modelled(max_model_len: int) -> VllmMetrics:
     args = parse_engine_args([PHI_3, "--no-enable-prefix-caching", f"--max-model-len={max_model_len}"], T4)
-    memory = plan_memory(T4, args.model, utilization=0.92, max_model_len=max_model_len)
+    memory = plan_memory(T4, [args.model], utilization=0.92, max_model_len=max_model_len)
     return VllmMetrics(args, memory, time_scale=5.0)
 
 
