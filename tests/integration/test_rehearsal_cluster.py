@@ -102,6 +102,12 @@ def test_waiting_lets_virtual_time_pass_and_finds_the_moment(cluster: RehearsalC
     cluster.stop(session, component)
     gone = wait(0.0)
     assert gone.held and gone.waited_s < 10.0
+    # What the engine said last is not taken for what it says: its series have ended.
+    asked = "vllm:num_requests_running{$selector}"
+    silent = telemetry.wait_until(
+        session.prometheus_url, asked, bool, selector=session.metric_selector, within_s=10.0, time_scale=1.0
+    )
+    assert (silent.held, silent.value) == (False, None)
     phases = cluster.start(session, component, [], restart=True, progress=quiet)
     assert [phase.name for phase in phases] == ["model_loaded", "engine_ready", "first_token"]
     assert wait(1.0).held
