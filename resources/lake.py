@@ -67,7 +67,7 @@ def connect(path: Path | None = None) -> duckdb.DuckDBPyConnection:
 
 @cache
 def _engine() -> duckdb.DuckDBPyConnection:
-    """One in-memory DuckDB for all questions and checks of a process: to start one takes 14 ms, as long as to ask it."""
+    """One in-memory DuckDB for all questions and checks of a process: to start one takes 14 ms, longer than to ask."""
     return connect()
 
 
