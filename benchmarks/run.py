@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import catalogue, client_lag, demo, engine_loop, figures, imports, overhead, rehearsal
+from benchmarks import catalogue, client_lag, demo, engine_loop, figures, imports, overhead, rehearsal, replicas
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 
@@ -28,7 +28,7 @@ _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 _BUSY = 0.5
 """Load average from which on other work is likely to have disturbed the figures."""
-BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "rehearsal")
+BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "replicas", "rehearsal")
 
 
 def main() -> int:
@@ -73,6 +73,9 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "engine" in wanted:
         _say("running the engine's loop, beside another's")
         measured += engine_loop.measure(virtual_s=300.0 if quick else 1500.0)
+    if "replicas" in wanted:
+        _say("sending 1,000 requests per second to 1, 2, … 64 replicas")
+        measured += replicas.measure(virtual_s=20.0 if quick else 600.0)
     if "rehearsal" in wanted:
         _say("rehearsing " + ("one lab" if quick else "every lab that can be"))
         measured += rehearsal.measure(labs=["L06"] if quick else None)
