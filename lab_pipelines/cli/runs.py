@@ -164,7 +164,7 @@ def show_run(lab: LabArgument, target: TargetOption = None, as_json: JsonOption 
         identity = known_lab(load_catalog(), lab)
         warehouse = warehouse_of(settings)
         found = [s for s in read_sections(warehouse) if s.lab == lab and s.overview["target"] == settings.target]
-        section = max(found, key=lambda s: s.overview["started_at"], default=None)
+        section = next(iter(found), None)  # they come newest first, by when they were recorded
         run_id = section.overview["run_id"] if section else warehouse.latest_run_id("events", lab, settings.target)
         steps = _steps(warehouse, run_id)
     if not steps and section is None:
