@@ -128,9 +128,9 @@ def test_a_run_that_is_interrupted_under_load_fails_and_takes_its_stack_with_it(
 def under_load(place: Place) -> bool:
     """Whether the server works for a request of the load."""
     lease = place.lease()
-    if lease is None or lease.session is None:
+    if lease is None or not lease.sessions:
         return False
-    page = lease.session.endpoint("vllm").metrics_url
+    page = lease.sessions[-1].endpoint("vllm").metrics_url
     assert page is not None
     with urllib.request.urlopen(page, timeout=5) as response:
         lines = response.read().decode().splitlines()

@@ -99,7 +99,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environ = processes.marker(folder, "lease")
     place = Place(folder, environ, TIME_SCALE, cold_start_time_scale=5000)
     try:
-        engine = start_vllm("vllm", [PHI_3, "--dtype", "half", "--no-enable-prefix-caching"], "T4", place)
+        engine = start_vllm("vllm", [PHI_3, "--dtype", "half", "--no-enable-prefix-caching"], "T4", 1, place)
         web = start_http_server("http", place)
         write_pods(folder / "pods.state", {"vllm": Pod(restarts=1, running=True)})
         pods = start_process(

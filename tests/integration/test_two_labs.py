@@ -38,7 +38,7 @@ def session_once_up(place: Place, lab: str, run: Run) -> Session:
 
     def session() -> Session | None:
         lease = place.lease(lab)
-        return lease.session if lease else None
+        return lease.sessions[-1] if lease and lease.sessions else None
 
     return run.wait_for(session)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from dagster import load_assets_from_modules, materialize
+from dagster import materialize
 
 from assets import cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot
 from lab_pipelines.build import get_local_resources
@@ -62,9 +62,14 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     data_dir = tmp_path_factory.mktemp("variants")
     resources = get_local_resources(Deployment(data_dir=data_dir))
     labs = Labs(target="local", pace="smoke", catalog_dir=str(catalogue(tmp_path_factory.mktemp("catalogue"))))
-    modules = (deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet)
     result = materialize(
-        load_assets_from_modules(modules),
+        [
+            deployed_stack.deployed_stack,
+            load_run.load_run,
+            metrics_snapshot.metrics_snapshot,
+            cost_attribution.cost_attribution,
+            finops_sheet.finops_sheet,
+        ],
         partition_key="L06",
         resources={**resources, "labs": labs},
     )
