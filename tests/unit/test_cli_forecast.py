@@ -81,3 +81,11 @@ def test_a_side_that_is_missing_is_named_with_the_remedy(warehouse: Warehouse) -
     assert "labs run L06 --target rehearsal" in result.stderr
     assert "on target aks" in labs("L06", "--target", "aks").stderr
     assert labs("L99").exit_code == 2
+
+
+def test_the_status_of_a_run_counts_the_verdicts_of_all_its_variants(warehouse: Warehouse) -> None:
+    publish_run(warehouse, variants_run({"a": 1.0, "b": 1.0}, refused={"c": "No memory"}, users=(1,)))
+    warehouse.rebuild()
+    shown = CliRunner().invoke(app, ["status", "--json"])
+    (run,) = json.loads(shown.stdout)["newest_runs"]
+    assert (run["variants"], run["confirmed"], run["released"]) == (["a", "b", "c"], 2, True)
