@@ -69,8 +69,9 @@ class Gauge:
         self._name = name
         self._values = dict.fromkeys((_labels(labels) for labels in series), value)
 
-    def set(self, value: float, **labels: str) -> None:
-        self._values[_labels(labels)] = value
+    def child(self, **labels: str) -> GaugeChild:
+        """One series, ready to be set. Raises `KeyError` for labels that the family doesn't have."""
+        return GaugeChild(self._values, _labels(labels))
 
     def set_all(self, value: float) -> None:
         """Set every series; for families of one series, without rendering its labels again."""
@@ -79,6 +80,19 @@ class Gauge:
 
     def render(self) -> str:
         return self._head + _lines(self._name, self._values)
+
+
+class GaugeChild:
+    """One series of a gauge."""
+
+    __slots__ = ("_key", "_values")
+
+    def __init__(self, values: dict[str, float], key: str) -> None:
+        _ = values[key]
+        self._values, self._key = values, key
+
+    def set(self, value: float) -> None:
+        self._values[self._key] = value
 
 
 class Histogram:

@@ -132,9 +132,9 @@ class VllmMetrics:
         self.running = gauge("num_requests_running", "Requests in the batch.")
         self.waiting = gauge("num_requests_waiting", "Requests in the queue.")
         reasons = gauge("num_requests_waiting_by_reason", "Requests in the queue.", reason=("capacity", "deferred"))
-        self._waiting_by_reason, self._capacity = reasons, {**labels, "reason": "capacity"}
+        self._waiting_for_capacity = reasons.child(**labels, reason="capacity")
         sleep = gauge("engine_sleep_state", "Sleep state.", sleep_state=("awake", "weights_offloaded", "discard_all"))
-        sleep.set(1.0, **labels, sleep_state="awake")
+        sleep.child(**labels, sleep_state="awake").set(1.0)
         self.kv_cache_usage = gauge("kv_cache_usage_perc", "Share of KV-cache blocks in use, 1 is all.")
         self.cache_queries = counter("prefix_cache_queries", "Tokens looked up in the prefix cache.").child(**labels)
         self.cache_hits = counter("prefix_cache_hits", "Tokens found in the prefix cache.").child(**labels)
@@ -230,7 +230,7 @@ class VllmMetrics:
     def set_waiting(self, requests: int) -> None:
         """The queue's length; all of it waits for capacity."""
         self.waiting.set_all(requests)
-        self._waiting_by_reason.set(requests, **self._capacity)
+        self._waiting_for_capacity.set(requests)
 
     def render(self) -> bytes:
         """The text of a scrape."""
