@@ -64,6 +64,8 @@ def origin(row: Row) -> str:
 
 def clock(row: Row) -> str:
     """How fast a row's clock ran."""
+    if row["target"] == "rehearsal":
+        return "virtual time"
     scale = row["time_scale"]
     return "real time" if scale == 1 else f"{scale:g} stack s per wall s"
 
@@ -121,9 +123,9 @@ def gap_place(gap: Row) -> str:
 
 
 def gap_variants(gap: Row, variants: Sequence[str]) -> str:
-    """Which of a run's variants lack the number: empty where all of them do."""
+    """Which of a run's variants lack the number: empty where all of them do, and for one of the run as a whole."""
     concerned = [variant for variant in variants if variant in gap["variants"]]
-    return "" if len(concerned) == len(variants) else f" ({', '.join(concerned)})"
+    return "" if len(concerned) in (0, len(variants)) else f" ({', '.join(concerned)})"
 
 
 def users_text(users: Sequence[int]) -> str:
