@@ -64,7 +64,7 @@ def origin(row: Row) -> str:
 
 def clock(row: Row) -> str:
     """How fast a row's clock ran."""
-    if row["target"] == "rehearsal":
+    if row.get("target") == "rehearsal":
         return "virtual time"
     scale = row["time_scale"]
     return "real time" if scale == 1 else f"{scale:g} stack s per wall s"
