@@ -201,7 +201,8 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
     if len({row["session_id"] for row in rows}) > 1:
         parts = [(row["variant"], row["phase"].replace("_", " "), row["duration_s"]) for row in rows]
         totals = {row["variant"]: duration(row["cold_start_s"]) for row in rows}
-        return _stacked("Cold start, to the first token", parts, totals, "stack seconds", shown_for, _SERIES)
+        colours = dict(zip(in_order(part for _, part, _ in parts), _SERIES, strict=False))
+        return _stacked("Cold start, to the first token", parts, totals, "stack seconds", shown_for, colours)
     total = rows[-1]["cold_start_s"]
     values: list[Any] = [
         {
@@ -239,7 +240,8 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
             sums[variant] += amount
         title = f"Cost of the run: {short(total)} USD" if priced else f"Node time: {short(total)} h, no price known"
         totals = {variant: short(amount) for variant, amount in sums.items()}
-        return _stacked(title, parts, totals, f"{unit}, {rows[0]['state']}", shown_for, _PART_COLOURS)
+        colours = dict(zip(PARTS.values(), _PART_COLOURS, strict=True))
+        return _stacked(title, parts, totals, f"{unit}, {rows[0]['state']}", shown_for, colours)
     values = [
         {
             "part": PARTS[row["part"]],
@@ -269,10 +271,11 @@ def _stacked(
     totals: Mapping[str, str],
     axis: str,
     row: Row,
-    colours: Sequence[str],
+    colours: Mapping[str, str],
 ) -> Picture:
-    """One bar for each variant, made of (variant, part, amount), with its total behind it."""
-    names = in_order(part for _, part, _ in parts)
+    """One bar for each variant, made of (variant, part, amount), with its total behind it. `colours` are the parts'."""
+    present = {part for _, part, _ in parts}
+    names = [part for part in colours if part in present]
     sums = {name: sum(amount for variant, _, amount in parts if variant == name) for name in totals}
     values: list[Any] = [{"variant": v, "part": part, "amount": amount} for v, part, amount in parts]
     ends: list[Any] = [{"variant": v, "amount": amount, "label": totals[v]} for v, amount in sums.items()]
@@ -288,7 +291,7 @@ def _stacked(
             x=x.stack("zero"),
             order="at:Q",
             color=alt.Color(
-                "part:N", scale=alt.Scale(domain=names, range=list(colours[: len(names)])), legend=legend(names)
+                "part:N", scale=alt.Scale(domain=names, range=[colours[part] for part in names]), legend=legend(names)
             ),
         )
     )

@@ -162,7 +162,7 @@ def notes(cells: Iterable[Iterable[Cell]]) -> list[str]:
 def range_notes(rows: Sequence[Row]) -> list[str]:
     """Why the engine model is not to be trusted for some of a run's stages, by variant where they differ."""
     reasons: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda r: r["started_at"]):
         if reason := outside_range(row):
             reasons[reason].append(row["variant"])
     several = len(variants_of(rows)) > 1

@@ -15,7 +15,7 @@ from lab_pipelines.report import figures, forecast
 from lab_pipelines.report.charts import standalone
 from lab_pipelines.report.page import comparisons, render_html, render_markdown
 from lab_pipelines.report.read import Report, Section, read_report, read_sections
-from lab_pipelines.report.wording import percent
+from lab_pipelines.report.wording import gap_variants, percent
 from tests.support.rows import (
     event_row,
     finding_row,
@@ -165,6 +165,12 @@ def test_a_variant_that_a_newer_run_repeated_is_shown_there_alone(tmp_path: Path
     assert [(s.overview["run_id"], s.names) for s in sections] == [("newer", ["b"]), ("variants-run", ["a"])]
     assert sections[1].overview["repeated"] == ["b"]
     assert {row["variant"] for row in sections[1].stages} == {"a"}
+
+
+def test_a_gap_of_the_run_as_a_whole_names_no_variant() -> None:
+    assert gap_variants({"variants": ["all"]}, ["a", "b"]) == ""
+    assert gap_variants({"variants": ["b", "a"]}, ["a", "b"]) == ""
+    assert gap_variants({"variants": ["b"]}, ["a", "b"]) == " (b)"
 
 
 # Figures

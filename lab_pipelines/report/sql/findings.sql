@@ -1,4 +1,4 @@
--- What came of the shown sessions' claims?
+-- What came of the shown runs' claims, in the order in which they were judged?
 SELECT * FROM findings
 SEMI JOIN latest_run USING (session_id)
-ORDER BY session_id, finding;
+ORDER BY run_id, recorded_at, finding;
