@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lab_pipelines.deployment import REPO_ROOT
@@ -36,17 +37,22 @@ def answer(warehouse: Warehouse, name: str, parameters: dict[str, Any]) -> float
     return value
 
 
-def test_the_longest_gap_is_between_two_events_and_not_the_wait_for_the_first(tmp_path: Path) -> None:
+def test_rare_stalls_are_between_two_events_and_not_the_wait_for_the_first(tmp_path: Path) -> None:
+    """A thousand gaps of the stage: 989 of 0.1 s, ten of 0.5 s, one of 2.5 s."""
     warehouse = warehouse_in(tmp_path)
+    gaps = np.array([0.1] * 989 + [0.5] * 10 + [2.5])
     requests = [
-        request_row(request_id="a", event_offsets_s=[9.0, 9.1, 9.2]),
-        request_row(request_id="b", event_offsets_s=[0.4, 0.5, 1.75, 1.8]),
+        request_row(request_id=f"r{number}", event_offsets_s=np.cumsum([9.0, *some]).tolist())
+        for number, some in enumerate(np.split(gaps, 10))
+    ]
+    requests += [
         request_row(request_id="one-event", event_offsets_s=[0.4]),
-        request_row(request_id="of-another-stage", stage=1, event_offsets_s=[0.4, 7.0]),
+        *(request_row(request_id=f"s{n}", stage=1, event_offsets_s=[0.4, 7.0]) for n in range(50)),
         request_row(request_id="cut", event_offsets_s=[0.4, 8.0], in_stage=False, valid=False, invalid_reasons=["cut"]),
     ]
     publish_run(warehouse, {"requests": requests})
-    assert answer(warehouse, "longest_gap", STAGE) == pytest.approx(1.25)
+    assert answer(warehouse, "itl_p99", STAGE) == pytest.approx(np.quantile(gaps, 0.99))
+    assert answer(warehouse, "itl_p999", STAGE) == pytest.approx(np.quantile(gaps, 0.999))
 
 
 def finished(number: int, preemptions: int, ttft_s: float, e2e_s: float, *, after_s: float = 6.0) -> dict[str, Any]:
