@@ -20,7 +20,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,6 +28,7 @@ import altair as alt
 import vl_convert
 from altair.utils.schemapi import debug_mode
 
+from lab_pipelines.report.drawn import drawn
 from lab_pipelines.report.wording import (
     GAP,
     Row,
@@ -509,10 +510,13 @@ def framed(
     return Picture(title, provenance, _inline(svg, f"{title}. {row['lab']}, {provenance}"))
 
 
-@lru_cache(maxsize=512)
 def _svg(spec: str) -> str:
-    """The picture of a Vega-Lite specification. A process that writes the report again draws only what has changed."""
-    return vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    """The picture of a Vega-Lite specification."""
+    return drawn(
+        spec,
+        lambda spec: vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]),
+        renderer=f"vl-convert {vl_convert.__version__}",
+    )
 
 
 def standalone(svg: str) -> str:

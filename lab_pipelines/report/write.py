@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab_pipelines.catalog.loader import Catalog
+from lab_pipelines.report.drawn import kept_in
 from lab_pipelines.report.read import read_report
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def write_report(warehouse: WarehouseCore, catalog: Catalog, out_dir: Path) -> R
         labs_with_results=len(report.labs_with_results),
         stages=sum(len(section.stages) for section in report.sections),
     )
-    replace_file(files.html, render_html(report))
+    with kept_in(out_dir / "pictures"):
+        page = render_html(report)
+    replace_file(files.html, page)
     replace_file(files.markdown, summary)
     return files
 
