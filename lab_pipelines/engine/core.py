@@ -335,11 +335,11 @@ class Engine(Generic[R]):
         while budget > 0:
             request = self.prefilling
             if request is None:
-                if preempted or not self.waiting:
-                    break
-                head = self.waiting[0]
-                found = self._admissible(head, decodes + len(prefilled))
-                if found is None:
+                head = self.waiting[0] if self.waiting and not preempted else None
+                found = None if head is None else self._admissible(head, decodes + len(prefilled))
+                if head is None or found is None:
+                    # A static batch in which the next one finds no place is full: nobody takes one that frees later.
+                    self._joining = 0
                     break
                 if not limits.chunked_prefill and self._uncached(head, found) > budget:
                     break
@@ -414,7 +414,6 @@ class Engine(Generic[R]):
         else:
             self._prefixes.give_back(held - request._named)
             self._prefixes.leave(request._keys[: request._named])
-            request._named = 0
         request._cached = 0
 
     def _end(self, request: R) -> None:
