@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -515,7 +516,7 @@ def _svg(spec: str) -> str:
     return drawn(
         spec,
         lambda spec: vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]),
-        renderer=f"vl-convert {vl_convert.__version__}",
+        renderer=f"vl-convert {version('vl-convert-python')}",
     )
 
 
