@@ -20,7 +20,7 @@ _SUPPORTED = (
     "MODEL or --model, --served-model-name, --dtype, --quantization, --max-model-len, --max-num-seqs, "
     "--max-num-batched-tokens, --gpu-memory-utilization, --[no-]enable-prefix-caching, --[no-]enable-chunked-prefill, "
     "--tensor-parallel-size, --pipeline-parallel-size, --enforce-eager, --kv-offloading-size, "
-    "--kv-offloading-backend native, --speculative-config, --block-size 16, --logging-config.formatter json, and "
+    "--kv-offloading-backend native, --speculative-config, --performance-mode {balanced,throughput}, --block-size 16, --logging-config.formatter json, and "
     "--labs-static-batching, which is the modelled engine's own"
 )
 _QUANTIZATION: dict[str, str] = {
@@ -87,7 +87,7 @@ def _parser() -> _Parser:
     parser.add_argument("--served-model-name", nargs="+")
     parser.add_argument("--dtype", default="auto", choices=list(_DTYPES))
     parser.add_argument("--max-model-len", type=int)
-    parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--max-num-seqs", type=int)
     parser.add_argument("--max-num-batched-tokens", type=int)
     parser.add_argument("--gpu-memory-utilization", type=float, default=0.92)
     parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
@@ -97,6 +97,8 @@ def _parser() -> _Parser:
     parser.add_argument("--kv-offloading-size", type=float, default=0.0)
     parser.add_argument("--kv-offloading-backend", choices=["native"])
     parser.add_argument("--speculative-config")
+    # `interactivity` captures more CUDA graphs for small batches, which are not modelled one by one.
+    parser.add_argument("--performance-mode", default="balanced", choices=["balanced", "throughput"])
     parser.add_argument("--block-size", type=int, choices=[16])
     parser.add_argument("--labs-static-batching", action="store_true")
     parser.add_argument("--logging-config.formatter", choices=["json"])  # what the modelled server writes anyway
@@ -120,10 +122,10 @@ def parse_engine_args(arguments: Sequence[str], hardware: Hardware, gpus: int = 
     _check_dtype(parsed.dtype, hardware)
     _check_quantization(parsed.quantization, model)
     tensor, pipeline = parsed.tensor_parallel_size, parsed.pipeline_parallel_size
-    _check_parallel(tensor, pipeline, model, gpus)
+    draft = _draft(parsed.speculative_config)
+    _check_parallel(tensor, pipeline, [model, draft.model] if draft and draft.model else [model], gpus)
     if parsed.kv_offloading_size < 0:
         raise EngineArgsError(f"--kv-offloading-size {parsed.kv_offloading_size:g} is less than nothing; give GiB")
-    draft = _draft(parsed.speculative_config)
     if draft is not None and pipeline > 1:
         raise EngineArgsError("speculation with --pipeline-parallel-size above 1 is not modelled; use one of the two")
     longest = model.architecture.max_context
@@ -133,9 +135,11 @@ def parse_engine_args(arguments: Sequence[str], hardware: Hardware, gpus: int = 
             f"--max-model-len {max_model_len} is more than the {longest} tokens that {model.name} was trained for; "
             f"give at most {longest}"
         )
-    max_num_seqs = _positive("--max-num-seqs", parsed.max_num_seqs) or 256
+    default_seqs, default_tokens = _default_batch(hardware, parsed.performance_mode)
+    max_num_seqs = _positive("--max-num-seqs", parsed.max_num_seqs) or default_seqs
     # vLLM lets a step hold a whole prompt where it may not cut prompts into chunks.
-    default_tokens = 2048 if parsed.enable_chunked_prefill else max(2048, max_model_len)
+    if not parsed.enable_chunked_prefill:
+        default_tokens = max(default_tokens, max_model_len)
     tokens = _positive("--max-num-batched-tokens", parsed.max_num_batched_tokens) or default_tokens
     if not parsed.enable_chunked_prefill and tokens < max_model_len:
         raise EngineArgsError(
@@ -198,14 +202,23 @@ def _check_quantization(asked: str | None, model: Model) -> None:
         )
 
 
-def _check_parallel(tensor: int, pipeline: int, model: Model, gpus: int) -> None:
+def _default_batch(hardware: Hardware, mode: str) -> tuple[int, int]:
+    """Sequences and tokens of a step where none are given, as vLLM's API server chooses them: more on GPUs of 70 GiB and
+    more that are no A100, and twice as many for throughput (vllm/engine/arg_utils.py; vLLM PR 34936)."""
+    large = hardware.memory_bytes.value >= 70 * _GIB and "A100" not in hardware.product
+    seqs, tokens = (1024, 8192) if large else (256, 2048)
+    return (2 * seqs, 2 * tokens) if mode == "throughput" else (seqs, tokens)
+
+
+def _check_parallel(tensor: int, pipeline: int, models: Sequence[Model], gpus: int) -> None:
     for name, size in (("--tensor-parallel-size", tensor), ("--pipeline-parallel-size", pipeline)):
         _positive(name, size)
-    shape = model.architecture
-    if shape.heads % tensor:
-        raise EngineArgsError(
-            f"Total number of attention heads ({shape.heads}) must be divisible by tensor parallel size ({tensor})."
-        )
+    for model in models:
+        heads = model.architecture.heads
+        if heads % tensor:
+            raise EngineArgsError(
+                f"Total number of attention heads ({heads}) must be divisible by tensor parallel size ({tensor})."
+            )
     if tensor * pipeline > gpus:
         raise EngineArgsError(
             f"World size ({tensor * pipeline}) is larger than the number of available GPUs ({gpus}) in this node; "

@@ -8,6 +8,10 @@ The linear part and the attention part are summed, as each has its own efficienc
 overlap imperfectly: a p-norm with p = 3 instead of the maximum, which is some 25 % optimistic where both matter
 (Vidur's A100 profile at 128 tokens reaches 0.47 of peak compute and 0.57 of peak bandwidth at once).
 
+Elementwise kernels (norms, residuals, rotation, gating) move some 8 h + 2 (nq + nkv) d + 3 m elements per token and layer,
+m the feed-forward network's width, beside the fixed cost of launching them. That gives 87 us a layer for 512 tokens of
+Llama-3-8B on an A100, where Vidur's profile has 95.
+
 Tensor parallel: each GPU has its share of every layer's FLOPs and bytes, and the layers' results are summed over the
 GPUs twice per layer. Pipeline parallel: each GPU has its share of the layers; a batch is cut into as many micro-batches
 as there are stages, or sequences if fewer, which follow one another through them, so that a step takes what one micro-
@@ -104,6 +108,9 @@ class StepCost:
         self._attention_s_per_work = self._attention_flops / (self._peak_flops * hardware.attention_mfu.value)
         self._attention_s_per_read = self._kv_bytes / (self._peak_bandwidth * hardware.attention_mbu.value)
         layer_s = (hardware.eager_layer_s if eager else hardware.layer_s).value + hardware.attention_layer_s.value
+        # Norms and residuals see the whole hidden state on every GPU; rotation and gating only what is the GPU's own.
+        halves = 2 * (shape.heads + shape.kv_heads) * shape.head_dim + 3 * model.intermediate
+        self._elementwise_bytes = shape.layers * TABLE_BYTES * (8 * shape.hidden + halves / tensor)
         self._host_s = hardware.host_s.value
         self._host_per_sequence_s = hardware.host_per_sequence_s.value
         self._moved_s = model.kv_bytes_per_token / hardware.host_bandwidth.value
@@ -111,7 +118,9 @@ class StepCost:
         latency_s = hardware.link_latency_s.value
         # Ring all-reduce: 2 * (tp - 1) / tp of the bytes and 2 * (tp - 1) messages, twice in each layer.
         reductions = 2 * shape.layers if tensor > 1 else 0
-        self._reduced_s = reductions * 2 * (tensor - 1) / tensor * activation_s
+        self.elementwise_s = self._elementwise_bytes / (self._peak_bandwidth * hardware.mbu.value)
+        """Seconds of elementwise kernels per token, all layers together."""
+        self._token_s = self.elementwise_s + reductions * 2 * (tensor - 1) / tensor * activation_s
         self._link_bytes = reductions * 2 * (tensor - 1) / tensor * shape.hidden * TABLE_BYTES
         self._fixed_gpu_s = shape.layers * layer_s + reductions * 2 * (tensor - 1) * latency_s
         self._pipeline = pipeline
@@ -120,20 +129,22 @@ class StepCost:
         if pipeline > 1:
             self._link_bytes = shape.hidden * TABLE_BYTES * (pipeline - 1) / pipeline
         self._drafts = drafts
-        self._draft = StepCost(hardware, draft_model, eager=eager) if draft_model is not None else None
+        # vLLM cuts the draft model as it cuts the target.
+        self._draft = StepCost(hardware, draft_model, tensor=tensor, eager=eager) if draft_model is not None else None
 
     def step_s(self, batch: Batch) -> float:
         """Seconds that the step takes.
 
         linear: FLOPs 2*(P - 2*V*h)*tokens + 2*V*h*sampled (P - V*h with tied embeddings) against the weights' bytes;
         attention: FLOPs 4*L*nq*d*(context + sum of c*(s + c/2)) against 2*L*nkv*d*2 bytes per cached token read or
-        written; then a fixed cost per layer, and the host's a + b * sequences. Tokens are the decodes, their drafts and
-        the prefill's; every draft is sampled too, and attends to its sequence's context.
+        written; then the elementwise bytes of each token, a fixed cost per layer, and the host's a + b * sequences.
+        Tokens are the decodes, their drafts and the prefill's; every draft is sampled too, and attends to its
+        sequence's context.
         """
         seconds = self._gpu_s(batch) + self._host_s + self._host_per_sequence_s * batch.sequences
         if batch.moved:
             seconds += self._moved_s * batch.moved
-        if batch.drafts:
+        if self._drafts:
             seconds += self._drafting_s(batch)
         return seconds
 
@@ -162,16 +173,19 @@ class StepCost:
             (linear * linear * linear + self._weights_s_cubed) ** _THIRD
             + (attention * attention * attention + moved * moved * moved) ** _THIRD
             + self._fixed_gpu_s
-            + self._reduced_s * tokens
+            + self._token_s * tokens
             + hops_s
         )
 
     def _drafting_s(self, batch: Batch) -> float:
-        """Seconds of proposing the step's drafts: as many steps of the draft model as there are tokens in a draft."""
+        """Seconds of proposing drafts. A draft model takes as many steps as there are tokens in a draft; the first of
+        them also computes the prompts' chunks, for the draft's own KV cache."""
         if self._draft is None:
             return NGRAM_S
-        decodes = batch.decodes
-        return self._drafts * self._draft._gpu_s(Batch(decodes, batch.context, 0, 0.0, 0, decodes, decodes))
+        decodes, context, prefill, work, prefix, sampled, sequences, _, _ = batch
+        first = Batch(decodes, context, prefill, work, prefix, sampled, sequences)
+        further = Batch(decodes, context, 0, 0.0, 0, decodes, decodes)
+        return self._draft._gpu_s(first) + ((self._drafts - 1) * self._draft._gpu_s(further) if decodes else 0.0)
 
     def steps_s(self, batch: Batch, steps: int) -> NDArray[float64]:
         """Seconds of so many steps in a row that only decode and begin with `batch`: each adds one token of context a
@@ -188,7 +202,7 @@ class StepCost:
         fixed_s = (
             (linear * linear * linear + self._weights_s_cubed) ** _THIRD
             + self._fixed_gpu_s
-            + self._reduced_s * tokens
+            + self._token_s * tokens
             + self._host_s
             + self._host_per_sequence_s * sequences
         )
@@ -207,7 +221,8 @@ class StepCost:
         ) / stages
         parts = min(stages, sequences) or 1
         # Every micro-batch reads the weights of each stage anew.
-        moved = (self._weight_bytes * parts + self._kv_bytes * (context + prefix + tokens)) / stages
+        bytes_of_tokens = self._kv_bytes * (context + prefix + tokens) + self._elementwise_bytes * tokens
+        moved = (self._weight_bytes * parts + bytes_of_tokens) / stages
         host = self._host_s + self._host_per_sequence_s * sequences + self._moved_s * moved_kv
         return Shares(
             busy=(1.0 - host / duration_s) * parts / stages,

@@ -125,6 +125,13 @@ class Model(_Row):
         return self.parameters.value - self.table_parameters * (1 if self.architecture.tied_embeddings else 2)
 
     @property
+    def intermediate(self) -> float:
+        """Width of the gated feed-forward network: what the attention leaves of a layer's weights, over 3 * h."""
+        shape = self.architecture
+        attention = 2 * shape.hidden * (shape.heads + shape.kv_heads) * shape.head_dim
+        return (self.body_parameters / shape.layers - attention) / (3 * shape.hidden)
+
+    @property
     def weights_bytes(self) -> float:
         """Bytes of weights in GPU memory."""
         tables = self.parameters.value - self.body_parameters

@@ -76,6 +76,29 @@ def test_what_cannot_be_modelled_is_refused_with_the_remedy(arguments: list[str]
         parse_engine_args(arguments, T4)
 
 
+def test_a_mode_for_throughput_doubles_the_limits_that_are_not_given() -> None:
+    throughput = ["--performance-mode", "throughput"]
+    args = parse_engine_args([PHI_3, OFF, *throughput], T4)
+    assert (args.max_num_seqs, args.max_num_batched_tokens) == (512, 4096)
+    assert parse_engine_args([PHI_3, OFF, *throughput, "--max-num-seqs", "16"], T4).max_num_seqs == 16
+    balanced = parse_engine_args([PHI_3, OFF, "--performance-mode", "balanced"], T4)
+    assert balanced == parse_engine_args([PHI_3, OFF], T4)
+    with pytest.raises(EngineArgsError, match="--performance-mode.*invalid choice: 'interactivity'"):
+        parse_engine_args([PHI_3, OFF, "--performance-mode", "interactivity"], T4)
+
+
+def test_a_large_gpu_has_larger_batches_but_an_a100_has_not() -> None:
+    h100 = parse_engine_args([PHI_3, OFF], tables.hardware("H100"))
+    assert (h100.max_num_seqs, h100.max_num_batched_tokens) == (1024, 8192)
+    assert parse_engine_args([PHI_3, OFF], tables.hardware("A100-80G")) == parse_engine_args([PHI_3, OFF], T4)
+
+
+def test_a_draft_is_cut_as_its_target_is() -> None:
+    config = '{"method": "draft_model", "model": "Qwen/Qwen2.5-0.5B-Instruct", "num_speculative_tokens": 4}'
+    with pytest.raises(EngineArgsError, match=r"attention heads \(14\) must be divisible by .* \(4\)"):
+        parse_engine_args([PHI_3, OFF, "-tp", "4", "--speculative-config", config], T4, 4)
+
+
 def test_bfloat16_is_fine_on_an_a100() -> None:
     assert parse_engine_args([PHI_3, OFF, "--dtype", "bfloat16"], tables.hardware("A100-80G")).max_model_len == 4096
 

@@ -93,3 +93,80 @@ def test_cpu_memory_never_holds_more_than_it_has(moves: list[tuple[int, int]]) -
             kept = pool.store(request, blocks)
             assert kept == pool.stored(request) == min(blocks, 8)
         assert pool.used == sum(pool.stored(one) for one in range(7)) <= 8
+
+
+class EveryBlock:
+    """The same pool, told by writing down each block: what it holds, who uses it, and the order of the free ones."""
+
+    def __init__(self, total: int) -> None:
+        self.keys: list[tuple[int, int] | None] = [None] * total
+        self.users = [0] * total
+        self.queue = list(range(total))
+
+    def block_of(self, key: tuple[int, int]) -> int | None:
+        return self.keys.index(key) if key in self.keys else None
+
+    def found(self, keys: list[tuple[int, int]]) -> list[int]:
+        blocks: list[int] = []
+        for key in keys:
+            block = self.block_of(key)
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def use(self, block: int) -> None:
+        if not self.users[block]:
+            self.queue.remove(block)
+        self.users[block] += 1
+
+    def take(self) -> int:
+        block = self.queue.pop(0)
+        self.keys[block] = None
+        self.users[block] = 1
+        return block
+
+    def leave(self, block: int) -> None:
+        self.users[block] -= 1
+        if not self.users[block]:
+            self.queue.append(block)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 4), st.integers(0, 5), st.integers(0, 3)), max_size=60))
+def test_the_pool_finds_and_forgets_what_a_list_of_every_block_does(moves: list[tuple[int, int, int]]) -> None:
+    pool, told = PrefixBlocks(14), EveryBlock(14)
+    held: list[tuple[list[tuple[int, int]], int, list[int]]] = []
+    for family, length, tail in moves:
+        if family < 0 and held:  # the request that came first, second, … ends
+            keys, plain, blocks = held.pop(min(-family, len(held)) - 1)
+            pool.give_back(plain)
+            pool.leave(keys)
+            for block in reversed(blocks):
+                told.leave(block)
+        elif family >= 0:
+            keys = [(family, n) for n in range(length)]
+            there = told.found(keys)
+            assert pool.find(keys) == (len(there), sum(not told.users[block] for block in there))
+            new = length + tail - len(there)
+            if sum(block not in there for block in told.queue) < new:
+                continue
+            pool.share(keys[: len(there)])
+            pool.take(new)
+            for block in there:
+                told.use(block)
+            blocks = [*there, *(told.take() for _ in range(new))]
+            mine = keys[: len(there)]
+            for n in range(len(there), length):
+                absent = told.block_of(keys[n]) is None
+                assert pool.name(keys[n]) == absent
+                if not absent:
+                    break
+                told.keys[blocks[n]] = keys[n]
+                mine.append(keys[n])
+            held.append((mine, length + tail - len(mine), blocks))
+        assert pool.free == len(told.queue)
+    for family in range(5):
+        for length in range(1, 6):
+            keys = [(family, n) for n in range(length)]
+            assert pool.find(keys)[0] == len(told.found(keys))

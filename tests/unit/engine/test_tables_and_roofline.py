@@ -34,6 +34,7 @@ def test_the_v100_is_history() -> None:
         "A100-80G": "current",
         "V100-16G": "retired",
         "A10-24G": "current",
+        "H100": "current",
     }
 
 
@@ -195,3 +196,29 @@ def test_a_draft_costs_time_and_its_verification_little() -> None:
     assert plain < ngram.step_s(batch) < 1.2 * plain
     assert ngram.step_s(batch) < drafting.step_s(batch) < 3 * plain
     assert drafting.step_s(batch._replace(moved=1600)) > drafting.step_s(batch)
+
+
+def test_the_feed_forward_network_s_width_follows_from_the_parameters() -> None:
+    # intermediate_size of the models' own config.json.
+    for name, width in ((PHI_3, 8192), (MISTRAL, 14336), ("Qwen/Qwen3-8B-AWQ", 12288), ("Qwen/Qwen3-0.6B", 3072)):
+        assert tables.model(name).intermediate == pytest.approx(width, rel=0.002)
+
+
+def test_elementwise_work_grows_with_tokens_and_its_norms_are_not_divided() -> None:
+    hardware, model = tables.hardware("A100-80G"), tables.model("meta-llama/Meta-Llama-3-8B-Instruct")
+    one, two = StepCost(hardware, model), StepCost(hardware, model, tensor=2)
+    # Vidur's profile: 95 us a layer at 512 tokens, 27 to 29 us at up to 32.
+    per_layer = hardware.layer_s.value + 512 * one.elementwise_s / model.architecture.layers
+    assert per_layer == pytest.approx(95e-6, rel=0.1)
+    assert 0.5 * one.elementwise_s < two.elementwise_s < one.elementwise_s
+
+
+def test_a_draft_model_computes_prompts_too() -> None:
+    hardware, target = tables.hardware("T4"), tables.model("Qwen/Qwen3-8B-AWQ")
+    drafting = StepCost(hardware, target, drafts=4, draft_model=tables.model("Qwen/Qwen3-0.6B"))
+    plain, draft = (
+        cost.step_s(prefill(1024))
+        for cost in (StepCost(hardware, target), StepCost(hardware, tables.model("Qwen/Qwen3-0.6B")))
+    )
+    host_s = hardware.host_s.value + hardware.host_per_sequence_s.value
+    assert drafting.step_s(prefill(1024)) == pytest.approx(plain + draft - host_s)
