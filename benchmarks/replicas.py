@@ -62,7 +62,7 @@ class Router:
 
     def __init__(self, model: EngineModel, replicas: int) -> None:
         # Between two arrivals at a router there is no time for a leap of any one replica.
-        self._replicas: list[Replica[Tracked]] = [
+        self.replicas: list[Replica[Tracked]] = [
             Replica(model.engine(), model.cost, start_s=0.0, leaps=False) for _ in range(replicas)
         ]
         self._unfinished = [0] * replicas
@@ -72,16 +72,17 @@ class Router:
         """When the current step of each busy replica is over; a heap."""
         self.ended: list[Tracked] = []
 
-    def send(self, request: Tracked) -> None:
-        """Requests come in the order of their arrival."""
+    def send(self, request: Tracked) -> int:
+        """Requests come in the order of their arrival. The number of the replica that gets this one."""
         self.advance(request.arrived_s)
         unfinished = self._unfinished
         least = min(unfinished)
         chosen = unfinished.index(least)
         unfinished[chosen] += 1
-        self._replicas[chosen].submit(request)
+        self.replicas[chosen].submit(request)
         if not least:
             heappush(self._due, (request.arrived_s, chosen))
+        return chosen
 
     def advance(self, until_s: float) -> None:
         """Let all steps begin that begin before `until_s`, and learn of the ends until then."""
@@ -91,7 +92,7 @@ class Router:
             if ends[chosen]:
                 self.ended += ends[chosen]
                 self._unfinished[chosen] -= len(ends[chosen])
-            replica = self._replicas[chosen]
+            replica = self.replicas[chosen]
             ends[chosen] = replica.advance(until_s)
             if self._unfinished[chosen]:
                 heappush(due, (replica.now_s, chosen))

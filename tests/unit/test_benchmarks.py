@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from random import Random
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.console import Console
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
 from benchmarks.overhead import ASSETS, Span, demo_parts
+from benchmarks.replicas import ARGUMENTS, GPU, Router
+from lab_pipelines.engine.replica import Replica, Tracked
+from lab_pipelines.engine.setup import EngineModel
 
 
 def test_a_figure_is_met_up_to_its_bound_and_neither_without_a_bound_or_a_value() -> None:
@@ -58,3 +62,39 @@ def test_the_table_says_which_figures_are_over_their_bound() -> None:
     lines = output.getvalue().splitlines()
     assert any("p99" in line and "≤ 5 ms" in line and "NO" in line for line in lines)
     assert any("peak" in line and "yes" in line for line in lines)
+
+
+def test_a_router_sends_each_request_to_the_replica_with_the_fewest_and_loses_none() -> None:
+    draw, at_s = Random(3), 0.0
+    router = Router(EngineModel.of(ARGUMENTS, GPU), 4)
+    sent: list[tuple[Tracked, int]] = []
+    for _ in range(300):
+        at_s += draw.expovariate(40.0)
+        request = Tracked(draw.randint(64, 192), draw.randint(4, 64), arrived_s=at_s)
+        sent.append((request, router.send(request)))
+    router.advance(at_s + 100.0)
+    assert sorted(map(id, router.ended)) == sorted(id(request) for request, _ in sent)
+    ended_s = [router.replicas[chosen].event_times(request)[-1] for request, chosen in sent]
+    for number, (request, chosen) in enumerate(sent):
+        unfinished = [0, 0, 0, 0]
+        for (_, replica), end_s in zip(sent[:number], ended_s, strict=False):
+            unfinished[replica] += end_s >= request.arrived_s
+        assert chosen == unfinished.index(min(unfinished))
+
+
+def test_one_replica_behind_a_router_serves_as_it_does_alone() -> None:
+    model = EngineModel.of(ARGUMENTS, GPU)
+    alone: Replica[Tracked] = Replica(model.engine(), model.cost, start_s=0.0)
+    router = Router(model, 1)
+    firsts: list[list[float | None]] = []
+    for send in (alone.submit, router.send):
+        draw, requests, at_s = Random(5), list[Tracked](), 0.0
+        for _ in range(200):
+            at_s += draw.expovariate(20.0)
+            requests.append(Tracked(draw.randint(64, 192), draw.randint(4, 64), arrived_s=at_s))
+            send(requests[-1])
+        while alone.in_system:
+            alone.advance(at_s + 100.0)
+        router.advance(at_s + 100.0)
+        firsts.append([request.first_token_s for request in requests])
+    assert firsts[1] == pytest.approx(firsts[0], rel=1e-9)
