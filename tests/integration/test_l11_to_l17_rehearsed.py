@@ -7,16 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey
 
-from lab_pipelines.build import build_defs
-from lab_pipelines.deployment import Deployment
 from lab_pipelines.engine.setup import EngineModel
 from resources.warehouse import Warehouse
+from tests.support.rehearsals import rehearsed
 
-LAB_ASSETS = [
-    AssetKey(name) for name in ("deployed_stack", "load_run", "metrics_snapshot", "cost_attribution", "finops_sheet")
-]
 PREEMPTED = {"ttft_p50_preempted", "e2e_p50_preempted"}
 GAPS_AT_SMOKE: dict[str, set[str]] = {
     "L12": PREEMPTED,  # two users fit
@@ -26,13 +21,6 @@ GAPS_AT_SMOKE: dict[str, set[str]] = {
     "L16": set(),
     "L17": {"hit_rate"},  # with caching off nothing is looked up
 }
-
-
-def rehearsed(lab: str, data_dir: Path, *, pace: str | None = None) -> Warehouse:
-    defs = build_defs(target="rehearsal", deployment=Deployment(data_dir=data_dir, pace=pace))
-    job = defs.resolve_implicit_global_asset_job_def()
-    assert job.execute_in_process(partition_key=lab, asset_selection=LAB_ASSETS).success
-    return Warehouse(data_dir=str(data_dir))
 
 
 def kv_blocks_are_the_engine_s(warehouse: Warehouse) -> None:
