@@ -344,7 +344,7 @@ def test_a_model_that_does_not_fit_ends_with_an_out_of_memory_error_in_the_log(t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--gpu", "T4", "--", PHI_3), "add --no-enable-prefix-caching"),
+        (("--gpu", "T4", "--", PHI_3, "-tp", "2"), "World size (2) is larger than the number of available GPUs (1)"),
         (("--gpu", "T5", "--", PHI_3), "GPU 'T5' is not modelled; modelled are: T4"),
         (("--gpu", "T4", "--", PHI_3, "--port", "80"), "'--port' is not modelled"),
         (("--gpu", "T4", "--time-scale", "0", "--", PHI_3), "0 is not a positive number"),
