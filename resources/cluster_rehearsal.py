@@ -25,7 +25,7 @@ from lab_pipelines.engine.cold_start import PlannedPhase, drawn_cold_start
 from lab_pipelines.engine.memory import GpuMemoryError
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import UnknownNameError
-from lab_pipelines.engine.trust import trust_of
+from lab_pipelines.engine.trust import longest_sequence, trust_of
 from resources import chart_values, processes
 from resources.chart_values import ValuesError
 from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Reaped, Session, StackOrder
@@ -132,7 +132,7 @@ class RehearsalCluster(LoopbackCluster):
         trust = None
         if model is not None and engine is not None:
             world.bring_up(engine.name, model)
-            trust = trust_of(model)
+            trust = trust_of(model, context=longest_sequence(spec.steps))
             phases.append(_first_token(world))
             took_s = sum(phase.duration_s for phase in phases)
             progress(f"{variant.id}: {arguments[0]} on {gpu} is ready after {took_s:.0f} virtual s (modelled)")

@@ -186,7 +186,7 @@ def _model_error(spec: LabSpec, variant: Variant, sheet: PriceSheet) -> float:
     from lab_pipelines.engine.args import EngineArgsError
     from lab_pipelines.engine.memory import GpuMemoryError
     from lab_pipelines.engine.setup import EngineModel
-    from lab_pipelines.engine.trust import OUTSIDE_ERROR, trust_of
+    from lab_pipelines.engine.trust import OUTSIDE_ERROR, longest_sequence, trust_of
     from resources.chart_values import component_arguments
 
     engine, node = spec.stack.of_kind("vllm"), spec.nodes_of(variant)
@@ -195,6 +195,7 @@ def _model_error(spec: LabSpec, variant: Variant, sheet: PriceSheet) -> float:
         return 0.0
     try:
         arguments = component_arguments(engine, [variant.values.get(engine.name, {})])
-        return trust_of(EngineModel.of(arguments, gpu, max(node.gpus, 1))).error
+        model = EngineModel.of(arguments, gpu, max(node.gpus, 1))
+        return trust_of(model, context=longest_sequence(spec.steps)).error
     except (EngineArgsError, GpuMemoryError):  # a variant that is refused takes no load
         return OUTSIDE_ERROR

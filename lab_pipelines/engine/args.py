@@ -20,7 +20,8 @@ _SUPPORTED = (
     "MODEL or --model, --served-model-name, --dtype, --quantization, --max-model-len, --max-num-seqs, "
     "--max-num-batched-tokens, --gpu-memory-utilization, --[no-]enable-prefix-caching, --[no-]enable-chunked-prefill, "
     "--tensor-parallel-size, --pipeline-parallel-size, --enforce-eager, --kv-offloading-size, "
-    "--kv-offloading-backend native, --speculative-config, --performance-mode {balanced,throughput}, --block-size 16, --logging-config.formatter json, and "
+    "--kv-offloading-backend native, --speculative-config, --performance-mode {balanced,throughput}, --block-size 16, "
+    "--logging-config.formatter json, and "
     "--labs-static-batching, which is the modelled engine's own"
 )
 _QUANTIZATION: dict[str, str] = {
@@ -203,8 +204,10 @@ def _check_quantization(asked: str | None, model: Model) -> None:
 
 
 def _default_batch(hardware: Hardware, mode: str) -> tuple[int, int]:
-    """Sequences and tokens of a step where none are given, as vLLM's API server chooses them: more on GPUs of 70 GiB and
-    more that are no A100, and twice as many for throughput (vllm/engine/arg_utils.py; vLLM PR 34936)."""
+    """Sequences and tokens of a step where none are given, as vLLM's API server chooses them.
+
+    More on GPUs of 70 GiB and above that are no A100, twice as many for throughput (arg_utils.py; vLLM PR 34936).
+    """
     large = hardware.memory_bytes.value >= 70 * _GIB and "A100" not in hardware.product
     seqs, tokens = (1024, 8192) if large else (256, 2048)
     return (2 * seqs, 2 * tokens) if mode == "throughput" else (seqs, tokens)

@@ -8,9 +8,9 @@ The linear part and the attention part are summed, as each has its own efficienc
 overlap imperfectly: a p-norm with p = 3 instead of the maximum, which is some 25 % optimistic where both matter
 (Vidur's A100 profile at 128 tokens reaches 0.47 of peak compute and 0.57 of peak bandwidth at once).
 
-Elementwise kernels (norms, residuals, rotation, gating) move some 8 h + 2 (nq + nkv) d + 3 m elements per token and layer,
-m the feed-forward network's width, beside the fixed cost of launching them. That gives 87 us a layer for 512 tokens of
-Llama-3-8B on an A100, where Vidur's profile has 95.
+Elementwise kernels (norms, residuals, rotation, gating) move some 8 h + 2 (nq + nkv) d + 3 m elements per token and
+layer, m the feed-forward network's width, beside the fixed cost of launching them. That gives 87 us a layer for 512
+tokens of Llama-3-8B on an A100, where Vidur's profile has 95.
 
 Tensor parallel: each GPU has its share of every layer's FLOPs and bytes, and the layers' results are summed over the
 GPUs twice per layer. Pipeline parallel: each GPU has its share of the layers; a batch is cut into as many micro-batches

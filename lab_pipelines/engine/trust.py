@@ -6,12 +6,14 @@ Belongs here: comparing an engine's set-up with that range. Doesn't belong here:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab_pipelines.catalog.loader import read_model
+from lab_pipelines.catalog.spec import CompletionRequest, LoadStep, Step
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import WeightFormat
@@ -48,8 +50,7 @@ class _Range(BaseModel):
     weights: list[WeightFormat]
     parameters: _Between
     gpus_per_engine: int
-    speculation: bool
-    prefix_caching: bool
+    context_tokens: int
     users: int
     error: float = Field(gt=0, lt=1)
     compared_with: str
@@ -65,13 +66,19 @@ def _ranges() -> list[_Range]:
     return read_model(tables.TABLES_DIR / "trust.yaml", _Ranges).ranges
 
 
-def trust_of(model: EngineModel) -> Trust:
-    """Whether `model` lies within a range, and if not, what keeps it out of the nearest one."""
-    kept_out = min((_kept_out(model, one) for one in _ranges()), key=len)
-    if kept_out:
-        reason = "; ".join(kept_out)
-        return Trust(False, f"no public measurement was compared with {reason}", None, OUTSIDE_ERROR)
-    inside = next(one for one in _ranges() if not _kept_out(model, one))
+def trust_of(model: EngineModel, *, context: int) -> Trust:
+    """Whether `model` lies within a range, and if not, what keeps it out of the nearest one.
+
+    `context`: the longest sequence that it will be asked for, prompt and answer (see `longest_sequence`).
+    """
+    context = min(context, model.args.max_model_len)
+    kept_out = {index: _kept_out(model, context, one) for index, one in enumerate(_ranges())}
+    nearest = min(kept_out, key=lambda index: len(kept_out[index]))
+    if kept_out[nearest]:
+        return Trust(
+            False, f"no public measurement was compared with {'; '.join(kept_out[nearest])}", None, OUTSIDE_ERROR
+        )
+    inside = _ranges()[nearest]
     return Trust(
         True,
         f"within {inside.error:.0%} of {inside.compared_with}, up to {inside.users} requests at once",
@@ -80,14 +87,34 @@ def trust_of(model: EngineModel) -> Trust:
     )
 
 
-def _kept_out(model: EngineModel, one: _Range) -> list[str]:
+def longest_sequence(steps: Iterable[Step]) -> int:
+    """Tokens of the longest request that the steps of a lab send, prompt and answer; 0 without any."""
+    return max(
+        (
+            min(request.input_tokens, request.truncate_to or request.input_tokens) + request.output_tokens
+            for step in steps
+            if isinstance(step, LoadStep)
+            for request in step.requests
+            if isinstance(request, CompletionRequest) and request.expect < 400
+        ),
+        default=0,
+    )
+
+
+def _kept_out(model: EngineModel, context: int, one: _Range) -> list[str]:
+    """Measured were engines as vLLM sets them up by itself: every option beside that is outside."""
     args, parameters = model.args, model.args.model.parameters.value
     reasons = {
         f"a {model.hardware.product}": model.hardware.name not in one.gpus,
         f"weights in {args.model.weights}": args.model.weights not in one.weights,
         f"{parameters / 1e9:.3g}B parameters": not one.parameters.least <= parameters <= one.parameters.most,
         f"{args.gpus} GPUs for one engine": args.gpus > one.gpus_per_engine,
-        "speculation": args.draft is not None and not one.speculation,
-        "prefix caching": args.prefix_caching and not one.prefix_caching,
+        f"sequences of {context} tokens": context > one.context_tokens,
+        "speculation": args.draft is not None,
+        "prefix caching": args.prefix_caching,
+        "KV offloading": args.offload_bytes > 0,
+        "eager mode": args.eager,
+        "static batching": args.static_batching,
+        "prompts in one piece": not args.chunked_prefill,
     }
     return [reason for reason, holds in reasons.items() if holds]

@@ -83,7 +83,7 @@ def test_a_mode_for_throughput_doubles_the_limits_that_are_not_given() -> None:
     assert parse_engine_args([PHI_3, OFF, *throughput, "--max-num-seqs", "16"], T4).max_num_seqs == 16
     balanced = parse_engine_args([PHI_3, OFF, "--performance-mode", "balanced"], T4)
     assert balanced == parse_engine_args([PHI_3, OFF], T4)
-    with pytest.raises(EngineArgsError, match="--performance-mode.*invalid choice: 'interactivity'"):
+    with pytest.raises(EngineArgsError, match=r"--performance-mode.*invalid choice: 'interactivity'"):
         parse_engine_args([PHI_3, OFF, "--performance-mode", "interactivity"], T4)
 
 
