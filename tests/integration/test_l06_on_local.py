@@ -119,7 +119,7 @@ def test_a_second_run_adds_rows_and_changes_none(finished: tuple[Warehouse, str]
     ("lab", "environ", "said"),
     [
         ("L07", {}, "L07 can't run on target local. It asks a real API server and a real scheduler"),
-        ("L11", {}, "L11 (The KV Cache Budget) can't run: it is not complete. Missing in"),
+        ("L78", {}, "L78 (The Year in Numbers) can't run: it is not complete. Missing in"),
         ("L06", {"LABS_PACE": "warp"}, "L06 has no pace 'warp'; it has: full, short, smoke (set LABS_PACE)"),
         ("L06", {"LABS_TARGET": "aks"}, "LABS_TARGET=aks can't run labs yet; set LABS_TARGET to: local"),
         ("L06", {"LABS_REGION": "mars"}, "no price of Standard_NC4as_T4_v3 in region 'mars'"),
