@@ -49,7 +49,8 @@ def asked(warehouse: Warehouse, sql: str, lab: str) -> list[dict[str, Any]]:
 def test_every_step_is_an_event_in_the_specs_order_and_ended_as_expected(warehouse: Warehouse, lab: str) -> None:
     events = asked(
         warehouse,
-        "SELECT * FROM events WHERE lab = ? AND kind NOT IN ('cold_start', 'deploy') ORDER BY started_at, ended_at DESC",
+        "SELECT * FROM events WHERE lab = ? AND kind NOT IN ('cold_start', 'deploy') "
+        "ORDER BY started_at, ended_at DESC",
         lab,
     )
     steps = spec_of(lab).flat_steps
