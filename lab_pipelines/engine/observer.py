@@ -49,9 +49,12 @@ class StepObserver(Generic[S]):
                 request.last_token_s = self._last_end_s
         for request in step.admitted:
             self._admitted(request, started_s)
-        prompt_tokens = sum(self._prefilled(request, ended_s) for request in step.prefilled)
+        # A client may leave while its prompt is computed. As with vLLM (v1/engine/output_processor.py), that step then
+        # brings it no first token; its log line, written when it left, has no TTFT either.
+        prefilled = [request for request in step.prefilled if request.state != "aborted"]
+        prompt_tokens = sum(self._prefilled(request, ended_s) for request in prefilled)
         generated = batch.decodes if step.emitted is None else sum(step.emitted.values())
-        generated += len(step.prefilled)
+        generated += len(prefilled)
         metrics.steps.inc()
         metrics.generation_tokens.inc(generated)
         metrics.iteration_tokens.observe(prompt_tokens + generated)
