@@ -10,6 +10,7 @@ don't meet. What a process that died may leave, the Prometheus over its series, 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from datetime import UTC, datetime, time
@@ -21,12 +22,14 @@ from lab_pipelines.catalog.spec import ApplyStep, Component, FireAlertStep, LabS
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.args import EngineArgsError
-from lab_pipelines.engine.cold_start import PlannedPhase, drawn_cold_start
+from lab_pipelines.engine.cold_start import PlannedPhase, drawn_cold_start, drawn_node_start
 from lab_pipelines.engine.memory import GpuMemoryError
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import UnknownNameError
 from lab_pipelines.engine.trust import longest_sequence, trust_of
-from resources import chart_values, processes
+from lab_pipelines.rehearsal.control_plane import ControlPlane, apply_all, node_of
+from lab_pipelines.rehearsal.scheduler import Node, NotModelledError
+from resources import chart_values, manifests, processes
 from resources.chart_values import ValuesError
 from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Reaped, Session, StackOrder
 from resources.cluster_loopback import LoopbackCluster
@@ -38,6 +41,12 @@ if TYPE_CHECKING:
 
 FIRST_PROMPT_TOKENS = 8
 SETTLE_S = 0.001
+LOOK_EVERY_S = 1.0
+"""Between two looks at pods that are waited for, virtual seconds."""
+API_CALL_S = 0.02
+"""What a step of manifests takes at least, so that no two happen at once; virtual seconds, an estimate."""
+SYSTEM_SKU = "Standard_D4s_v5"
+"""Of the untainted node that every AKS cluster has for its own pods. It is no part of a lab's cost."""
 STARTS_AT = time(9, 0, tzinfo=UTC)
 MODELLED = frozenset({"vllm", "dcgm_exporter", "monitoring", "logging"})
 """Kinds of components that a rehearsal knows. Only `vllm` has something to do there."""
@@ -92,7 +101,7 @@ class RehearsalCluster(LoopbackCluster):
             seed=self.seed,
             client_scale=order.pace.time_scale,
         )
-        rehearsal = Rehearsal(lease_id, world, environ)
+        rehearsal = Rehearsal(lease_id, spec, world, ControlPlane(spec.namespace, _nodes(order)), environ)
         open_rehearsal(rehearsal)
         session = self._session(order, rehearsal, former=None, progress=progress)
         if session.refusal is not None:
@@ -128,6 +137,9 @@ class RehearsalCluster(LoopbackCluster):
             planned = drawn_cold_start(gpu, arguments[0], numbers, warm=warm) if _known(arguments[0], gpu) else []
             # An engine that runs out of memory does so while it loads.
             phases = self._pass(world, [p for p in planned if refusal is None or p.name != "engine_ready"])
+        elif former is None and load_prices().sku(node.sku).gpu is not None:
+            numbers = random.Random(f"{self.seed}/{spec.id}/{variant.id}")
+            phases = self._pass(world, drawn_node_start(_gpu_of(node.sku), numbers))
         ready_s = world.now_s
         trust = None
         if model is not None and engine is not None:
@@ -186,7 +198,7 @@ class RehearsalCluster(LoopbackCluster):
             model = EngineModel.of(arguments, gpu, session.gpus)
         except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
             raise ClusterError(f"{component.name} does not come up: {error}") from None
-        numbers = random.Random(f"{self.seed}/{session.session_id}/{world.now_s}")
+        numbers = random.Random(f"{self.seed}/{session.lab}/{session.variant}/{world.now_s}")
         phases = self._pass(world, drawn_cold_start(gpu, arguments[0], numbers, warm=True))
         world.bring_up(component.name, model)
         phases.append(_first_token(world))
@@ -204,7 +216,29 @@ class RehearsalCluster(LoopbackCluster):
         return [{**line, "line": json.dumps(line)} for line in lines]
 
     def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
-        raise ClusterError(f"step {step.name} applies Kubernetes manifests, and a rehearsal has no model of that yet")
+        rehearsal = rehearsal_at(session.prometheus_url)
+        world, plane = rehearsal.world, rehearsal.control_plane
+        labels = manifests.labels_of(rehearsal.spec, session.run_id)
+        objects = [
+            manifests.placed(one, namespace=session.namespace, labels=labels)
+            for one in manifests.read_manifests(REPO_ROOT / step.manifests, os.environ)
+        ]
+        world.advance(world.now_s + API_CALL_S)
+        try:
+            refusal = apply_all(plane, objects, world.now_s)
+        except NotModelledError as error:
+            raise ClusterError(f"{step.manifests}: a rehearsal has no model of {error}") from None
+        world.changed += 1
+        if refusal is not None:
+            return ApplyOutcome(accepted=False, message=refusal, pods=[])
+        until_s = world.now_s + step.within_s
+        while True:
+            pods = [manifests.pod_outcome(pod) for pod in plane.pods(world.now_s)]
+            if manifests.settled(pods, step.pods) or world.now_s >= until_s:
+                break
+            world.advance(min(until_s, world.now_s + LOOK_EVERY_S))
+        progress(f"{step.name}: taken by the modelled API server")
+        return ApplyOutcome(accepted=True, message=None, pods=manifests.found(pods, step.pods))
 
     def release(self, lab: str) -> datetime | None:
         now = self.now()
@@ -260,6 +294,13 @@ def _without_model(spec: LabSpec) -> list[str]:
     return components + [f"{step.name} ({step.kind})" for step in spec.steps if isinstance(step, FireAlertStep)]
 
 
+def _nodes(order: StackOrder) -> list[Node]:
+    """The lab's nodes, Ready, beside the cluster's own."""
+    prices, own = load_prices(), order.spec.nodes_of(order.variant)
+    lab = [node_of(f"{order.spec.namespace}-{number}", own.sku, prices.sku(own.sku)) for number in range(own.count)]
+    return [node_of("system-0", SYSTEM_SKU, prices.sku(SYSTEM_SKU)), *lab]
+
+
 def _first_morning(spec: LabSpec) -> datetime:
     """When the lab's week begins, at nine."""
     from lab_pipelines.catalog.calendar import load_calendar
@@ -279,8 +320,11 @@ def _first_token(world: World) -> Phase:
     while not world.advance(started_s + 3600.0):
         pass
     ended_s = world.ended_s
-    # Whatever is next begins after it, also when both are rounded to a timestamp's microseconds.
+    # Whatever is next begins after it, also when both are rounded to a timestamp's microseconds; and its counters
+    # begin with this request in them, or L04 would find one request more in the metrics than in the log.
     world.advance(ended_s + SETTLE_S)
+    world.scrape()
+    world.advance(world.now_s + SETTLE_S)
     return Phase(name="first_token", started_at=_at(started_s), ended_at=_at(ended_s), duration_s=ended_s - started_s)
 
 

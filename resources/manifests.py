@@ -273,17 +273,22 @@ def watch_pods(
         changes = kube_api.watch(
             api_client, path, selector=selector, version=listed["metadata"]["resourceVersion"], deadline=deadline
         )
-        while not (settled := _settled(pods.values(), expected)) and (change := next(changes, None)):
+        while not (over := settled(pods.values(), expected)) and (change := next(changes, None)):
             kind, pod = change
             pods.pop(pod["metadata"]["name"], None)
             if kind != "DELETED":
                 pods[pod["metadata"]["name"]] = pod_outcome(pod)
         changes.close()
-        if settled or deadline.remaining_s == 0:
+        if over or deadline.remaining_s == 0:
             break
         time.sleep(kube_api.RETRY_S)  # a server that ends every watch at once must not be asked without a pause
-    found = [pods[name] for name in sorted(pods) if expectation_for(name, expected) is not None]
-    return [*found, *(PodOutcome(name=one.name, phase=ABSENT, reason=None) for one in _absent(found, expected))]
+    return found(pods.values(), expected)
+
+
+def found(pods: Collection[PodOutcome], expected: Sequence[ExpectedPod]) -> list[PodOutcome]:
+    """The pods that somebody expects, by name; one that isn't there has the phase `Absent`."""
+    mine = sorted((pod for pod in pods if expectation_for(pod.name, expected)), key=lambda pod: pod.name)
+    return [*mine, *(PodOutcome(name=one.name, phase=ABSENT, reason=None) for one in _absent(mine, expected))]
 
 
 def _absent(pods: Sequence[PodOutcome], expected: Sequence[ExpectedPod]) -> list[ExpectedPod]:
@@ -291,8 +296,8 @@ def _absent(pods: Sequence[PodOutcome], expected: Sequence[ExpectedPod]) -> list
     return [one for one in expected if one not in there]
 
 
-def _settled(pods: Collection[PodOutcome], expected: Sequence[ExpectedPod]) -> bool:
-    """Nothing is left to wait for."""
+def settled(pods: Collection[PodOutcome], expected: Sequence[ExpectedPod]) -> bool:
+    """Whether nothing is left to wait for: each pod is as expected, or can't become so any more."""
     of = [(pod, one) for pod in pods if (one := expectation_for(pod.name, expected)) is not None]
     return not _absent([pod for pod, _ in of], expected) and all(
         _mismatch(one, pod) is None or _STAGE.get(pod.phase, 0) > _STAGE.get(one.phase, 0) or pod.phase in _ENDED

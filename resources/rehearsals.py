@@ -12,6 +12,8 @@ from resources.cluster import ClusterError
 from resources.prometheus_blocks import PrometheusBlocks
 
 if TYPE_CHECKING:
+    from lab_pipelines.catalog.spec import LabSpec
+    from lab_pipelines.rehearsal.control_plane import ControlPlane
     from lab_pipelines.rehearsal.world import World
 
 SCHEME = "rehearsal://"
@@ -19,11 +21,19 @@ ELSEWHERE = "a rehearsal lives in the process that began it. Materialize all of 
 
 
 class Rehearsal:
-    """One lease's world, and the Prometheus over its series. `environ` marks the processes that are started for it."""
+    """One lease's world, with the namespace of its lab in it, and the Prometheus over its series.
 
-    def __init__(self, lease_id: str, world: World, environ: dict[str, str]) -> None:
+    `environ` marks the processes that are started for it.
+    """
+
+    def __init__(
+        self, lease_id: str, spec: LabSpec, world: World, control_plane: ControlPlane, environ: dict[str, str]
+    ) -> None:
         self.lease_id = lease_id
+        self.spec = spec
         self.world = world
+        self.control_plane = control_plane
+        world.extra.append(control_plane.series)
         self._blocks = PrometheusBlocks(world.folder / "prometheus", environ)
         self._known = -1
         """What had changed in the world when its series were taken last."""

@@ -82,6 +82,26 @@ OF_THE_ENGINE: frozenset[PhaseName] = frozenset({"model_loaded", "engine_ready"}
 """What is left of a cold start where node, driver and image are there already."""
 
 
+OF_THE_NODE: frozenset[PhaseName] = frozenset({"node_ready", "driver_ready"})
+"""What a node with a GPU takes until pods may ask for it, whatever they run."""
+
+
+def drawn_node_start(gpu: str, numbers: random.Random) -> list[PlannedPhase]:
+    """The phases of a node alone, with times drawn around the plan's. Raises `UnknownNameError`."""
+    table = _table()
+    confidence: tables.Confidence = "A" if tables.hardware(gpu).name == table.measured_on else "C"
+    return [
+        PlannedPhase(
+            name=anchor.name,
+            duration_s=anchor.fixed_s * _triangular(numbers.random(), anchor.spread),
+            source=anchor.source,
+            confidence=confidence,
+        )
+        for anchor in table.phases
+        if anchor.name in OF_THE_NODE
+    ]
+
+
 def drawn_cold_start(gpu: str, model: str, numbers: random.Random, *, warm: bool) -> list[PlannedPhase]:
     """The phases with times drawn around the plan's, each on its own; `warm`: on a node that is there, with its image.
 

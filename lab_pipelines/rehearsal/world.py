@@ -33,8 +33,8 @@ SCRAPE_EVERY_S = 5.0
 """Between two scrapes, virtual seconds."""
 GPU_EXPORTER = "dcgm-exporter"
 
-Series = Callable[[], Iterable[tuple[str, float]]]
-"""Series with all of their labels, as they are now."""
+Series = Callable[[float], Iterable[tuple[str, float]]]
+"""Series with all of their labels, as they are at a Unix time."""
 
 
 class VirtualRequest(Tracked):
@@ -186,7 +186,7 @@ class World:
             self.scrapes.add(at_s, engine_page, self.engine.metrics.render())
             self.scrapes.add(at_s, gpu_page, self.engine.exporter.render(at_s))
         for series in self.extra:
-            self.scrapes.add_series(at_s, series())
+            self.scrapes.add_series(at_s, series(at_s))
 
     def _labels(self, job: str) -> str:
         return f'instance="{job}",job="{job}",namespace="{self.namespace}"'

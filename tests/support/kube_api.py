@@ -15,15 +15,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from kubernetes.utils.quantity import parse_quantity
 
+from lab_pipelines.rehearsal.admission import RefusedError, admit
 from tests.support.kube_types import mistakes
 
 Json = dict[str, Any]
@@ -99,12 +98,6 @@ class Canned:
     body: str
     headers: Mapping[str, str]
     times: int
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.reason, self.message = status, reason, message
 
 
 @dataclass
@@ -209,7 +202,7 @@ class KubeApi:
             self._changed.wait_for(lambda: self._closing)
 
     def handle(self, seen: Seen) -> tuple[int, str]:
-        """Status and body. Raises `_RefusedError`."""
+        """Status and body. Raises `RefusedError`."""
         with self._changed:
             status, answer = self._answer_to(seen)
             return status, json.dumps(answer)  # before another thread changes it
@@ -224,7 +217,7 @@ class KubeApi:
             return self._namespace(seen, match["name"])
         if (match := _COLLECTION.match(seen.path)) and (match["core"] or match["group"]) in KINDS:
             return self._namespaced(seen, match)
-        raise _RefusedError(404, "NotFound", "the server could not find the requested resource")
+        raise RefusedError(404, "NotFound", "the server could not find the requested resource")
 
     def _namespace(self, seen: Seen, name: str | None) -> tuple[int, Json]:
         if seen.method == "POST":
@@ -233,7 +226,7 @@ class KubeApi:
             self._namespaces[made] = self._stamped({"metadata": {**metadata, "name": made}}, "v1", "Namespace")
             return 201, self._namespaces[made]
         if name not in self._namespaces:
-            raise _RefusedError(404, "NotFound", f'namespaces "{name}" not found')
+            raise RefusedError(404, "NotFound", f'namespaces "{name}" not found')
         if seen.method == "DELETE":
             while key := next((key for key in self._objects if key[1] == name), None):
                 self._remove(key)
@@ -245,7 +238,7 @@ class KubeApi:
         version = match["core"] or match["group"]
         kind = next(kind for kind, known in KINDS[version].items() if known == plural)
         if seen.method == "PATCH" and namespace not in self._namespaces:
-            raise _RefusedError(404, "NotFound", f'namespaces "{namespace}" not found')
+            raise RefusedError(404, "NotFound", f'namespaces "{namespace}" not found')
         if seen.method == "PATCH":
             return self._apply(seen, version, kind, (plural, namespace, name))
         wanted = dict(pair.split("=", 1) for pair in seen.query.get("labelSelector", "").split(",") if pair)
@@ -262,7 +255,7 @@ class KubeApi:
             return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
         if name is not None:
             if not keys:
-                raise _RefusedError(404, "NotFound", f'{plural} "{name}" not found')
+                raise RefusedError(404, "NotFound", f'{plural} "{name}" not found')
             found = copy.deepcopy(self._objects[keys[0]])
             if kind == "ResourceQuota":  # its controller counts a moment after the quota was made
                 self._objects[keys[0]]["status"] = {"hard": found["spec"]["hard"]}
@@ -273,23 +266,21 @@ class KubeApi:
 
     def _apply(self, seen: Seen, version: str, kind: str, key: tuple[str, str, str]) -> tuple[int, Json]:
         if seen.content_type != "application/apply-patch+yaml" or "fieldManager" not in seen.query:
-            raise _RefusedError(
+            raise RefusedError(
                 400, "BadRequest", "PatchOptions.fieldManager: Required value: is required for apply patch"
             )
         body = seen.body
         wrong = [] if kind in WITHOUT_SCHEMA else mistakes(body)
         if unknown := [said for said in wrong if said.endswith("field not declared in schema")]:
             message = f"failed to create typed patch object ({key[1]}/{key[2]}; {version}, Kind={kind}): {unknown[0]}"
-            raise _RefusedError(500, "", message)
+            raise RefusedError(500, "", message)
         if (there := self._objects.get(key)) is not None:
             there["metadata"]["labels"] = body["metadata"].get("labels")
             return 200, there
         if kind == "Pod":
-            limits = self._of("limitranges", key[1])
-            _fill_in(body, limits)
-            _validate(body)
-            _hold_to(body, limits)
-            self._count(body, key[1])
+            # The double's pods never end before they are deleted, so that every one of them counts.
+            limits, quotas, others = (self._of(plural, key[1]) for plural in ("limitranges", "resourcequotas", "pods"))
+            admit(body, limit_ranges=limits, quotas=quotas, others=others)
         made = self._store(key, body, version, kind, manager=seen.query["fieldManager"])
         if kind == "Job":
             template = body["spec"]["template"]
@@ -322,32 +313,6 @@ class KubeApi:
 
     def _of(self, plural: str, namespace: str) -> list[Json]:
         return [one for key, one in self._objects.items() if key[:2] == (plural, namespace)]
-
-    def _count(self, pod: Json, namespace: str) -> None:
-        """Every pod of the namespace counts, wherever it is: the double's pods never end before they are deleted."""
-        quotas, others = self._of("resourcequotas", namespace), self._of("pods", namespace)
-        for quota in quotas:
-            name, hard = quota["metadata"]["name"], quota["spec"]["hard"]
-            silent = [
-                f"{key} for: {container['name']}"
-                for key in sorted(hard)
-                for container in pod["spec"]["containers"]
-                if key.split(".", 1)[1] in ("cpu", "memory") and not _amount(container, key)
-            ]
-            forbidden = f'pods "{pod["metadata"]["name"]}" is forbidden: '
-            if silent:
-                raise _RefusedError(
-                    403, "Forbidden", f"{forbidden}failed quota: {name}: must specify {'; '.join(silent)}"
-                )
-            asked = {key: _asked(pod, key) for key in hard}
-            used = {key: sum((_asked(other, key) for other in others), Decimal(0)) for key in hard}
-            if over := [
-                key for key in sorted(hard) if asked[key] and used[key] + asked[key] > parse_quantity(hard[key])
-            ]:
-                parts = (asked, used, hard)
-                said = [",".join(f"{key}={part[key]}" for key in over) for part in parts]
-                message = f"exceeded quota: {name}, requested: {said[0]}, used: {said[1]}, limited: {said[2]}"
-                raise _RefusedError(403, "Forbidden", f"{forbidden}{message}")
 
     def _remove(self, key: tuple[str, str, str]) -> None:
         gone = self._objects.pop(key)
@@ -410,64 +375,6 @@ def _resource_list(version: str) -> Json:
     return {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
 
 
-def _amount(container: Json, key: str) -> str | None:
-    """What a container states for a quota's key, e.g. requests.memory; a limit alone is also the request."""
-    which, resource = key.split(".", 1)
-    resources = container.get("resources") or {}
-    limit = (resources.get("limits") or {}).get(resource)
-    return limit if which == "limits" else (resources.get("requests") or {}).get(resource, limit)
-
-
-def _asked(pod: Json, key: str) -> Decimal:
-    amounts = [_amount(container, key) for container in pod["spec"]["containers"]]
-    return sum((parse_quantity(amount) for amount in amounts if amount), Decimal(0))
-
-
-def _fill_in(pod: Json, limit_ranges: Sequence[Json]) -> None:
-    """A LimitRange's defaults, into each container that says nothing of a resource."""
-    for rule in (rule for one in limit_ranges for rule in one["spec"]["limits"]):
-        for container in pod["spec"]["containers"]:
-            resources = container.setdefault("resources", {})
-            for part, defaults in (("requests", "defaultRequest"), ("limits", "default")):
-                filled = {**rule.get(defaults, {}), **resources.get(part, {})}
-                if part == "requests":  # a limit that the container states is also its request
-                    filled |= {name: amount for name, amount in resources.get("limits", {}).items() if name in filled}
-                    filled |= resources.get("requests", {})
-                resources[part] = filled
-
-
-def _hold_to(pod: Json, limit_ranges: Sequence[Json]) -> None:
-    for rule in (rule for one in limit_ranges for rule in one["spec"]["limits"]):
-        for container in pod["spec"]["containers"]:
-            for name, most in rule.get("max", {}).items():
-                asked = container["resources"]["limits"].get(name)
-                if asked and parse_quantity(asked) > parse_quantity(most):
-                    said = f"maximum {name} usage per Container is {most}, but limit is {asked}"
-                    raise _RefusedError(403, "Forbidden", f'pods "{pod["metadata"]["name"]}" is forbidden: {said}')
-
-
-def _validate(pod: Json) -> None:
-    """The rules of extended resources: whole numbers, a limit, and a request that equals it."""
-    wrong: list[str] = []
-    for index, container in enumerate(pod["spec"]["containers"]):
-        where = f"spec.containers[{index}].resources"
-        resources = container.get("resources") or {}
-        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-        for name in sorted({one for one in (*limits, *requests) if "/" in one}):
-            for part, amounts in (("limits", limits), ("requests", {**limits, **requests})):
-                if name in amounts and parse_quantity(amounts[name]) % 1:
-                    milli = f"{int(parse_quantity(amounts[name]) * 1000)}m"
-                    wrong.append(f'{where}.{part}[{name}]: Invalid value: "{milli}": must be an integer')
-            if name in requests and name not in limits:
-                wrong.append(f"{where}.limits: Required value: Limit must be set for non overcommitable resources")
-            elif name in requests and requests[name] != limits[name]:
-                said = f"must be equal to {name} limit of {limits[name]}"
-                wrong.append(f'{where}.requests: Invalid value: "{requests[name]}": {said}')
-    if wrong:
-        listed = wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]"
-        raise _RefusedError(422, "Invalid", f'Pod "{pod["metadata"]["name"]}" is invalid: {listed}')
-
-
 class _Handler(BaseHTTPRequestHandler):
     kube: KubeApi
     protocol_version = "HTTP/1.1"
@@ -495,7 +402,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             status, body = self.kube.handle(seen)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             status, body = refused.status, _status_object(refused.status, refused.message, refused.reason)
         self._answer(status, body, {})
 
