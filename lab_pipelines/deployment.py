@@ -6,15 +6,22 @@ Doesn't belong here: anything that opens a file, a socket or an SDK.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 Target = Literal["local", "rehearsal", "kubernetes", "aks"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+CLUSTER_TARGETS: tuple[Target, ...] = ("kubernetes", "aks")
+ClusterEngine = Literal["vllm", "modelled"]
+Reach = Literal["port-forward", "direct"]
+LoadPlace = Literal["here", "in-cluster"]
+DEFAULT_IMAGE = "lab-pipelines:latest"
+"""The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 TARGETS_THAT_RUN: tuple[Target, ...] = ("local", "rehearsal")
 """Those with resources in build.py. Stated here too, so that a refusal needn't wait for Dagster's import."""
 
@@ -39,6 +46,69 @@ class ExternalEngine:
 
 
 @dataclass(frozen=True)
+class ClusterSettings:
+    """Which cluster the targets `kubernetes` and `aks` use, and how it is reached."""
+
+    kubeconfig: Path | None = None
+    """`LABS_KUBECONFIG`; None: the file that KUBECONFIG names, or the pod's own account within a cluster."""
+    context: str | None = None
+    """`LABS_KUBE_CONTEXT`; None: the kubeconfig's current one."""
+    engine: ClusterEngine = "vllm"
+    """`LABS_CLUSTER_ENGINE`: the chart that the spec names, or our modelled server for a cluster without GPUs."""
+    image: str = DEFAULT_IMAGE
+    """`LABS_IMAGE`: what the modelled server and load jobs run."""
+    reach: Reach = "port-forward"
+    """`LABS_REACH`: `direct` within the cluster's own network, else through the API server."""
+    load: LoadPlace = "here"
+    """`LABS_LOAD`: where Locust runs, in this process's machine or as Jobs in the cluster."""
+    prometheus_url: str | None = None
+    """`LABS_PROMETHEUS_URL`; None: `prometheus_service`."""
+    prometheus_service: str = "monitoring/prometheus-operated:9090"
+    """`LABS_PROMETHEUS_SERVICE`, as namespace/service:port."""
+    loki_url: str | None = None
+    """`LABS_LOKI_URL`; None: log lines are read from the pods themselves."""
+    subscription_id: str | None = None
+    """`AZURE_SUBSCRIPTION_ID`, only for `aks`, as the two that follow."""
+    resource_group: str | None = None
+    """`LABS_AKS_RESOURCE_GROUP`."""
+    aks_cluster: str | None = None
+    """`LABS_AKS_CLUSTER`."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> ClusterSettings:
+        """Read the variables above. Raises `DeploymentError` on the first wrong one."""
+        kubeconfig, prometheus_url = environ.get("LABS_KUBECONFIG"), environ.get("LABS_PROMETHEUS_URL")
+        loki_url, service = environ.get("LABS_LOKI_URL"), environ.get("LABS_PROMETHEUS_SERVICE")
+        if service and re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+:[0-9]+", service) is None:
+            raise DeploymentError(
+                f"LABS_PROMETHEUS_SERVICE={service!r} is not namespace/service:port; e.g. {cls.prometheus_service}"
+            )
+        # A pod has this variable from its kubelet; there, every service of the cluster has a name.
+        reach: Reach = "direct" if environ.get("KUBERNETES_SERVICE_HOST") and not kubeconfig else cls.reach
+        return cls(
+            kubeconfig=Path(kubeconfig).expanduser().resolve() if kubeconfig else None,
+            context=environ.get("LABS_KUBE_CONTEXT") or None,
+            engine=_one_of("LABS_CLUSTER_ENGINE", environ, get_args(ClusterEngine), cls.engine),
+            image=environ.get("LABS_IMAGE") or cls.image,
+            reach=_one_of("LABS_REACH", environ, get_args(Reach), reach),
+            load=_one_of("LABS_LOAD", environ, get_args(LoadPlace), cls.load),
+            prometheus_url=_http_url("LABS_PROMETHEUS_URL", prometheus_url) if prometheus_url else None,
+            prometheus_service=service or cls.prometheus_service,
+            loki_url=_http_url("LABS_LOKI_URL", loki_url) if loki_url else None,
+            subscription_id=environ.get("AZURE_SUBSCRIPTION_ID") or None,
+            resource_group=environ.get("LABS_AKS_RESOURCE_GROUP") or None,
+            aks_cluster=environ.get("LABS_AKS_CLUSTER") or None,
+        )
+
+
+def _one_of(name: str, environ: Mapping[str, str], known: tuple[Any, ...], default: Any) -> Any:
+    value = environ.get(name) or default
+    if value not in known:
+        raise DeploymentError(f"{name}={value!r} is not known; set one of: {', '.join(known)}")
+    return value
+
+
+@dataclass(frozen=True)
 class Deployment:
     """One process's settings. Built by `Deployment.from_env()`, or directly by a test."""
 
@@ -52,6 +122,7 @@ class Deployment:
     sku: str | None = None
     """Azure SKU that prices an external engine's machine; None: its cost is not known. Ours is the lab's."""
     region: str = "eastus"
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     budget_usd: Decimal | None = None
     """The most that one run may cost; None: no limit. A run whose plan allows more doesn't start."""
 
@@ -67,7 +138,8 @@ class Deployment:
             pace=environ.get("LABS_PACE") or None,
             variant=environ.get("LABS_VARIANT") or None,
             data_dir=Path(data_dir).resolve() if data_dir else cls.data_dir,
-            external_engine=_external_engine(environ),
+            external_engine=None if target in CLUSTER_TARGETS else _external_engine(environ),
+            cluster=ClusterSettings.from_env(environ) if target in CLUSTER_TARGETS else ClusterSettings(),
             sku=environ.get("LABS_SKU") or None,
             region=environ.get("LABS_REGION") or cls.region,
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),

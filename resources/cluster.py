@@ -59,6 +59,8 @@ class Lease(Record):
     owner: str
     """Who holds it, in a form that tells a dead owner from a live one."""
     expires_at: datetime
+    namespace: str | None = None
+    """None: the target has no namespaces."""
 
 
 class Phase(Record):
@@ -201,9 +203,14 @@ class Cluster(ConfigurableResource, ABC):
         """Extend the session's lease. Long work calls it again and again."""
 
     @abstractmethod
-    def release(self, lab: str) -> datetime | None:
+    def leases(self) -> list[Lease]:
+        """Every lease there is on this target, good or not, by lab. Raises `ClusterError` when it can't be asked."""
+
+    @abstractmethod
+    def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
         """Take the lab's stack away and end its lease; the time when all was gone, or None if nothing was there.
 
+        With `run_id`, only if that run holds it: nobody's next run must lose its stack to the last one's end.
         Idempotent: safe after a failure at any point, and on a lab that was never deployed.
         """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab_pipelines.catalog.spec import ApplyStep
 from resources import processes
-from resources.cluster import ApplyOutcome, Cluster, ClusterError, Phase, Progress, Reaped, Session, StackOrder
+from resources.cluster import ApplyOutcome, Cluster, ClusterError, Lease, Phase, Progress, Reaped, Session, StackOrder
 from resources.leases import TTL, LeaseBook, LeaseFile, why_dead
 
 FIRST_TOKEN_TIMEOUT_S = 60.0
@@ -98,8 +98,14 @@ class LoopbackCluster(Cluster):
             expires_at = max(entry.lease.expires_at, datetime.now(UTC) + TTL)
             book.write(entry.model_copy(update={"lease": entry.lease.model_copy(update={"expires_at": expires_at})}))
 
-    def release(self, lab: str) -> datetime | None:
-        return self._release(lab, None)
+    def leases(self) -> list[Lease]:
+        return [entry.lease for entry in self._book().all()]
+
+    def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
+        entry = self._book().read(lab)
+        if entry is None or run_id not in (None, entry.lease.run_id):
+            return None
+        return self._release(lab, entry.lease.lease_id)
 
     def reap(self) -> list[Reaped]:
         book = self._book()

@@ -240,9 +240,9 @@ class RehearsalCluster(LoopbackCluster):
         progress(f"{step.name}: taken by the modelled API server")
         return ApplyOutcome(accepted=True, message=None, pods=manifests.found(pods, step.pods))
 
-    def release(self, lab: str) -> datetime | None:
+    def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
         now = self.now()
-        return now if super().release(lab) is not None else None
+        return now if super().release(lab, run_id=run_id) is not None else None
 
     def _release(self, lab: str, lease_id: str | None) -> datetime | None:
         entry = self._book().read(lab)
