@@ -30,7 +30,7 @@ POOL_TAG = "lab-pipelines"
 POOL_TAG_VALUE = "managed"
 
 LEASE_TTL = timedelta(minutes=15)
-"""How long a lease lasts without a renewal. Longer than an image pull is silent; a forgotten A100 costs a dollar in it."""
+"""How long a lease lasts without a renewal. An image pull is silent for less; an A100 costs a dollar in it."""
 LONGEST = timedelta(hours=24)
 """No object of ours may be older, whatever its labels say: the last resort against labels that can't be read."""
 
