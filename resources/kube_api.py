@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -28,6 +29,11 @@ READ_TIMEOUT_S = 20.0
 WATCH_S = 60.0
 """The server ends a watch after so long, and the caller begins anew: a connection that died unseen is noticed."""
 RETRY_S = 0.25
+
+APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
+JSON = "application/json"
+"""How a body is sent: what `apply` does, a change of some fields, a whole object or the options of a deletion."""
 
 _NO_PERMISSION = re.compile(r'User ".*" cannot \w+ resource ')
 # An unknown field is answered with 500 by server-side apply, not with 400 (seen on 1.36).
@@ -63,7 +69,8 @@ class Deadline:
 
 
 def connect(kubeconfig: Path | None = None, context: str | None = None) -> ApiClient:
-    """A client of a cluster that answers. None: the file that `KUBECONFIG` names, and that file's current context.
+    """A client of a cluster that answers. None: the file that `KUBECONFIG` names, and that file's current context;
+    without one, within a pod, the pod's own account.
 
     Raises `ClusterError` without a usable file, for a context that it lacks, and for a cluster that can't be reached.
     """
@@ -73,12 +80,15 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> ApiCl
     # What failed is repeated here or not at all: urllib3's three silent tries would treble every timeout.
     configuration.retries = 0
     try:
-        config.load_kube_config(
-            config_file=str(kubeconfig) if kubeconfig else None,
-            context=context,
-            client_configuration=configuration,
-            persist_config=False,  # or it writes refreshed tokens into the user's own file
-        )
+        if kubeconfig is None and context is None and _in_a_pod():
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(
+                config_file=str(kubeconfig) if kubeconfig else None,
+                context=context,
+                client_configuration=configuration,
+                persist_config=False,  # or it writes refreshed tokens into the user's own file
+            )
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "the kubeconfig (KUBECONFIG, else ~/.kube/config)"
         raise ClusterError(
@@ -96,6 +106,10 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> ApiCl
     return api_client
 
 
+def _in_a_pod() -> bool:
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and not os.environ.get("KUBECONFIG")
+
+
 def host(api_client: ApiClient) -> str:
     """The API server's address, as the kubeconfig has it."""
     return str(cast(Any, api_client.configuration).host)
@@ -108,9 +122,11 @@ def request(
     *,
     query: Mapping[str, str] | None = None,
     body: Mapping[str, Any] | None = None,
+    content_type: str = APPLY_PATCH,
     deadline: Deadline,
 ) -> Any:
-    """The answer's JSON; a body is sent as a server-side apply. An overloaded server is asked again until the deadline.
+    """The answer's JSON; a body is sent as a server-side apply, or as `content_type` says. An overloaded server is
+    asked again until the deadline.
 
     Raises `RefusedError`, or `ClusterError` when the server can't be reached, fails, or does not know or allow us.
     """
@@ -119,7 +135,7 @@ def request(
 
     headers = {"Accept": "application/json"}
     if body is not None:
-        headers["Content-Type"] = "application/apply-patch+yaml"
+        headers["Content-Type"] = content_type
     while True:
         try:
             data, _, _ = cast(Any, api_client).call_api(

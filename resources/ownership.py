@@ -17,12 +17,13 @@ from datetime import UTC, datetime, timedelta
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "lab-pipelines"
-"""Value of `MANAGED_BY_LABEL` on every object; also the field manager of every write."""
+"""Value of `MANAGED_BY_LABEL` on every object that no chart brought; also the field manager of every write."""
 LAB_LABEL = "lab"
 """Its value is the lab's id in lower case, e.g. `l06`, as among the spec's cost labels."""
 RUN_LABEL = "run-id"
-LEASE_LABEL = "lease-id"
-EXPIRES_LABEL = "lease-expires"
+LEASE_LABEL = "lab-pipelines-lease"
+"""The lease's id. Whatever carries it is ours; Helm's own objects have another `MANAGED_BY_LABEL`, which must stay."""
+EXPIRES_LABEL = "lab-pipelines-expires"
 """Unix seconds, whole. A number without separators is a label value and an Azure tag alike."""
 
 POOL_TAG = "lab-pipelines"
@@ -40,11 +41,11 @@ _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 def lease_labels(cost_labels: Mapping[str, str], *, run_id: str, lease_id: str, expires_at: datetime) -> dict[str, str]:
     """The labels of everything that a lease holds; `cost_labels` are the spec's, the lab's own among them.
 
+    `MANAGED_BY_LABEL` is not among them: whoever makes an object without a chart adds it.
     Raises `ValueError` for a value that no label may have.
     """
     labels = {
         **cost_labels,
-        MANAGED_BY_LABEL: MANAGED_BY,
         RUN_LABEL: run_id,
         LEASE_LABEL: lease_id,
         EXPIRES_LABEL: str(int(expires_at.timestamp())),
@@ -57,7 +58,7 @@ def lease_labels(cost_labels: Mapping[str, str], *, run_id: str, lease_id: str, 
 
 def is_ours(labels: Mapping[str, str]) -> bool:
     """Whether an object's labels say that this project made it."""
-    return labels.get(MANAGED_BY_LABEL) == MANAGED_BY
+    return LEASE_LABEL in labels
 
 
 def pool_is_ours(tags: Mapping[str, str]) -> bool:
