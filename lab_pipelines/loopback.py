@@ -3,9 +3,10 @@
 Belongs here: the conventions by which a stack's processes are started and found. Doesn't belong here: what a server
 answers (engine/api.py, standins/), or starting its process (resources/).
 
-A server binds loopback ports, 0 for one that the kernel chooses, and then writes its announcement: a JSON file with its
-pid and URLs, published whole. SIGTERM and SIGINT end it at once, open exchanges included. Its log has one JSON object
-per line: `ts` (Unix seconds), `level`, `event`, and the event's own fields.
+A server binds ports of loopback, 0 for one that the kernel chooses, and then writes its announcement: a JSON file with
+its pid and URLs, published whole. In a pod, where its ports are known beforehand, it binds all addresses instead, needs
+no announcement, and logs to the container's output. SIGTERM and SIGINT end it at once, open exchanges included. Its log
+has one JSON object per line: `ts` (Unix seconds), `level`, `event`, and the event's own fields.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -42,8 +44,14 @@ METRICS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 class JsonLog:
     """One JSON object per line, each written at once."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+    def __init__(self, path: Path | None) -> None:
+        """To the end of a file; None: to standard output."""
+        # A pipe's sys.stdout would keep lines back until a block is full.
+        self._file = (
+            path.open("a", encoding="utf-8", buffering=1)
+            if path
+            else os.fdopen(sys.stdout.fileno(), "a", encoding="utf-8", buffering=1, closefd=False)
+        )
 
     def write(self, level: str, event: str, **fields: Any) -> None:
         line = {"ts": time.time(), "level": level, "event": event, **fields}
@@ -66,15 +74,20 @@ def in_a_folder(text: str) -> Path:
     return path
 
 
-def listen(port: int, option: str) -> socket.socket:
-    """A listening socket on loopback. Raises `OSError` that names `option` and the remedy."""
+def log_target(text: str) -> Path | None:
+    """A command line's log: a file, or `-` for standard output. Raises `argparse.ArgumentTypeError`."""
+    return None if text == "-" else in_a_folder(text)
+
+
+def listen(port: int, option: str, *, host: str = HOST) -> socket.socket:
+    """A listening socket, on loopback unless told otherwise. Raises `OSError` that names `option` and the remedy."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise OSError(f"{option} {port} can't be bound on {HOST}: {error.strerror}; give another, or 0") from None
+        raise OSError(f"{option} {port} can't be bound on {host}: {error.strerror}; give another, or 0") from None
     listener.listen(2048)
     listener.setblocking(False)
     return listener

@@ -24,6 +24,19 @@ Progress = Callable[[str], None]
 """Receives one line, fit for a person, whenever something worth knowing has happened."""
 
 ColdStartPhase = Literal["node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready", "first_token"]
+MilestoneName = Literal[
+    "requested",
+    "scaled_out",
+    "node_created",
+    "node_ready",
+    "scheduled",
+    "image_pulled",
+    "started",
+    "model_loaded",
+    "ready",
+    "first_token",
+]
+"""Moments of a cold start, in their order. A phase ends at some of them (kube_timeline.py)."""
 
 
 class ClusterError(RuntimeError):
@@ -72,6 +85,14 @@ class Phase(Record):
     duration_s: float
 
 
+class Milestone(Record):
+    """One moment of a cold start that somebody stamped: the wall clock's time, and whose stamp it is."""
+
+    name: MilestoneName
+    at: datetime
+    source: str
+
+
 class Endpoint(Record):
     """One component of a stack that is up, and how to reach it."""
 
@@ -117,6 +138,8 @@ class Session(Record):
     ready_at: datetime
     phases: list[Phase]
     """Empty for an engine that was already running."""
+    milestones: list[Milestone] = []
+    """What was stamped on the way, in order; empty where phases are all that is known."""
     refusal: str | None = None
     """What the engine said when it would not start: nothing is up but what watches it. None: the stack is up."""
     model_range: str | None = None

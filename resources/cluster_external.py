@@ -17,7 +17,8 @@ from lab_pipelines.catalog.spec import Component, Overrides
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
 from resources.cluster import ClusterError, Endpoint, Phase, Progress, Session, StackOrder
-from resources.cluster_loopback import LoopbackCluster, first_token, scrape_interval_s
+from resources.cluster_loopback import LoopbackCluster, scrape_interval_s
+from resources.first_token import first_token
 from resources.prometheus_server import ScrapeTarget
 
 

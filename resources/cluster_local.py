@@ -20,7 +20,8 @@ from lab_pipelines.engine.cold_start import cold_start_plan
 from resources import chart_values, local_components, local_monitoring, processes, prometheus_server
 from resources.chart_values import ValuesError
 from resources.cluster import ClusterError, Phase, Progress, Session, StackOrder
-from resources.cluster_loopback import LoopbackCluster, first_token, scrape_interval_s
+from resources.cluster_loopback import LoopbackCluster, scrape_interval_s
+from resources.first_token import first_token
 from resources.local_components import EngineRefusedError, Place, Started
 
 NO_ENGINE = "none"

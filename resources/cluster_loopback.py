@@ -1,4 +1,4 @@
-"""What every stack on this machine's loopback shares: its lease, how it is reaped and released, its first token.
+"""What every stack on this machine's loopback shares: its lease, how it is reaped and released.
 
 Belongs here: `LoopbackCluster` and helpers of its kinds. Doesn't belong here: what the processes are
 (cluster_local.py, cluster_external.py).
@@ -7,19 +7,15 @@ Belongs here: `LoopbackCluster` and helpers of its kinds. Doesn't belong here: w
 from __future__ import annotations
 
 import atexit
-import json
-import urllib.error
-import urllib.request
 from abc import abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lab_pipelines.catalog.spec import ApplyStep
 from resources import processes
-from resources.cluster import ApplyOutcome, Cluster, ClusterError, Lease, Phase, Progress, Reaped, Session, StackOrder
+from resources.cluster import ApplyOutcome, Cluster, ClusterError, Lease, Progress, Reaped, Session, StackOrder
 from resources.leases import TTL, LeaseBook, LeaseFile, why_dead
 
-FIRST_TOKEN_TIMEOUT_S = 60.0
 _GONE = "the lease of {} is gone: its stack was released or reaped meanwhile"
 
 
@@ -159,44 +155,6 @@ class LoopbackCluster(Cluster):
 def scrape_interval_s(time_scale: float) -> float:
     """Wall seconds between scrapes: about two stack seconds, within what a small machine bears and a person waits."""
     return min(max(2.0 / time_scale, 0.1), 1.0)
-
-
-def first_token(base_url: str, model: str, *, time_scale: float) -> Phase:
-    """Ask the engine for one token, as the readiness that counts. Raises `ClusterError`."""
-    body = {"model": model, "prompt": [300] * 8, "max_tokens": 1, "temperature": 0.0}
-    request = urllib.request.Request(
-        f"{base_url}/completions", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    started = datetime.now(UTC)
-    try:
-        with urllib.request.urlopen(request, timeout=FIRST_TOKEN_TIMEOUT_S) as response:
-            answer, ended = response.read().decode(errors="replace"), datetime.now(UTC)
-    except urllib.error.HTTPError as error:
-        detail = error.read().decode(errors="replace")[:300]
-        raise ClusterError(
-            f"{base_url}/completions answered {error.code} to a request for one token: {detail}"
-        ) from None
-    except (urllib.error.URLError, OSError) as error:
-        raise ClusterError(f"{base_url}/completions did not answer a request for one token: {error}") from None
-    if not _is_completion(answer):
-        # llama.cpp, for one, has a /completions of its own beside the one below /v1.
-        raise ClusterError(
-            f"{base_url}/completions answers, but not with an OpenAI completion; the base URL of most servers ends in "
-            f"/v1. The answer begins: {answer[:200]}"
-        )
-    return Phase(
-        name="first_token",
-        started_at=started,
-        ended_at=ended,
-        duration_s=(ended - started).total_seconds() * time_scale,
-    )
-
-
-def _is_completion(answer: str) -> bool:
-    try:
-        return isinstance(json.loads(answer)["choices"][0]["text"], str)
-    except (ValueError, LookupError, TypeError):
-        return False
 
 
 def _alive(entry: LeaseFile) -> bool:

@@ -4,9 +4,9 @@ Belongs here: the process's own options, its part of the cold start, what it log
 Doesn't belong here: what every server process shares (lab_pipelines/loopback.py), HTTP (api.py), time (pacer.py), what
 a request or an argument means (protocol.py, args.py).
 
-It plays the cold-start phases that belong to the engine's process (model_loaded, engine_ready), then binds two loopback
-ports and writes the announce file (lab_pipelines/loopback.py). A mistake in the arguments ends it with exit code 2, a
-model that doesn't fit its GPU with 1; both say why on stderr, and once the log is open, in the log.
+It plays the cold-start phases that belong to the engine's process (model_loaded, engine_ready), then binds two ports
+and writes the announce file if one is asked for (lab_pipelines/loopback.py). A mistake in the arguments ends it with
+exit code 2, a model that doesn't fit its GPU with 1; both say why on stderr, and once the log is open, in the log.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(log, 1, "out_of_memory", str(error))
     _play_cold_start(model, log, options.cold_start_time_scale)
     try:
-        sockets = [loopback.listen(options.port, "--port"), loopback.listen(options.dcgm_port, "--dcgm-port")]
+        sockets = [
+            loopback.listen(port, option, host=options.host)
+            for port, option in ((options.port, "--port"), (options.dcgm_port, "--dcgm-port"))
+        ]
     except OSError as error:
         return _fail(log, 1, "port_in_use", str(error))
     with asyncio.Runner(loop_factory=loopback.event_loop) as runner:
@@ -62,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m lab_pipelines.engine.serve",
-        description="A modelled vLLM server on loopback. vLLM's own arguments follow after --.",
+        description="A modelled vLLM server. vLLM's own arguments follow after --.",
     )
     parser.add_argument("--gpu", required=True, help=f"one of {', '.join(tables.all_hardware())}")
     parser.add_argument("--gpus", type=int, default=1, help="how many of them the engine uses")
@@ -70,10 +73,11 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--cold-start-time-scale", type=loopback.positive, default=1.0, help="the same, while it comes up"
     )
+    parser.add_argument("--host", default=loopback.HOST, help="address to bind; in a pod 0.0.0.0")
+    parser.add_argument("--announce", type=loopback.in_a_folder, help="JSON file to write when it answers")
     parser.add_argument(
-        "--announce", type=loopback.in_a_folder, required=True, help="JSON file to write when it answers"
+        "--log", type=loopback.log_target, required=True, help="file to append JSON lines to; -: standard output"
     )
-    parser.add_argument("--log", type=loopback.in_a_folder, required=True, help="file to append JSON lines to")
     parser.add_argument("--port", type=int, default=0, help="0: the kernel chooses")
     parser.add_argument("--dcgm-port", type=int, default=0, help="0: the kernel chooses")
     parser.add_argument("vllm", nargs="*", metavar="-- VLLM ARGUMENT")
@@ -149,10 +153,11 @@ async def _serve(
         weights_bytes=round(model.memory.weights_bytes),
         time_scale=scale,
     )
-    loopback.announce(
-        options.announce,
-        {"base_url": f"{urls[0]}/v1", "metrics_url": f"{urls[0]}/metrics", "dcgm_url": f"{urls[1]}/metrics"},
-    )
+    if options.announce is not None:
+        loopback.announce(
+            options.announce,
+            {"base_url": f"{urls[0]}/v1", "metrics_url": f"{urls[0]}/metrics", "dcgm_url": f"{urls[1]}/metrics"},
+        )
     await loopback.serve(servers, sockets)
     pacing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
