@@ -67,6 +67,11 @@ class ClusterSettings:
     """`LABS_PROMETHEUS_SERVICE`, as namespace/service:port."""
     loki_url: str | None = None
     """`LABS_LOKI_URL`; None: log lines are read from the pods themselves."""
+    secret_store: str | None = None
+    """`LABS_SECRET_STORE`: the External Secrets operator's ClusterSecretStore that has the labs' secrets."""
+    secrets_namespace: str | None = None
+    """`LABS_SECRETS_NAMESPACE`: the namespace whose Secrets a lab's namespace gets a copy of. Neither this nor
+    `secret_store`: charts are told of no secrets, and only what anyone may read can be served."""
     subscription_id: str | None = None
     """`AZURE_SUBSCRIPTION_ID`, only for `aks`, as the two that follow."""
     resource_group: str | None = None
@@ -95,6 +100,8 @@ class ClusterSettings:
             prometheus_url=_http_url("LABS_PROMETHEUS_URL", prometheus_url) if prometheus_url else None,
             prometheus_service=service or cls.prometheus_service,
             loki_url=_http_url("LABS_LOKI_URL", loki_url) if loki_url else None,
+            secret_store=environ.get("LABS_SECRET_STORE") or None,
+            secrets_namespace=environ.get("LABS_SECRETS_NAMESPACE") or None,
             subscription_id=environ.get("AZURE_SUBSCRIPTION_ID") or None,
             resource_group=environ.get("LABS_AKS_RESOURCE_GROUP") or None,
             aks_cluster=environ.get("LABS_AKS_CLUSTER") or None,

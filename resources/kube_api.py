@@ -11,10 +11,10 @@ import math
 import os
 import re
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import yaml
 
@@ -35,6 +35,7 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON = "application/json"
 """How a body is sent: what `apply` does, a change of some fields, a whole object or the options of a deletion."""
 
+_T = TypeVar("_T")
 _NO_PERMISSION = re.compile(r'User ".*" cannot \w+ resource ')
 # An unknown field is answered with 500 by server-side apply, not with 400 (seen on 1.36).
 _WRONG_FIELDS = re.compile(r"failed to create typed (patch|live) object")
@@ -130,24 +131,55 @@ def request(
 
     Raises `RefusedError`, or `ClusterError` when the server can't be reached, fails, or does not know or allow us.
     """
-    import urllib3
-    from kubernetes.client import ApiException
-
     headers = {"Accept": "application/json"}
     if body is not None:
         headers["Content-Type"] = content_type
+
+    def ask() -> Any:
+        data, _, _ = cast(Any, api_client).call_api(
+            path,
+            method,
+            query_params=list((query or {}).items()),
+            header_params=headers,
+            body=body,
+            response_types_map={200: "object", 201: "object", 202: "object"},
+            auth_settings=["BearerToken"],
+            _request_timeout=deadline.request_timeout,
+        )
+        return data
+
+    return _answer(api_client, path, ask, deadline)
+
+
+def text(api_client: ApiClient, path: str, *, query: Mapping[str, str], deadline: Deadline) -> str:
+    """The answer to a GET as text, e.g. a container's log. Raises as `request`."""
+
+    def ask() -> str:
+        # Not as a str of the client's own making: it would be the text of a bytes object.
+        response = cast(Any, api_client).call_api(
+            path,
+            "GET",
+            query_params=list(query.items()),
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=deadline.request_timeout,
+        )
+        try:
+            return response.data.decode(errors="replace")
+        finally:
+            response.release_conn()
+
+    return _answer(api_client, path, ask, deadline)
+
+
+def _answer(api_client: ApiClient, path: str, ask: Callable[[], _T], deadline: Deadline) -> _T:
+    """What `ask` answers; an overloaded server is asked again. Raises as `request`."""
+    import urllib3
+    from kubernetes.client import ApiException
+
     while True:
         try:
-            data, _, _ = cast(Any, api_client).call_api(
-                path,
-                method,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=body,
-                response_types_map={200: "object", 201: "object", 202: "object"},
-                auth_settings=["BearerToken"],
-                _request_timeout=deadline.request_timeout,
-            )
+            return ask()
         except urllib3.exceptions.HTTPError as error:
             raise _unreachable(api_client, error) from None
         except ApiException as error:
@@ -155,8 +187,6 @@ def request(
             if wait_s is None or wait_s > deadline.remaining_s:
                 raise _explained(api_client, path, error) from None
             time.sleep(wait_s)  # as long as the server asked for
-        else:
-            return data
 
 
 def watch(

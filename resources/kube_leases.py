@@ -116,9 +116,20 @@ class NamespaceLeases:
             except RefusedError as refused:
                 if refused.status != 409:
                     raise ClusterError(f"namespace {spec.namespace} can't be made: {refused}") from None
+                if self._is_taken_by(lease, deadline):
+                    return lease
                 self._wait_for_former(spec.namespace, deadline)
+            except ClusterError:
+                # The server may have made it before its answer was lost.
+                if not self._is_taken_by(lease, deadline):
+                    raise
+                return lease
             else:
                 return lease
+
+    def _is_taken_by(self, lease: Lease, deadline: Deadline) -> bool:
+        held = self._again(lambda: self.read(str(lease.namespace), deadline=deadline))
+        return held is not None and held.lease.lease_id == lease.lease_id
 
     def _wait_for_former(self, namespace: str, deadline: Deadline) -> None:
         """Return once the namespace is gone. Raises for one that isn't about to go."""
@@ -175,6 +186,14 @@ class NamespaceLeases:
         query = {"labelSelector": f"{MANAGED_BY_LABEL}={MANAGED_BY},{LEASE_LABEL}"}
         listed = self._again(lambda: self._ask("GET", _NAMESPACES, query=query, deadline=deadline))
         return [held for item in listed["items"] if (held := _held(item)) is not None]
+
+    def good(self, *, now: datetime, deadline: Deadline) -> dict[str, Held]:
+        """The leases that aren't over, by id. Raises `ClusterError`."""
+        return {
+            held.lease.lease_id: held
+            for held in self.all(deadline=deadline)
+            if not held.terminating and held.why_over(now) is None
+        }
 
     def sessions(self, namespace: str, *, deadline: Deadline) -> list[Session]:
         """The sessions of the lease on `namespace` so far; empty before the first is up. Raises `ClusterError`."""

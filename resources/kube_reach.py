@@ -15,15 +15,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lab_pipelines.deployment import REPO_ROOT, Reach
 from resources import processes
 from resources.cluster import ClusterError
+
+if TYPE_CHECKING:
+    import psutil
 
 READY_TIMEOUT_S = 30.0
 
@@ -75,12 +79,11 @@ class ClusterReach:
 
     def end(self, lease_id: str) -> list[str]:
         """End every process of the lease on this machine; what they were. Idempotent."""
-        return processes.end(processes.find_marked(self.state_dir).get(lease_id, []))
+        return processes.end(self.marked().get(lease_id, []))
 
-    def end_others(self, good: Collection[str]) -> dict[str, list[str]]:
-        """End the processes of all leases that are not in `good`; what they were, by lease."""
-        marked = processes.find_marked(self.state_dir)
-        return {lease_id: processes.end(found) for lease_id, found in marked.items() if lease_id not in good}
+    def marked(self) -> dict[str, list[psutil.Process]]:
+        """Every process of a lease on this machine, by lease."""
+        return processes.find_marked(self.state_dir)
 
     def _port(self, service: Service, lease_id: str) -> int:
         folder = self.state_dir / "forwards" / lease_id

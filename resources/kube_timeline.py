@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 
 from resources.cluster import ColdStartPhase, Milestone, MilestoneName, Phase
 
 ORDER: tuple[MilestoneName, ...] = get_args(MilestoneName)
+OUR_CLOCK, AZURE = "this machine's clock", "Azure's node pool"
+"""Whose stamp a milestone is, where no object of the cluster has it."""
 MODEL_LOADED = re.compile(r"Model loading took [0-9.]+ (GiB|GB)")
 """What vLLM says once its weights are on the GPU (vllm/v1/worker/gpu_model_runner.py)."""
 
@@ -66,7 +68,7 @@ def milestones(
     """
     status = pod.get("status") or {}
     name = container or pod["spec"]["containers"][0]["name"]
-    found: dict[MilestoneName, tuple[datetime | None, str]] = {"scaled_out": (scaled_at, "Azure's node pool")}
+    found: dict[MilestoneName, tuple[datetime | None, str]] = {"scaled_out": (scaled_at, AZURE)}
     created_at = _time(node["metadata"].get("creationTimestamp")) if node is not None else None
     if node is not None and created_at is not None and created_at >= requested_at:
         found["node_created"] = (created_at, "the node's creation")
@@ -83,12 +85,33 @@ def milestones(
         loaded = played["model_loaded"].ended_at
     found["model_loaded"] = (loaded, "the server's log")
     found["ready"] = (_condition(pod, "Ready"), "the pod's condition Ready")
-    result = [Milestone(name="requested", at=requested_at, source="this machine's clock")]
+    result = [Milestone(name="requested", at=requested_at, source=OUR_CLOCK)]
     for known in ORDER:
         at, source = found.get(known, (None, ""))
         if at is not None:
             result.append(Milestone(name=known, at=max(at, result[-1].at), source=source))
     return result
+
+
+def ready_at(pod: Mapping[str, Any]) -> datetime:
+    """Since when a pod is ready; the beginning of time for one that isn't."""
+    return _condition(pod, "Ready") or datetime.min.replace(tzinfo=UTC)
+
+
+def json_lines(lines: Iterable[LogLine], *, since: datetime) -> list[dict[str, Any]]:
+    """The lines that are JSON objects, from `since` on, oldest first: `ts` in Unix seconds, their fields, their text.
+
+    A line's own `ts` counts where it has one.
+    """
+    found = []
+    for line in lines:
+        try:
+            said = json.loads(line.text)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and line.at >= since:
+            found.append({"ts": line.at.timestamp(), **said, "line": line.text})
+    return sorted(found, key=lambda said: said["ts"])
 
 
 def phases(reached: Sequence[Milestone], log: Sequence[LogLine]) -> list[Phase]:

@@ -56,6 +56,14 @@ def lease_labels(cost_labels: Mapping[str, str], *, run_id: str, lease_id: str, 
     return labels
 
 
+def labels_within(namespace_labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels that a namespace of ours gives to what is in it: whose it is, and what it costs. Pure.
+
+    Not until when: that changes with every renewal, and what is in a namespace goes with it.
+    """
+    return {key: value for key, value in namespace_labels.items() if "/" not in key and key != EXPIRES_LABEL}
+
+
 def is_ours(labels: Mapping[str, str]) -> bool:
     """Whether an object's labels say that this project made it."""
     return LEASE_LABEL in labels

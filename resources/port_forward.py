@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from resources import kube_api
+from resources import kube_api, kube_pods
 from resources.cluster import ClusterError
 from resources.kube_api import Deadline, RefusedError
 
@@ -84,15 +84,10 @@ def pick(service: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], port: in
         known = ", ".join(str(one["port"]) for one in service["spec"].get("ports") or []) or "none"
         raise ClusterError(f"service {name} has no port {port}; it has: {known}")
     for pod in pods:
-        if pod["metadata"].get("deletionTimestamp") is None and _is_ready(pod):
+        if pod["metadata"].get("deletionTimestamp") is None and kube_pods.is_ready(pod):
             target = served.get("targetPort", port)
             return pod["metadata"]["name"], target if isinstance(target, int) else _named(pod, target, name)
     raise ClusterError(f"service {name} has no pod that is ready, of {len(pods)} that it selects")
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _named(pod: Mapping[str, Any], port: str, service: str) -> int:

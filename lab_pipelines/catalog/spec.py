@@ -665,6 +665,9 @@ class LabSpec(Identity):
     targets: list[Target] = Field(min_length=1)
     needs: Text | None = None
     """Why the other targets can't serve it: a sentence without its full stop; part of their refusal."""
+    network: Literal["closed", "open"] = "closed"
+    """Of the lab's namespace in a cluster. `closed`: pods reach each other, names, and HTTPS outside, and only the
+    cluster's Prometheus reaches them. `open`: no rule at all."""
     stack: Stack
     variants: list[Variant] = Field(min_length=1)
     steps: list[Step] = Field(min_length=1)

@@ -1,0 +1,571 @@
+"""The targets `kubernetes` and `aks`: a lab's stack as Helm releases in a namespace of its own, which is its lease.
+
+Belongs here: the order in which a stack comes up in a cluster, and what steps do to it there.
+Doesn't belong here: leases (kube_leases.py), what guards a namespace (kube_namespace.py), charts and values
+(kube_stack.py), Helm (helm.py), pods (kube_pods.py), nodes (node_holds.py), ways into the cluster (kube_reach.py).
+
+Nothing of a stack is on record outside of the cluster itself, so any process that may ask it can attach, release or
+reap. What this machine adds are port-forwards, which carry the lease's mark and end with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from dagster import ResourceDependency
+from pydantic import PrivateAttr
+
+from lab_pipelines.catalog.spec import ApplyStep, Component, LabSpec, Nodes, Overrides
+from lab_pipelines.deployment import REPO_ROOT, ClusterEngine, ClusterSettings, Reach, Target
+from lab_pipelines.digest import canonical_digest
+from resources import (
+    kube_api,
+    kube_namespace,
+    kube_secrets,
+    kube_stack,
+    kube_timeline,
+    loki,
+    manifests,
+    node_holds,
+    ownership,
+    processes,
+)
+from resources.cluster import (
+    ApplyOutcome,
+    Cluster,
+    ClusterError,
+    Lease,
+    Milestone,
+    Phase,
+    Progress,
+    Reaped,
+    Session,
+    StackOrder,
+)
+from resources.first_token import first_token
+from resources.kube_api import Deadline
+from resources.kube_leases import Held, NamespaceLeases
+from resources.kube_pods import ReleasePods, StartRefusedError
+from resources.kube_reach import ClusterReach, Service
+from resources.kube_stack import Release, Surroundings
+from resources.lease_keeper import kept
+from resources.node_pools import NodePools
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+    from resources.helm import HelmReleases
+
+TAKE_S = 300.0
+"""For a lease: a former namespace of the lab may have to go away first."""
+ASK_S = 60.0
+"""For what is asked of the API server in passing."""
+READY_S = 2400.0
+"""For a stack to come up: a node, its image, and the weights of the largest model, each with its longest time."""
+NODES_S = 1500.0
+"""For Azure to give or take nodes."""
+RELEASE_S = 600.0
+"""For a namespace to go away: a pod may take its grace period, a volume its detachment."""
+RENEW_EVERY_S = 20.0
+"""Progress comes every second; a renewal reads the namespace."""
+
+NO_ENGINE = "none"
+"""What `engine` says of a stack without one."""
+_ENGINES = {"vllm": "vllm", "modelled": "modelled-vllm"}
+
+_T = TypeVar("_T")
+
+
+class KubernetesCluster(Cluster):
+    """Stacks in one cluster. With node pools that can be scaled its nodes come and go with the lease."""
+
+    node_pools: ResourceDependency[NodePools]
+    data_dir: str
+    target: str = "kubernetes"
+    kubeconfig: str | None = None
+    context: str | None = None
+    engine: str = ClusterSettings.engine
+    image: str = ClusterSettings.image
+    reach: str = ClusterSettings.reach
+    prometheus_url: str | None = None
+    prometheus_service: str = ClusterSettings.prometheus_service
+    loki_url: str | None = None
+    secret_store: str | None = None
+    secrets_namespace: str | None = None
+    cold_start_time_scale: float = 1.0
+    """Of the modelled server's own phases: weights and engine. A cluster's are what they are."""
+
+    _renewed: dict[str, float] = PrivateAttr(default_factory=dict)
+    _client: Any = PrivateAttr(default=None)
+    """An `ApiClient`, once it was needed."""
+
+    # --- A stack's life ---
+
+    def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
+        self._require_possible(order)
+        for reaped in self.reap():
+            progress(f"reaped {', '.join(reaped.removed)} of {reaped.lab}, because {reaped.reason}")
+        requested_at = datetime.now(UTC)
+        lease = self._leases.take(order.spec, order.run_id, hold=order.hold, deadline=Deadline.within(TAKE_S))
+        progress(f"{order.spec.id} holds namespace {lease.namespace} until {lease.expires_at:%H:%M:%S} UTC, and renews")
+        try:
+            with kept(lambda: self._renew(lease)):
+                self._guard(order.spec, lease)
+                session = self._bring_up(order, lease, former=None, requested_at=requested_at, progress=progress)
+                if session.refusal is not None:
+                    raise ClusterError(
+                        f"variant {order.variant.id} of {order.spec.id} does not come up: {session.refusal}"
+                    )
+                self._record([session])
+        except BaseException:  # Dagster's interrupt is not an Exception, and it must not leave a stack behind
+            self._end(lease, progress)
+            raise
+        if order.hold is None:
+            # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
+            atexit.register(self._end_quietly, lease)
+        return session
+
+    def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        self._require_possible(order)
+        held, requested_at = self._held(session), datetime.now(UTC)
+        with kept(lambda: self._renew(held.lease)):
+            following = self._bring_up(order, held.lease, former=session, requested_at=requested_at, progress=progress)
+        self._record([*self._recorded(held.lease), following])
+        return following
+
+    def _bring_up(
+        self, order: StackOrder, lease: Lease, *, former: Session | None, requested_at: datetime, progress: Progress
+    ) -> Session:
+        spec, variant, node = order.spec, order.variant, order.spec.nodes_of(order.variant)
+        namespace = str(lease.namespace)
+        deadline = Deadline.within(READY_S)
+        around = self._surroundings(lease, sku=node.sku, gpus=node.gpus, time_scale=order.pace.time_scale)
+        releases = [
+            kube_stack.release_of(component, [variant.values.get(component.name, {})], around)
+            for component in spec.stack.components
+        ]
+        engine = next((one for one in releases if one.component.kind == "vllm"), None)
+        former_sku = former.sku if former is not None else None
+        scaled_at = self._hold_nodes(spec, lease, node, former_sku=former_sku, progress=progress)
+        refusal, reached, phases = None, list[Milestone](), list[Phase]()
+        digests = {
+            release.name: self._install(release, around, namespace, deadline, partial(_told, progress, variant.id))
+            for release in releases
+        }
+        if engine is not None:
+            try:
+                reached, phases = self._await(engine, lease, requested_at, scaled_at, deadline, progress)
+            except StartRefusedError as error:
+                refusal = str(error)
+                ReleasePods(self._api, namespace, engine.name).scale(0, Deadline.within(ASK_S))
+        elif scaled_at is not None:
+            reached = [
+                Milestone(name="requested", at=requested_at, source=kube_timeline.OUR_CLOCK),
+                Milestone(name="scaled_out", at=scaled_at, source=kube_timeline.AZURE),
+            ]
+            seconds = (scaled_at - requested_at).total_seconds()
+            phases = [Phase(name="node_ready", started_at=requested_at, ended_at=scaled_at, duration_s=seconds)]
+        ready_at = reached[-1].at if reached else datetime.now(UTC)
+        session = Session(
+            session_id=lease.lease_id if former is None else f"{lease.lease_id}.{variant.id}",
+            lab=spec.id,
+            variant=variant.id,
+            run_id=order.run_id,
+            target=cast(Target, self.target),
+            engine=NO_ENGINE if engine is None else _ENGINES[self._engine],
+            provenance="modelled" if engine is not None and self._engine == "modelled" else "measured",
+            pace=order.pace_name,
+            time_scale=order.pace.time_scale,
+            cold_start_time_scale=self.cold_start_time_scale if self._engine == "modelled" else 1.0,
+            namespace=namespace,
+            model=engine.arguments[0] if engine else None,
+            sku=node.sku,
+            nodes=node.count,
+            gpus=node.gpus,
+            endpoints=[release.endpoint for release in releases],
+            prometheus_url=self._prometheus_address,
+            metric_selector=f'namespace="{namespace}"',
+            engine_args=engine.arguments if engine else [],
+            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            values_digest=canonical_digest({**{one.name: one.values for one in releases}, "manifests": digests}),
+            requested_at=requested_at,
+            ready_at=ready_at,
+            phases=phases,
+            milestones=reached,
+            refusal=refusal,
+        )
+        if engine is None or refusal is not None:
+            return session
+        return self._with_first_token(session, progress)
+
+    def _with_first_token(self, session: Session, progress: Progress) -> Session:
+        """The session with the phase that ends its cold start."""
+        phase = self._first_token(session)
+        milestone = Milestone(name="first_token", at=phase.ended_at, source="the answer to a request for one token")
+        took_s = sum(one.duration_s for one in [*session.phases, phase])
+        progress(f"{session.variant}: {session.model} is ready after {took_s:.0f} s ({session.provenance})")
+        return session.model_copy(
+            update={
+                # A server may be ready by its own clock a moment before this machine could ask it.
+                "ready_at": max(session.ready_at, phase.started_at),
+                "phases": [*session.phases, phase],
+                "milestones": [*session.milestones, milestone],
+            }
+        )
+
+    def _first_token(self, session: Session) -> Phase:
+        reachable = self._reachable(session)
+        base_url = next(one.base_url for one in reachable.endpoints if one.kind == "vllm")
+        assert base_url is not None and session.model is not None
+        return first_token(base_url, session.model, time_scale=session.time_scale)
+
+    def _await(
+        self,
+        release: Release,
+        lease: Lease,
+        requested_at: datetime,
+        scaled_at: datetime | None,
+        deadline: Deadline,
+        progress: Progress,
+    ) -> tuple[list[Milestone], list[Phase]]:
+        """Milestones and phases of a release that has become ready. Raises `StartRefusedError` or `ClusterError`."""
+        pods = ReleasePods(self._api, str(lease.namespace), release.name)
+        ready = pods.wait_until_ready(container=release.container, deadline=deadline, progress=progress)
+        # Of several replicas the last one to be ready is what the stack waited for.
+        last = max(ready, key=kube_timeline.ready_at)
+        asking = Deadline.within(ASK_S)
+        log = pods.log(last, container=release.container, deadline=asking)
+        reached = kube_timeline.milestones(
+            last,
+            pods.events(last, asking),
+            pods.node(last, asking),
+            log,
+            requested_at=requested_at,
+            scaled_at=scaled_at,
+            container=release.container,
+        )
+        return reached, kube_timeline.phases(reached, log)
+
+    # --- Leases ---
+
+    def attach(self, lab: str) -> Session:
+        return self.sessions(lab)[-1]
+
+    def sessions(self, lab: str) -> list[Session]:
+        held = self._live(lab)
+        found = self._recorded(held.lease) if held is not None else []
+        if not found:
+            raise ClusterError(
+                f"no stack of {lab} is up on target {self.target}. Materialize deployed_stack in the same run, or "
+                "first on its own with hold_minutes set"
+            )
+        return [self._reachable(session) for session in found]
+
+    def marker(self, lab: str) -> dict[str, str]:
+        held = self._live(lab)
+        if held is None:
+            raise ClusterError(f"{lab} holds no lease on target {self.target}")
+        return self._reach.marker(held.lease.lease_id)
+
+    def run_folder(self, run_id: str, lab: str) -> Path:
+        return Path(self.data_dir) / "runs" / run_id / lab
+
+    def renew(self, session: Session) -> None:
+        lease_id = _lease_id(session)
+        now = time.monotonic()
+        if now - self._renewed.get(lease_id, -RENEW_EVERY_S) >= RENEW_EVERY_S:
+            self._leases.renew(session.namespace, lease_id, deadline=Deadline.within(ASK_S))
+            self._renewed[lease_id] = now
+
+    def _renew(self, lease: Lease) -> None:
+        self._leases.renew(str(lease.namespace), lease.lease_id, deadline=Deadline.within(ASK_S))
+
+    def leases(self) -> list[Lease]:
+        return sorted(
+            (held.lease for held in self._leases.all(deadline=Deadline.within(ASK_S))), key=lambda one: one.lab
+        )
+
+    def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
+        held = next((one for one in self._leases.all(deadline=Deadline.within(ASK_S)) if one.lease.lab == lab), None)
+        if held is None or run_id not in (None, held.lease.run_id):
+            return None
+        return self._end(held.lease, _silent)
+
+    def _end(self, lease: Lease, progress: Progress) -> datetime | None:
+        """Take away what the lease holds: nodes first, since they cost money; the namespace, which is the lease, last.
+
+        What fails doesn't keep the rest from being taken away. Raises the first failure.
+        """
+        failures, nodes = list[ClusterError](), Deadline.within(NODES_S)
+
+        def attempt(take_away: Callable[[], _T]) -> _T | None:
+            try:
+                return take_away()
+            except ClusterError as error:
+                failures.append(error)
+                return None
+
+        attempt(lambda: self._reach.end(lease.lease_id))
+        attempt(lambda: node_holds.free(self.node_pools, lease.lease_id, deadline=nodes, progress=progress))
+        deadline = Deadline.within(RELEASE_S)
+        gone_at = attempt(
+            lambda: self._leases.release(str(lease.namespace), lease.lease_id, deadline=deadline, progress=progress)
+        )
+        if failures:
+            raise failures[0]
+        return gone_at
+
+    def _end_quietly(self, lease: Lease) -> None:
+        """As the process ends, nobody is there to catch an error; the reaper does what is left."""
+        try:
+            self._end(lease, _silent)
+        except ClusterError as error:
+            print(f"the stack of {lease.lab} could not be released; the reaper will: {error}")
+
+    def reap(self) -> list[Reaped]:
+        now, deadline = datetime.now(UTC), Deadline.within(ASK_S)
+        # What a lease holds before the leases: it was begun after its lease, so one without a lease has lost it.
+        marked, pools = self._reach.marked(), self.node_pools.pools()
+        try:
+            reaped = self._leases.reap(now=now, deadline=deadline)
+            good = self._leases.good(now=now, deadline=deadline)
+        except ClusterError:
+            # Money runs on while the API server can't be asked: what is over by its own tag's time goes all the same.
+            node_holds.reap(self.node_pools, pools, good=None, now=now, deadline=Deadline.within(NODES_S))
+            raise
+        for lease_id, found in marked.items():
+            if lease_id not in good:
+                processes.end(found)
+        nodes = node_holds.reap(self.node_pools, pools, good=set(good), now=now, deadline=Deadline.within(NODES_S))
+        return [*reaped, *nodes]
+
+    # --- What steps do to a stack that is up ---
+
+    def stop(self, session: Session, component: Component) -> None:
+        pods, deadline = ReleasePods(self._api, session.namespace, component.name), Deadline.within(RELEASE_S)
+        pods.scale(0, deadline)
+        pods.wait_until_gone(deadline)
+
+    def start(
+        self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
+    ) -> list[Phase]:
+        lease, requested_at = self._held(session).lease, datetime.now(UTC)
+        around = self._surroundings(lease, sku=session.sku, gpus=session.gpus, time_scale=session.time_scale)
+        release = kube_stack.release_of(component, overrides, around)
+        deadline = Deadline.within(READY_S)
+        with kept(lambda: self._renew(lease)):
+            self._install(release, around, session.namespace, deadline, progress)
+            # Helm leaves alone what it didn't change, and `stop` has taken the pods away.
+            ReleasePods(self._api, session.namespace, release.name).scale(release.replicas, deadline)
+            _, phases = self._await(release, lease, requested_at, None, deadline, progress)
+        if component.kind != "vllm":
+            return phases
+        phases.append(self._first_token(session.model_copy(update={"model": release.arguments[0]})))
+        took_s = sum(phase.duration_s for phase in phases)
+        progress(f"{component.name} is up again after {took_s:.0f} s ({session.provenance})")
+        return phases
+
+    def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
+        pods, deadline = ReleasePods(self._api, session.namespace, component), Deadline.within(ASK_S)
+        if self.loki_url is not None:
+            return loki.json_lines(self.loki_url, session.namespace, component, since=session.requested_at)
+        lines = [line for pod in pods.all(deadline) for line in pods.log(pod, container=None, deadline=deadline)]
+        return kube_timeline.json_lines(lines, since=session.requested_at)
+
+    def apply(self, session: Session, step: ApplyStep, *, progress: Progress) -> ApplyOutcome:
+        return manifests.carry_out(
+            self._api,
+            step,
+            root=REPO_ROOT,
+            environ=os.environ,
+            namespace=session.namespace,
+            labels=self._labels(self._held(session).lease),
+            progress=progress,
+        )
+
+    # --- Parts ---
+
+    def _require_possible(self, order: StackOrder) -> None:
+        """Raise `ClusterError` for what no cluster could do, before anything is begun."""
+        spec = order.spec
+        if order.pace.time_scale != 1.0 and self._engine != "modelled":
+            raise ClusterError(
+                f"pace {order.pace_name} of {spec.id} runs {order.pace.time_scale:g} stack seconds per second, which "
+                "only the modelled engine can: set LABS_PACE to a pace with time_scale 1, or "
+                "LABS_CLUSTER_ENGINE=modelled"
+            )
+        if strange := [c for c in spec.stack.components if c.kind not in kube_stack.KINDS]:
+            named = ", ".join(f"{component.name} ({component.kind})" for component in strange)
+            raise ClusterError(f"{spec.id} can't run on target {self.target}: nothing here reaches {named}")
+
+    def _guard(self, spec: LabSpec, lease: Lease) -> None:
+        """Close the new namespace before anything runs in it."""
+        objects = kube_namespace.guards(spec, monitoring_namespace=Service.of(self.prometheus_service).namespace)
+        names, labels = sorted(set(_secrets(spec))), self._labels(lease)
+        if self.secret_store is not None:
+            objects += kube_namespace.external_secrets(names, store=self.secret_store)
+        namespace, deadline = str(lease.namespace), Deadline.within(ASK_S)
+        refusal = manifests.apply(self._api, objects, namespace=namespace, labels=labels, deadline=deadline)
+        if refusal is not None:
+            raise ClusterError(f"namespace {namespace} can't be guarded: {refusal}")
+        if self.secrets_namespace is not None:
+            kube_secrets.copy(
+                self._api, names, source=self.secrets_namespace, namespace=namespace, labels=labels, deadline=deadline
+            )
+
+    def _hold_nodes(
+        self, spec: LabSpec, lease: Lease, node: Nodes, *, former_sku: str | None, progress: Progress
+    ) -> datetime | None:
+        """Nodes for a variant, where this target gives them: since when they are there. The former kind goes first."""
+        if node.sku == former_sku:
+            return None
+        tags = ownership.lease_labels(
+            spec.cost_labels, run_id=lease.run_id, lease_id=lease.lease_id, expires_at=lease.expires_at
+        )
+        deadline = Deadline.within(NODES_S)
+        return node_holds.hold(
+            self.node_pools, node, tags=tags, former_sku=former_sku, deadline=deadline, progress=progress
+        )
+
+    def _install(
+        self, release: Release, around: Surroundings, namespace: str, deadline: Deadline, progress: Progress
+    ) -> str:
+        """Install or upgrade a release; the digest of what it consists of."""
+        chart = release.chart if isinstance(release.chart, Path) else f"{release.chart.name} {release.chart.version}"
+        progress(f"installing {release.name} ({chart.name if isinstance(chart, Path) else chart})")
+        done = self._helm(namespace).apply(
+            release.name,
+            release.chart,
+            release.values,
+            labels=around.labels,
+            deadline=deadline,
+            progress=progress,
+        )
+        return done.manifest_digest
+
+    def _surroundings(self, lease: Lease, *, sku: str | None, gpus: int, time_scale: float) -> Surroundings:
+        return Surroundings(
+            namespace=str(lease.namespace),
+            engine=self._engine,
+            image=self.image,
+            sku=sku,
+            gpus=gpus,
+            time_scale=time_scale,
+            cold_start_time_scale=self.cold_start_time_scale,
+            labels=self._labels(lease),
+            monitors=self._knows_service_monitors(),
+            secrets=self.secret_store is not None or self.secrets_namespace is not None,
+        )
+
+    def _knows_service_monitors(self) -> bool:
+        known = kube_api.resources_of(self._api, "monitoring.coreos.com/v1", deadline=Deadline.within(ASK_S))
+        return any(one["kind"] == "ServiceMonitor" for one in known)
+
+    def _labels(self, lease: Lease) -> dict[str, str]:
+        """What every object of the lease carries. Raises `ClusterError` when the lease is gone."""
+        held = self._leases.read(str(lease.namespace), deadline=Deadline.within(ASK_S))
+        if held is None or held.lease.lease_id != lease.lease_id:
+            raise ClusterError(f"the lease on {lease.namespace} is gone: its stack was released or reaped meanwhile")
+        return ownership.labels_within(held.labels)
+
+    def _record(self, sessions: list[Session]) -> None:
+        session = sessions[-1]
+        self._leases.put_sessions(
+            session.namespace,
+            sessions,
+            labels=self._labels(self._held(session).lease),
+            deadline=Deadline.within(ASK_S),
+        )
+
+    def _recorded(self, lease: Lease) -> list[Session]:
+        return self._leases.sessions(str(lease.namespace), deadline=Deadline.within(ASK_S))
+
+    def _live(self, lab: str) -> Held | None:
+        """The lab's lease, if it is good."""
+        good = self._leases.good(now=datetime.now(UTC), deadline=Deadline.within(ASK_S))
+        return next((held for held in good.values() if held.lease.lab == lab), None)
+
+    def _held(self, session: Session) -> Held:
+        """The lease of a session. Raises `ClusterError` when it is gone."""
+        held = self._leases.read(session.namespace, deadline=Deadline.within(ASK_S))
+        if held is None or held.terminating or held.lease.lease_id != _lease_id(session):
+            raise ClusterError(f"the lease of {session.lab} is gone: its stack was released or reaped meanwhile")
+        return held
+
+    def _reachable(self, session: Session) -> Session:
+        """The session with addresses that can be used here instead of those within the cluster."""
+
+        def here(address: str | None) -> str | None:
+            return address and self._reach.url(address, lease_id=_lease_id(session))
+
+        up = session.refusal is None
+        endpoints = [
+            one.model_copy(update={"base_url": here(one.base_url) if up else one.base_url}) for one in session.endpoints
+        ]
+        return session.model_copy(
+            update={"endpoints": endpoints, "prometheus_url": here(session.prometheus_url) or session.prometheus_url}
+        )
+
+    # --- What is asked ---
+
+    @property
+    def _api(self) -> ApiClient:
+        if self._client is None:
+            kubeconfig = Path(self.kubeconfig) if self.kubeconfig else None
+            self._client = kube_api.connect(kubeconfig, self.context)
+        return self._client
+
+    @property
+    def _leases(self) -> NamespaceLeases:
+        return NamespaceLeases(self._api)
+
+    def _helm(self, namespace: str) -> HelmReleases:
+        from resources.helm import HelmReleases
+
+        return HelmReleases(Path(self.kubeconfig) if self.kubeconfig else None, self.context, namespace)
+
+    @property
+    def _reach(self) -> ClusterReach:
+        state_dir = Path(self.data_dir) / "state" / self.target
+        kubeconfig = Path(self.kubeconfig) if self.kubeconfig else None
+        return ClusterReach(kubeconfig, self.context, cast(Reach, self.reach), state_dir)
+
+    @property
+    def _engine(self) -> ClusterEngine:
+        return cast(ClusterEngine, self.engine)
+
+    @property
+    def _prometheus_address(self) -> str:
+        return self.prometheus_url or Service.of(self.prometheus_service).url
+
+
+def _secrets(spec: LabSpec) -> list[str]:
+    """The Secrets that the lab's values refer to, whichever variant."""
+    return [
+        name
+        for component in spec.stack.components
+        for variant in spec.variants
+        for name in kube_namespace.secret_names(
+            kube_stack.values_of(component, [variant.values.get(component.name, {})])
+        )
+    ]
+
+
+def _lease_id(session: Session) -> str:
+    """A lease's id begins the id of each of its sessions."""
+    return session.session_id.partition(".")[0]
+
+
+def _told(progress: Progress, variant: str, line: str) -> None:
+    progress(f"{variant}: {line}")
+
+
+def _silent(line: str) -> None:
+    """For what nobody waits for."""
