@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import ClassVar
 
 from dagster import ConfigurableResource
 
@@ -68,6 +69,9 @@ class Scaled(Record):
 class NodePools(ConfigurableResource, ABC):
     """The pools of one cluster. Every method raises `ClusterError` when their provider can't be used at all."""
 
+    gives_nodes: ClassVar[bool] = True
+    """Whether there are pools to scale at all. False: a cluster's nodes are as they are."""
+
     @abstractmethod
     def pools(self) -> list[NodePool]:
         """Every pool of the cluster, ours or not. Raises `PoolError`."""
@@ -101,6 +105,8 @@ class NodePools(ConfigurableResource, ABC):
 
 class NoNodePools(NodePools):
     """For a cluster whose nodes nobody can give or take: there are none to scale."""
+
+    gives_nodes: ClassVar[bool] = False
 
     def pools(self) -> list[NodePool]:
         return []
