@@ -68,12 +68,9 @@ class Scaled(Record):
 
 class NodePools(ConfigurableResource, ABC):
     """The pools of one cluster. Every method raises `ClusterError` when their provider can't be used at all."""
-<<<<<<< HEAD
 
     gives_nodes: ClassVar[bool] = True
     """Whether there are pools to scale at all. False: a cluster's nodes are as they are."""
-=======
->>>>>>> azure
 
     @abstractmethod
     def pools(self) -> list[NodePool]:
