@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from resources.warehouse import Warehouse
+from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import LabCluster, lab_cluster
 from tests.support.main_command import Place, Run, prepared, processes_of, start
 
@@ -19,7 +20,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCluster]:
-    with lab_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    # As slow as to be seen: what a pod does within one scrape, no measure can tell of.
+    delays = Delays(schedule_s=0.2, pull_s=0.5, start_s=0.5, ready_s=0.2)
+    with lab_cluster(tmp_path_factory.mktemp("cluster"), delays=delays) as cluster:
         yield cluster
 
 
