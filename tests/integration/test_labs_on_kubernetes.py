@@ -11,6 +11,8 @@ from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import LabCluster, lab_cluster
 from tests.support.main_command import Place, Run, prepared, processes_of, start
 
+IDS = {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_KEY_VAULT": "vault"}
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
@@ -27,12 +29,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCluster]:
 
 
 def finished(place: Place, cluster: LabCluster, lab: str, pace: str) -> tuple[Run, Warehouse]:
-    run = start(place, pace=pace, lab=lab, environ=cluster.environ())
+    run = start(place, pace=pace, lab=lab, environ={**cluster.environ(), **IDS})
     assert run.wait() == 0, run.output()
     return run, Warehouse(data_dir=str(place.data_dir))
 
 
-@pytest.mark.parametrize("lab", ["L07", "L08"])
+@pytest.mark.parametrize("lab", ["L07", "L08", "L10"])
 def test_a_lab_about_the_control_plane_finds_what_it_claims(place: Place, cluster: LabCluster, lab: str) -> None:
     _, warehouse = finished(place, cluster, lab, "full")
     findings = warehouse.query("SELECT * FROM findings WHERE lab = ?", [lab])

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from lab_pipelines.deployment import REPO_ROOT
 from resources import processes, prometheus_server
 from resources.prometheus_server import TARGETS_FILE, ScrapeTarget, target_groups
-from tests.support import kube_state_metrics
+from tests.support import kube_state_metrics, probe_pods
 from tests.support.kube.kubelet import Delays, PodCrashedError, PodProcess
 from tests.support.kube_api import KubeApi
 
@@ -105,6 +105,10 @@ class LabCluster:
             stop=stop,
         )
 
+    def start_probe(self, pod: Json) -> PodProcess:
+        """Play a pod that runs a Python script."""
+        return probe_pods.start(pod, self.api.read, self.folder / "pods" / pod["metadata"]["uid"])
+
     def start_prometheus(self, pod: Json) -> PodProcess:
         """Play the pod behind the cluster's Prometheus service."""
         return PodProcess(ports={9090: _address(self.prometheus_url)})
@@ -144,6 +148,7 @@ def lab_cluster(folder: Path, *, delays: Delays | None = None, gpus: int = 1) ->
             cluster = LabCluster(api, folder, url, _state_metrics=state_metrics)
             cluster.write_targets()
             api.plays(cluster.start_engine, image=IMAGE)
+            api.plays(cluster.start_probe, image="docker.io/library/python")
             api.plays(cluster.start_prometheus, image=PROMETHEUS_IMAGE)
             _put_prometheus(api)
             yield cluster
