@@ -3,9 +3,9 @@
 Belongs here: pure functions; what differs between the charts of the catalogue and our own for the modelled server.
 Doesn't belong here: Helm (helm.py), pods (kube_pods.py), reading a values file (chart_values.py).
 
-Values are the chart's defaults, then the lab's file, then the variant's overrides, then what a run adds: a ServiceMonitor
-where the cluster knows that kind, and pods that are replaced rather than doubled, since a second one would ask for a
-second GPU. The run's labels are put on whatever a chart renders.
+Values are the chart's defaults, then the lab's file, then the variant's overrides, then what a run adds: a
+ServiceMonitor where the cluster knows that kind, and pods that are replaced rather than doubled, since a second one
+would ask for a second GPU. The run's labels are put on whatever a chart renders.
 """
 
 from __future__ import annotations
