@@ -93,7 +93,8 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> ApiCl
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "the kubeconfig (KUBECONFIG, else ~/.kube/config)"
         raise ClusterError(
-            f"{where} can't be used: {_one_line(error)}; `kubectl config get-contexts` lists what it has"
+            f"{where} can't be used: {_one_line(error)}; `kubectl config get-contexts` lists what it has, "
+            "and `az aks get-credentials` writes one for AKS"
         ) from None
     api_client = client.ApiClient(configuration)
     try:
