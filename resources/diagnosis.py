@@ -149,7 +149,7 @@ def _workload_is_short_of(one: Object) -> str | None:
     if fresh < wanted:
         return f"{fresh} of {wanted} pods are of the newest kind"
     if there > wanted:
-        return f"{there - wanted} old pods are still there"
+        return f"old pods are still there: {there - wanted}"
     return f"{ready} of {wanted} pods are ready" if ready < wanted else None
 
 
