@@ -27,11 +27,22 @@ from lab_pipelines.engine.memory import GpuMemoryError
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import UnknownNameError
 from lab_pipelines.engine.trust import longest_sequence, trust_of
-from lab_pipelines.rehearsal.control_plane import ControlPlane, apply_all, node_of
-from lab_pipelines.rehearsal.scheduler import Node, NotModelledError
+from lab_pipelines.rehearsal.control_plane import apply_all
+from lab_pipelines.rehearsal.lab_nodes import control_plane_of, engine_pod
+from lab_pipelines.rehearsal.scheduler import NotModelledError
 from resources import chart_values, manifests, processes
 from resources.chart_values import ValuesError
-from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Reaped, Session, StackOrder
+from resources.cluster import (
+    ApplyOutcome,
+    ClusterError,
+    ColdStartPhase,
+    Endpoint,
+    Phase,
+    Progress,
+    Reaped,
+    Session,
+    StackOrder,
+)
 from resources.cluster_loopback import LoopbackCluster
 from resources.leases import LeaseBook
 from resources.rehearsals import ELSEWHERE, Rehearsal, close_rehearsal, newest_rehearsal, open_rehearsal, rehearsal_at
@@ -45,8 +56,8 @@ LOOK_EVERY_S = 1.0
 """Between two looks at pods that are waited for, virtual seconds."""
 API_CALL_S = 0.02
 """What a step of manifests takes at least, so that no two happen at once; virtual seconds, an estimate."""
-SYSTEM_SKU = "Standard_D4s_v5"
-"""Of the untainted node that every AKS cluster has for its own pods. It is no part of a lab's cost."""
+NODE_WITHIN_S = 3600.0
+"""How long an engine may wait for its node, virtual seconds: four times what an autoscaler gives a node to appear."""
 STARTS_AT = time(9, 0, tzinfo=UTC)
 MODELLED = frozenset({"vllm", "dcgm_exporter", "monitoring", "logging"})
 """Kinds of components that a rehearsal knows. Only `vllm` has something to do there."""
@@ -60,6 +71,8 @@ class RehearsalCluster(LoopbackCluster):
     """
 
     seed: int = 78
+    vcpu_quota: int | None = None
+    """vCPUs of each machine family that the subscription grants, for pools that scale; None: as many as they ask."""
 
     @property
     def _home(self) -> Path:
@@ -101,7 +114,8 @@ class RehearsalCluster(LoopbackCluster):
             seed=self.seed,
             client_scale=order.pace.time_scale,
         )
-        rehearsal = Rehearsal(lease_id, spec, world, ControlPlane(spec.namespace, _nodes(order)), environ)
+        plane = control_plane_of(spec, order.variant, seed=self.seed, start_s=world.now_s, vcpu_quota=self.vcpu_quota)
+        rehearsal = Rehearsal(lease_id, spec, world, plane, environ)
         open_rehearsal(rehearsal)
         session = self._session(order, rehearsal, former=None, progress=progress)
         if session.refusal is not None:
@@ -129,15 +143,18 @@ class RehearsalCluster(LoopbackCluster):
             arguments = _arguments(engine, values[engine.name])
             gpu = _gpu_of(node.sku)
             numbers = random.Random(f"{self.seed}/{spec.id}/{variant.id}")
-            warm = former is not None and former.sku == node.sku
+            scales = node.min_count is not None
+            warm = scales or (former is not None and former.sku == node.sku)
             try:
                 model = EngineModel.of(arguments, gpu, node.gpus)
             except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
                 refusal = str(error)
             planned = drawn_cold_start(gpu, arguments[0], numbers, warm=warm) if _known(arguments[0], gpu) else []
+            if scales:
+                phases = self._place(rehearsal, engine_pod(engine.name, values[engine.name], gpus=node.gpus))
             # An engine that runs out of memory does so while it loads.
-            phases = self._pass(world, [p for p in planned if refusal is None or p.name != "engine_ready"])
-        elif former is None and load_prices().sku(node.sku).gpu is not None:
+            phases += self._pass(world, [p for p in planned if refusal is None or p.name != "engine_ready"])
+        elif former is None and node.min_count is None and load_prices().sku(node.sku).gpu is not None:
             numbers = random.Random(f"{self.seed}/{spec.id}/{variant.id}")
             phases = self._pass(world, drawn_node_start(_gpu_of(node.sku), numbers))
         ready_s = world.now_s
@@ -182,24 +199,30 @@ class RehearsalCluster(LoopbackCluster):
         )
 
     def stop(self, session: Session, component: Component) -> None:
-        world = rehearsal_at(session.prometheus_url).world
+        rehearsal = rehearsal_at(session.prometheus_url)
+        world = rehearsal.world
         if component.kind == "vllm" and world.engine is None:
             raise ClusterError(f"component {component.name} is not up, so it can't be stopped")
         world.take_down()
+        rehearsal.control_plane.delete(component.name, world.now_s)
 
     def start(
         self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
     ) -> list[Phase]:
         if component.kind != "vllm" or session.sku is None:
             raise ClusterError(f"component {component.name} ({component.kind}) can't be restarted in a rehearsal")
-        world = rehearsal_at(session.prometheus_url).world
-        arguments, gpu = _arguments(component, _values(component, overrides)), _gpu_of(session.sku)
+        rehearsal = rehearsal_at(session.prometheus_url)
+        world, values = rehearsal.world, _values(component, overrides)
+        arguments, gpu = _arguments(component, values), _gpu_of(session.sku)
         try:
             model = EngineModel.of(arguments, gpu, session.gpus)
         except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
             raise ClusterError(f"{component.name} does not come up: {error}") from None
         numbers = random.Random(f"{self.seed}/{session.lab}/{session.variant}/{world.now_s}")
-        phases = self._pass(world, drawn_cold_start(gpu, arguments[0], numbers, warm=True))
+        phases = list[Phase]()
+        if _scales(rehearsal.spec, session.sku):
+            phases = self._place(rehearsal, engine_pod(component.name, values, gpus=session.gpus))
+        phases += self._pass(world, drawn_cold_start(gpu, arguments[0], numbers, warm=True))
         world.bring_up(component.name, model)
         phases.append(_first_token(world))
         took_s = sum(phase.duration_s for phase in phases)
@@ -238,6 +261,8 @@ class RehearsalCluster(LoopbackCluster):
                 break
             world.advance(min(until_s, world.now_s + LOOK_EVERY_S))
         progress(f"{step.name}: taken by the modelled API server")
+        for pod in (pod for pod in pods if pod.phase == "Pending"):
+            progress(f"{pod.name} is pending: {plane.why_waiting(pod.name)}")
         return ApplyOutcome(accepted=True, message=None, pods=manifests.found(pods, step.pods))
 
     def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
@@ -271,20 +296,26 @@ class RehearsalCluster(LoopbackCluster):
             shutil.rmtree(folder, ignore_errors=True)  # another reaper may be as far
         return reaped
 
+    def _place(self, rehearsal: Rehearsal, pod: dict[str, Any]) -> list[Phase]:
+        """Let an engine's pod take the place of the last one, and wait until its image is on a node."""
+        world, plane, name = rehearsal.world, rehearsal.control_plane, pod["metadata"]["name"]
+        plane.delete(name, world.now_s)
+        if (refusal := apply_all(plane, [pod], world.now_s)) is not None:
+            raise ClusterError(refusal)
+        until_s = world.now_s + NODE_WITHIN_S
+        while (waits := plane.waits(name, world.now_s)) is None:
+            if world.now_s >= until_s:
+                raise ClusterError(f"{name} had no node within {NODE_WITHIN_S:g} virtual s: {plane.why_waiting(name)}")
+            world.advance(min(until_s, plane.next_change_s()))
+        return [_phase(wait.name, wait.started_s, wait.ended_s) for wait in waits]
+
     def _pass(self, world: World, planned: list[PlannedPhase]) -> list[Phase]:
         """Let the phases of a cold start pass, one after the other."""
         phases = []
         for one in planned:
             started_s = world.now_s
             world.advance(started_s + one.duration_s)
-            phases.append(
-                Phase(
-                    name=one.name,
-                    started_at=_at(started_s),
-                    ended_at=_at(world.now_s),
-                    duration_s=world.now_s - started_s,
-                )
-            )
+            phases.append(_phase(one.name, started_s, world.now_s))
         return phases
 
 
@@ -294,11 +325,8 @@ def _without_model(spec: LabSpec) -> list[str]:
     return components + [f"{step.name} ({step.kind})" for step in spec.steps if isinstance(step, FireAlertStep)]
 
 
-def _nodes(order: StackOrder) -> list[Node]:
-    """The lab's nodes, Ready, beside the cluster's own."""
-    prices, own = load_prices(), order.spec.nodes_of(order.variant)
-    lab = [node_of(f"{order.spec.namespace}-{number}", own.sku, prices.sku(own.sku)) for number in range(own.count)]
-    return [node_of("system-0", SYSTEM_SKU, prices.sku(SYSTEM_SKU)), *lab]
+def _scales(spec: LabSpec, sku: str) -> bool:
+    return any(nodes.sku == sku and nodes.min_count is not None for nodes in spec.nodes)
 
 
 def _first_morning(spec: LabSpec) -> datetime:
@@ -325,7 +353,11 @@ def _first_token(world: World) -> Phase:
     world.advance(ended_s + SETTLE_S)
     world.scrape()
     world.advance(world.now_s + SETTLE_S)
-    return Phase(name="first_token", started_at=_at(started_s), ended_at=_at(ended_s), duration_s=ended_s - started_s)
+    return _phase("first_token", started_s, ended_s)
+
+
+def _phase(name: ColdStartPhase, started_s: float, ended_s: float) -> Phase:
+    return Phase(name=name, started_at=_at(started_s), ended_at=_at(ended_s), duration_s=ended_s - started_s)
 
 
 def _endpoint(component: Component, rehearsal: Rehearsal) -> Endpoint:

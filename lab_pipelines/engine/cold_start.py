@@ -86,20 +86,32 @@ OF_THE_NODE: frozenset[PhaseName] = frozenset({"node_ready", "driver_ready"})
 """What a node with a GPU takes until pods may ask for it, whatever they run."""
 
 
-def drawn_node_start(gpu: str, numbers: random.Random) -> list[PlannedPhase]:
-    """The phases of a node alone, with times drawn around the plan's. Raises `UnknownNameError`."""
-    table = _table()
-    confidence: tables.Confidence = "A" if tables.hardware(gpu).name == table.measured_on else "C"
-    return [
-        PlannedPhase(
-            name=anchor.name,
-            duration_s=anchor.fixed_s * _triangular(numbers.random(), anchor.spread),
-            source=anchor.source,
-            confidence=confidence,
-        )
-        for anchor in table.phases
-        if anchor.name in OF_THE_NODE
-    ]
+def drawn_node_start(gpu: str | None, numbers: random.Random) -> list[PlannedPhase]:
+    """The phases of a node alone, with times drawn around the plan's; without a GPU there is no driver to wait for.
+
+    Raises `UnknownNameError`.
+    """
+    wanted = OF_THE_NODE if gpu is not None else OF_THE_NODE - {"driver_ready"}
+    return [_drawn(anchor, gpu, numbers) for anchor in _table().phases if anchor.name in wanted]
+
+
+def drawn_image_pull(gpu: str | None, numbers: random.Random) -> PlannedPhase:
+    """The pull of an engine's image to a node that lacks it, its time drawn around the plan's.
+
+    Raises `UnknownNameError`.
+    """
+    return _drawn(next(anchor for anchor in _table().phases if anchor.name == "image_pulled"), gpu, numbers)
+
+
+def _drawn(anchor: _Anchor, gpu: str | None, numbers: random.Random) -> PlannedPhase:
+    """A phase whose time hangs on no model."""
+    measured = gpu is not None and tables.hardware(gpu).name == _table().measured_on
+    return PlannedPhase(
+        name=anchor.name,
+        duration_s=anchor.fixed_s * _triangular(numbers.random(), anchor.spread),
+        source=anchor.source,
+        confidence="A" if measured else "C",
+    )
 
 
 def drawn_cold_start(gpu: str, model: str, numbers: random.Random, *, warm: bool) -> list[PlannedPhase]:
