@@ -30,7 +30,9 @@ class PlannedPhase:
     confidence: tables.Confidence
 
 
-class _Spread(BaseModel):
+class Spread(BaseModel):
+    """The shortest and the longest that was seen or is claimed, as multiples of an anchor's time."""
+
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
     shortest: float = Field(gt=0, le=1)
     longest: float = Field(ge=1)
@@ -42,7 +44,7 @@ class _Anchor(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
     name: PhaseName
     fixed_s: float = Field(ge=0)
-    spread: _Spread
+    spread: Spread
     weights_bytes_per_s: float | None = Field(default=None, gt=0)
     source: str
 
@@ -103,12 +105,18 @@ def drawn_image_pull(gpu: str | None, numbers: random.Random) -> PlannedPhase:
     return _drawn(next(anchor for anchor in _table().phases if anchor.name == "image_pulled"), gpu, numbers)
 
 
+def drawn_bootstrap_s(numbers: random.Random) -> float:
+    """What a model load takes beside moving its weights: container, framework, engine. Drawn around its anchor."""
+    anchor = next(anchor for anchor in _table().phases if anchor.name == "model_loaded")
+    return anchor.fixed_s * triangular(numbers.random(), anchor.spread)
+
+
 def _drawn(anchor: _Anchor, gpu: str | None, numbers: random.Random) -> PlannedPhase:
     """A phase whose time hangs on no model."""
     measured = gpu is not None and tables.hardware(gpu).name == _table().measured_on
     return PlannedPhase(
         name=anchor.name,
-        duration_s=anchor.fixed_s * _triangular(numbers.random(), anchor.spread),
+        duration_s=anchor.fixed_s * triangular(numbers.random(), anchor.spread),
         source=anchor.source,
         confidence="A" if measured else "C",
     )
@@ -121,13 +129,13 @@ def drawn_cold_start(gpu: str, model: str, numbers: random.Random, *, warm: bool
     """
     spreads = {anchor.name: anchor.spread for anchor in _table().phases}
     return [
-        replace(phase, duration_s=phase.duration_s * _triangular(numbers.random(), spreads[phase.name]))
+        replace(phase, duration_s=phase.duration_s * triangular(numbers.random(), spreads[phase.name]))
         for phase in cold_start_plan(gpu, model)
         if not warm or phase.name in OF_THE_ENGINE
     ]
 
 
-def _triangular(u: float, spread: _Spread) -> float:
+def triangular(u: float, spread: Spread) -> float:
     """The quantile `u` of the triangular distribution with its mode at 1."""
     low, high = spread.shortest, spread.longest
     if high == low:
