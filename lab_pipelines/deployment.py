@@ -20,6 +20,7 @@ CLUSTER_TARGETS: tuple[Target, ...] = ("kubernetes", "aks")
 ClusterEngine = Literal["vllm", "modelled"]
 Reach = Literal["port-forward", "direct"]
 LoadPlace = Literal["here", "in-cluster"]
+Executor = Literal["in-process", "k8s"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 TARGETS_THAT_RUN: tuple[Target, ...] = ("local", "rehearsal")
@@ -123,6 +124,8 @@ class Deployment:
     """Azure SKU that prices an external engine's machine; None: its cost is not known. Ours is the lab's."""
     region: str = "eastus"
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    executor: Executor = "in-process"
+    """`LABS_EXECUTOR`: `k8s` gives each step a pod of its own, where Dagster's runs are Jobs of a cluster."""
     budget_usd: Decimal | None = None
     """The most that one run may cost; None: no limit. A run whose plan allows more doesn't start."""
 
@@ -142,6 +145,7 @@ class Deployment:
             cluster=ClusterSettings.from_env(environ) if target in CLUSTER_TARGETS else ClusterSettings(),
             sku=environ.get("LABS_SKU") or None,
             region=environ.get("LABS_REGION") or cls.region,
+            executor=_executor(environ, target),
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
         )
 
@@ -156,6 +160,16 @@ def _usd(name: str, value: str | None) -> Decimal | None:
     if not amount.is_finite() or amount < 0:
         raise DeploymentError(f"{name}={value!r} is not an amount in USD; set e.g. {name}=12.50")
     return amount
+
+
+def _executor(environ: Mapping[str, str], target: str) -> Executor:
+    executor: Executor = _one_of("LABS_EXECUTOR", environ, get_args(Executor), Deployment.executor)
+    if executor == "k8s" and target not in CLUSTER_TARGETS:
+        raise DeploymentError(
+            f"LABS_EXECUTOR=k8s needs a target whose stacks are in a cluster, and LABS_TARGET={target} is none; "
+            f"unset it, or set LABS_TARGET to: {', '.join(CLUSTER_TARGETS)}"
+        )
+    return executor
 
 
 def _external_engine(environ: Mapping[str, str]) -> ExternalEngine | None:

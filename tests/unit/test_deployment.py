@@ -43,6 +43,11 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         ({"LABS_TARGET": "cloud"}, r"LABS_TARGET='cloud' is not a target; set one of: local"),
         ({"LABS_OPENAI_BASE_URL": "localhost:8000"}, r"LABS_OPENAI_BASE_URL='localhost:8000' is not an http\(s\) URL"),
         ({"LABS_PROMETHEUS_URL": "http://127.0.0.1:9090"}, r"LABS_PROMETHEUS_URL is set without LABS_OPENAI_BASE_URL"),
+        ({"LABS_EXECUTOR": "celery"}, r"LABS_EXECUTOR='celery' is not known; set one of: in-process, k8s"),
+        (
+            {"LABS_EXECUTOR": "k8s"},
+            r"LABS_EXECUTOR=k8s needs a target whose stacks are .*: kubernetes, aks",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_remedy(environ: dict[str, str], message: str) -> None:
