@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from lab_pipelines.files import new_file, sweep_temporaries
 
@@ -36,6 +36,14 @@ _SHOWN = 160
 
 class WarehouseError(RuntimeError):
     """Rows, files or a question that the warehouse can't take. The message says which, why, and what to do."""
+
+
+class Within(TypedDict, total=False):
+    """Some rows of the lake: those that have all of these values."""
+
+    target: str
+    lab: str
+    run_id: str
 
 
 @dataclass(frozen=True)
@@ -157,12 +165,13 @@ class Lake:
         self._require_same(path, checked)
         return path
 
-    def files(self, table: Table) -> list[Path]:
+    def files(self, table: Table, within: Within | None = None) -> list[Path]:
         """The table's files, each proven to be ours and to fit the contract. Raises `WarehouseError` otherwise.
 
-        One wrong file stops every question: without it a number could be wrong, and nobody would know.
+        One wrong file stops every question: without it a number could be wrong, and nobody would know. Of `within`
+        only the files that may hold its rows are looked at: no other can make its numbers wrong.
         """
-        return [path for path in self._listed(table) if self.columns(table, path)]
+        return [path for path in self._listed(table, within or {}) if self.columns(table, path)]
 
     def columns(self, table: Table, path: Path) -> frozenset[str]:
         """The columns that one file has. Raises `WarehouseError` when the file doesn't belong where it is."""
@@ -185,7 +194,7 @@ class Lake:
 
         damage = []
         for table in self.tables.values():
-            for path in self._listed(table):
+            for path in self._listed(table, {}):
                 try:
                     pq.ParquetFile(path).read()
                 except (pa.ArrowException, OSError) as error:
@@ -196,8 +205,15 @@ class Lake:
         """Remove the temporary files of dead writers."""
         return sweep_temporaries(self.root)
 
-    def _listed(self, table: Table) -> list[Path]:
-        return sorted((self.root / table.name).glob("**/*.parquet"))
+    def _listed(self, table: Table, within: Within) -> list[Path]:
+        if not within:  # wherever they lie: a file that is out of place is to be found out
+            pattern = "**/*.parquet"
+        elif all(_PATH_PART.fullmatch(str(value)) for value in within.values()):
+            target, lab, run_id = within.get("target", "*"), within.get("lab", "*"), within.get("run_id", "")
+            pattern = f"target={target}/lab={lab}/{run_id}*.parquet"
+        else:  # such a name was never published
+            return []
+        return sorted((self.root / table.name).glob(pattern))
 
     def _stamp(self, path: Path) -> bytes:
         return path.relative_to(self.root).as_posix().encode()
