@@ -1,8 +1,8 @@
 """The warehouse: publishes rows into the lake, answers SQL over it, and rebuilds labs.duckdb for people.
 
 Belongs here: tables and views as one DuckDB, over the lake itself or as a snapshot of it.
-Doesn't belong here: checking and writing rows (lake.py), any particular question (warehouse/views, queries), or Dagster
-(warehouse.py): the command line asks without importing it.
+Doesn't belong here: checking rows (contract.py) and writing them (lake.py), any particular question (warehouse/views,
+queries), or Dagster (warehouse.py): the command line asks without importing it.
 
 The lake is the truth. labs.duckdb is a copy that may be deleted at any time: DuckDB lets one process write or many
 read, so the pipeline asks the lake, and people ask the copy that `rebuild` swaps in.
@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.files import TEMPORARY, sync_directory
-from resources.lake import Lake, Row, Table, WarehouseError, Within, connect, own_schema
+from resources.contract import Row, Table, WarehouseError
+from resources.duck import connect, own_schema
+from resources.lake import Lake, Within
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 import pandas as pd
 import pytest
 
-from resources.lake import contract
+from resources.contract import contract
 from resources.warehouse import Warehouse, WarehouseError, Within, open_snapshot
 from tests.support import rows
 
@@ -293,6 +293,14 @@ def test_a_file_that_no_longer_meets_the_contract_is_named(tmp_path: Path, wareh
     later = Warehouse(data_dir=warehouse.data_dir, schema_dir=str(stricter), views_dir=warehouse.views_dir)
     with pytest.raises(WarehouseError, match=rf"{path.name} breaks a rule of events.sql"):
         later.rebuild()
+
+
+def test_a_contract_that_files_cannot_keep_is_refused(tmp_path: Path) -> None:
+    schema = tmp_path / "schema"
+    schema.mkdir()
+    (schema / "events.sql").write_text("CREATE TABLE events (lab VARCHAR, name VARCHAR, UNIQUE (lab, name))")
+    with pytest.raises(WarehouseError, match=r"events\.sql: UNIQUE\(lab, \"?name\"?\): a file's rows can be held to"):
+        contract(schema)
 
 
 def test_views_may_use_one_another_in_any_order(warehouse: Warehouse) -> None:
