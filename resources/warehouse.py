@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dagster import ConfigurableResource
 
-from resources.lake import WarehouseError
+from resources.contract import WarehouseError
+from resources.lake import Within
 from resources.warehouse_core import SCHEMA_DIR, SNAPSHOT, VIEWS_DIR, WarehouseCore, open_snapshot
 
-__all__ = ["SNAPSHOT", "Warehouse", "WarehouseError", "open_snapshot"]
+__all__ = ["SNAPSHOT", "Warehouse", "WarehouseError", "Within", "open_snapshot"]
 
 
 class Warehouse(WarehouseCore, ConfigurableResource):

@@ -1,8 +1,8 @@
 """The warehouse: publishes rows into the lake, answers SQL over it, and rebuilds labs.duckdb for people.
 
 Belongs here: tables and views as one DuckDB, over the lake itself or as a snapshot of it.
-Doesn't belong here: checking and writing rows (lake.py), any particular question (warehouse/views, queries), or Dagster
-(warehouse.py): the command line asks without importing it.
+Doesn't belong here: checking rows (contract.py) and writing them (lake.py), any particular question (warehouse/views,
+queries), or Dagster (warehouse.py): the command line asks without importing it.
 
 The lake is the truth. labs.duckdb is a copy that may be deleted at any time: DuckDB lets one process write or many
 read, so the pipeline asks the lake, and people ask the copy that `rebuild` swaps in.
@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.files import TEMPORARY, sync_directory
-from resources.lake import Lake, Row, Table, WarehouseError, connect, own_schema
+from resources.contract import Row, Table, WarehouseError
+from resources.duck import connect, own_schema
+from resources.lake import Lake, Within
 
 if TYPE_CHECKING:
     import duckdb
@@ -70,13 +72,16 @@ class WarehouseCore:
         """
         return self.lake.publish(table, rows, target=target, lab=lab, run_id=run_id, part=part)
 
-    def query(self, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
+    def query(
+        self, sql: str, params: Sequence[object] | Mapping[str, object] = (), *, within: Within | None = None
+    ) -> list[dict[str, Any]]:
         """The answer to `sql` over the lake as it is now: one dict per row, times as aware UTC datetimes.
 
-        `params` fill the `?` of `sql`, or by name its `$name`. Raises `WarehouseError` for wrong SQL, a damaged file,
-        or two columns of the same name.
+        `params` fill the `?` of `sql`, or by name its `$name`. The tables hold the rows `within` what is given
+        alone, e.g. one run: what asks about a run then takes as long after a year of runs as after the first.
+        Raises `WarehouseError` for wrong SQL, a damaged file, or two columns of the same name.
         """
-        with self._lake_database(sql) as connection:
+        with self._lake_database(sql, within) as connection:
             cursor = connection.execute(sql, params if isinstance(params, Mapping) else list(params))
             names = [column[0] for column in cursor.description or []]
             if repeated := {name for name in names if names.count(name) > 1}:
@@ -96,6 +101,7 @@ class WarehouseCore:
             f'SELECT run_id FROM "{self.lake.table(table).name}" WHERE lab = ? AND target = ? '
             "GROUP BY run_id ORDER BY run_id IS NOT DISTINCT FROM ? DESC, max(recorded_at) DESC, run_id LIMIT 1",
             [lab, target, prefer],
+            within={"lab": lab, "target": target},
         )
         return found[0]["run_id"] if found else None
 
@@ -132,12 +138,14 @@ class WarehouseCore:
         return target
 
     @contextmanager
-    def _lake_database(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _lake_database(self, sql: str, within: Within | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """An in-memory DuckDB whose tables are views of the lake's files, listed once; only what `sql` may name.
 
         Binding every view took 60 of the 72 ms of a small question, and a lab with many stages asks hundreds.
         """
         lake = self.lake
+        # Of one run's files: another run's name may begin with this one's.
+        where = f" WHERE run_id = '{within['run_id']}'" if within and "run_id" in within else ""
         views = {path: _text(path) for path in sorted(Path(self.views_dir).glob("*.sql"))}
         definitions = {name.lower(): text for text in views.values() for name in _CREATES.findall(text)}
         named = _named(sql, {**dict.fromkeys(lake.tables, ""), **definitions})
@@ -145,7 +153,7 @@ class WarehouseCore:
             for table in lake.tables.values():
                 if table.name not in named:
                     continue
-                files = {path: lake.columns(table, path) for path in lake.files(table)}
+                files = {path: lake.columns(table, path) for path in lake.files(table, within)}
                 if not files:
                     connection.execute(table.ddl)
                     continue
@@ -156,7 +164,7 @@ class WarehouseCore:
                 )
                 same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
                 source = _read_parquet(list(files), union=not same)
-                connection.execute(f"CREATE VIEW {_quoted(table.name)} AS SELECT {columns} FROM {source}")
+                connection.execute(f"CREATE VIEW {_quoted(table.name)} AS SELECT {columns} FROM {source}{where}")
             _create_views(connection, [path for path, text in views.items() if named & set(_CREATES.findall(text))])
             yield connection
 
