@@ -62,7 +62,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
         "billing": PriceSheetBilling(region=settings.region),
-        "warehouse": Warehouse(data_dir=data_dir),
+        "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
 
@@ -75,7 +75,7 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
         "load_generator": RehearsalLoadGenerator(),
         "telemetry": RehearsalTelemetry(),
         "billing": PriceSheetBilling(region=settings.region),
-        "warehouse": Warehouse(data_dir=data_dir),
+        "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
 

@@ -50,23 +50,14 @@ class Lake:
         self, table: str, rows: Sequence[Row], *, target: str, lab: str, run_id: str, part: str | None = None
     ) -> Path:
         """Check `rows` and publish them as one new file; its path. See `Warehouse.publish`."""
-        import pyarrow.parquet as pq
-
         name = f"{run_id}-{part}" if part else run_id
         for what, value in {"target": target, "lab": lab, "run_id": run_id, "part": part or name}.items():
             if not _PATH_PART.fullmatch(value):
                 raise WarehouseError(f"{table}: {what}={value!r} can't be part of a path; use letters, digits, . _ -")
         checked = check_rows(self.table(table), rows, key={"target": target, "lab": lab, "run_id": run_id})
         path = self.root / table / f"target={target}" / f"lab={lab}" / f"{name}.parquet"
-        stamped = checked.replace_schema_metadata({_STAMP: self._stamp(path)})
-        try:
-            if not path.exists():  # spares the writing; the link below decides
-                with new_file(path) as stream:
-                    pq.write_table(stamped, stream, compression="zstd")
-                return path
-        except FileExistsError:
-            pass
-        self._require_same(path, checked)
+        if not self._create(path, checked.replace_schema_metadata({_STAMP: self._stamp(path)})):
+            self._require_same(path, checked)
         return path
 
     def files(self, table: Table, within: Within | None = None) -> list[Path]:
@@ -109,13 +100,26 @@ class Lake:
         """Remove the temporary files of dead writers."""
         return sweep_temporaries(self.root)
 
+    def _create(self, path: Path, data: pa.Table) -> bool:
+        """Write `data` as a new file, whole or not at all; False, with nothing written, if there is one already."""
+        import pyarrow.parquet as pq
+
+        if path.exists():  # spares the writing; the link below decides
+            return False
+        try:
+            with new_file(path) as stream:
+                pq.write_table(data, stream, compression="zstd")
+        except FileExistsError:
+            return False
+        return True
+
     def _listed(self, table: Table, within: Within) -> list[Path]:
         if not within:  # wherever they lie: a file that is out of place is to be found out
             pattern = "**/*.parquet"
-        elif all(_PATH_PART.fullmatch(str(value)) for value in within.values()):
+        elif can_be_published(within):
             target, lab, run_id = within.get("target", "*"), within.get("lab", "*"), within.get("run_id", "")
             pattern = f"target={target}/lab={lab}/{run_id}*.parquet"
-        else:  # such a name was never published
+        else:
             return []
         return sorted((self.root / table.name).glob(pattern))
 
@@ -132,6 +136,11 @@ class Lake:
                 f"{path} exists with other rows, and the lake never overwrites. Results that differ belong to a new "
                 f"run: materialize again, so that they get a run_id of their own."
             )
+
+
+def can_be_published(within: Within) -> bool:
+    """Whether there can be a file of such rows: names with other characters were never published."""
+    return all(_PATH_PART.fullmatch(str(value)) for value in within.values())
 
 
 @cache

@@ -20,3 +20,4 @@ class Warehouse(WarehouseCore, ConfigurableResource):
     data_dir: str
     schema_dir: str = SCHEMA_DIR
     views_dir: str = VIEWS_DIR
+    lake_url: str | None = None

@@ -27,6 +27,7 @@ from lab_pipelines.files import TEMPORARY, sync_directory
 from resources.contract import Row, Table, WarehouseError
 from resources.duck import connect, own_schema
 from resources.lake import Lake, Within
+from resources.lake_remote import open_lake
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,6 +48,8 @@ class WarehouseCore:
     data_dir: str
     schema_dir: str
     views_dir: str
+    lake_url: str | None
+    """Where the lake is; None: the folder `lake` below `data_dir`. See lake_remote.py."""
 
     @property
     def snapshot_path(self) -> Path:
@@ -56,7 +59,7 @@ class WarehouseCore:
     @property
     def lake(self) -> Lake:
         """The files themselves."""
-        return Lake(Path(self.data_dir) / "lake", Path(self.schema_dir))
+        return open_lake(self.lake_url, Path(self.data_dir), Path(self.schema_dir))
 
     def publish(
         self, table: str, rows: Sequence[Row], *, target: str, lab: str, run_id: str, part: str | None = None
@@ -176,6 +179,7 @@ class PlainWarehouse(WarehouseCore):
     data_dir: str
     schema_dir: str = SCHEMA_DIR
     views_dir: str = VIEWS_DIR
+    lake_url: str | None = None
 
 
 def open_snapshot(path: Path) -> duckdb.DuckDBPyConnection:

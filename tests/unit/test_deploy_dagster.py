@@ -59,6 +59,24 @@ def _without(text: str) -> str:
     return text.replace("postgresqlSecretName: dagster-postgresql-secret", "")
 
 
+def test_the_databases_driver_is_one_that_the_image_has() -> None:
+    import sqlalchemy
+    from dagster_postgres.utils import get_conn_string
+
+    database = VALUES["postgresql"]
+    url = get_conn_string(
+        username=database["postgresqlUsername"],
+        password="of-the-test",
+        hostname=database["postgresqlHost"],
+        db_name=database["postgresqlDatabase"],
+        port=str(database["service"]["port"]),
+        params=database["postgresqlParams"],
+        scheme=database["postgresqlScheme"],
+    )
+    assert sqlalchemy.create_engine(url).dialect.driver == "psycopg2"  # importing it is what fails otherwise
+    assert "\npsycopg2-binary==" in (REPO_ROOT / "deploy" / "requirements.lock").read_text(encoding="utf-8")
+
+
 def test_the_code_locations_environment_is_one_that_the_project_reads() -> None:
     deployment = Deployment.from_env(environment())
     assert deployment.target == "aks"
