@@ -9,7 +9,8 @@ from dagster import ConfigurableResource
 
 from resources.contract import WarehouseError
 from resources.lake import Within
-from resources.warehouse_core import SCHEMA_DIR, SNAPSHOT, VIEWS_DIR, WarehouseCore, open_snapshot
+from resources.snapshot import SNAPSHOT, open_snapshot
+from resources.warehouse_core import SCHEMA_DIR, VIEWS_DIR, WarehouseCore
 
 __all__ = ["SNAPSHOT", "Warehouse", "WarehouseError", "Within", "open_snapshot"]
 

@@ -240,7 +240,8 @@ def status(as_json: JsonOption = False) -> None:
 
 
 def _newest_runs(settings: Deployment) -> list[dict[str, Any]]:
-    from resources.warehouse_core import SNAPSHOT, WarehouseError, open_snapshot
+    from resources.contract import WarehouseError
+    from resources.snapshot import SNAPSHOT, open_snapshot
 
     path = settings.data_dir / SNAPSHOT
     if not path.exists():
