@@ -121,7 +121,7 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
         "billing": PriceSheetBilling(region=settings.region),
-        "warehouse": Warehouse(data_dir=data_dir),
+        "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
 

@@ -89,7 +89,7 @@ def test_changed_tables_and_views_are_seen(warehouse: Warehouse) -> None:
     with open_snapshot(warehouse.rebuild()) as snapshot:
         assert len(snapshot.execute("FROM latest_event").fetchall()) == 1
     view.unlink()
-    schema = Path(warehouse.schema_dir).with_name("later")
+    schema = Path(warehouse.data_dir) / "later"
     shutil.copytree(warehouse.schema_dir, schema)
     events = schema / "events.sql"
     events.write_text(events.read_text().replace("    detail ", "    colour VARCHAR,\n    detail "))
