@@ -19,7 +19,8 @@ from lab_pipelines.catalog.spec import ApplyStep, LabSpec
 from lab_pipelines.deployment import REPO_ROOT
 from resources import kube_api, kube_leases, manifests
 from tests.support import rbac
-from tests.support.kube_api import KINDS, KubeApi
+from tests.support.kube.kinds import BUILT_IN
+from tests.support.kube_api import KubeApi
 
 ROLES = rbac.roles()
 DOCUMENT = (REPO_ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -85,13 +86,12 @@ def test_every_role_is_bound_to_accounts_that_the_files_make_and_to_no_other() -
 
 def test_a_run_may_do_to_every_kind_of_a_manifest_what_an_apply_step_does() -> None:
     may = rbac.granted(ROLES["lab-runs"])
-    plurals = {kind: (version, plural) for version, kinds in KINDS.items() for kind, plural in kinds.items()}
+    plurals = {kind.kind: (kind.group, kind.plural) for kind in BUILT_IN}
     files = {step.manifests for spec in specs() for step in spec.steps if isinstance(step, ApplyStep)}
     assert len(files) > 10
     for file in sorted(files):
         for manifest in manifests.read_manifests(REPO_ROOT / file, dict.fromkeys(manifests.PUBLIC_IDS, "id")):
-            version, plural = plurals[manifest["kind"]]
-            group = version.split("/")[0] if "/" in version else ""
+            group, plural = plurals[manifest["kind"]]
             for verb in ("create", "patch", "get", "list", "deletecollection"):
                 assert (group, plural, verb) in may, f"{file}: {verb} {plural}"
 
@@ -233,6 +233,10 @@ def test_the_fence_lets_a_labs_leftovers_and_step_pods_be_removed_and_is_no_busi
         operation="CREATE", resource="jobs", group="batch", namespace=thing("dagster"), new=thing("step")
     )
     assert step == []
+    definition = thing("loraadapters.production-stack.vllm.ai")
+    definitions = {"resource": "customresourcedefinitions", "group": "apiextensions.k8s.io"}
+    assert refused_by_the_fence(operation="CREATE", **definitions, new=definition) == []
+    assert refused_by_the_fence(operation="DELETE", **definitions, old=definition)
     somebody: dict[str, Any] = {"operation": "DELETE", "resource": "namespaces", "old": thing("default")}
     assert refused_by_the_fence(**somebody)
     assert refused_by_the_fence(**somebody, user="somebody") == []
