@@ -14,14 +14,20 @@ from dagster import Definitions, in_process_executor, load_asset_checks_from_mod
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
 from lab_pipelines.deployment import Deployment, DeploymentError, Target
+from lab_pipelines.gpu_policy import POLICY_FILE
+from lab_pipelines.jobs import lab_job
+from lab_pipelines.sensors import gpu_scale_to_zero, reaper, run_status
 from resources.billing import PriceSheetBilling
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
 from resources.cluster_local import LocalCluster
 from resources.cluster_rehearsal import RehearsalCluster
+from resources.gpu_switch import GpuSwitch
 from resources.labs import Labs
 from resources.load_locust import LocustLoadGenerator
 from resources.load_rehearsal import RehearsalLoadGenerator
+from resources.node_pools import NoNodePools
+from resources.pool_signals import PoolSignals
 from resources.telemetry import Telemetry
 from resources.telemetry_rehearsal import RehearsalTelemetry
 from resources.warehouse import Warehouse
@@ -42,6 +48,8 @@ def build_defs(
             [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, year_in_numbers]
         ),
         asset_checks=load_asset_checks_from_modules([checks]),
+        jobs=[lab_job],
+        sensors=[*reaper.sensors, *gpu_scale_to_zero.sensors, *run_status.sensors],
         resources={**RESOURCES[target](settings), **(resource_overrides or {})},
         # One process for the whole run: a process per step costs 28 s more for these five assets, and the run's
         # process is what owns the stack's lease.
@@ -57,6 +65,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
         "cluster": _local_cluster(settings, data_dir),
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
+        **_without_pools(settings),
         "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir),
     }
@@ -70,6 +79,7 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
         "cluster": RehearsalCluster(data_dir=data_dir),
         "load_generator": RehearsalLoadGenerator(),
         "telemetry": RehearsalTelemetry(),
+        **_without_pools(settings),
         "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir),
     }
@@ -79,6 +89,17 @@ RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {
     "local": get_local_resources,
     "rehearsal": get_rehearsal_resources,
 }
+
+
+def _without_pools(settings: Deployment) -> dict[str, Any]:
+    """What the sensors need on a target whose nodes nobody can give or take."""
+    return {"node_pools": NoNodePools(), "pool_signals": PoolSignals(), "gpu_switch": gpu_switch(settings)}
+
+
+def gpu_switch(settings: Deployment) -> GpuSwitch:
+    return GpuSwitch(
+        data_dir=str(settings.data_dir), mode=settings.gpu_sensor, policy_file=str(settings.gpu_policy or POLICY_FILE)
+    )
 
 
 def _labs(settings: Deployment) -> Labs:

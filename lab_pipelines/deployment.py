@@ -20,6 +20,7 @@ CLUSTER_TARGETS: tuple[Target, ...] = ("kubernetes", "aks")
 ClusterEngine = Literal["vllm", "modelled"]
 Reach = Literal["port-forward", "direct"]
 LoadPlace = Literal["here", "in-cluster"]
+GpuSensor = Literal["off", "dry-run", "on"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 TARGETS_THAT_RUN: tuple[Target, ...] = ("local", "rehearsal")
@@ -125,6 +126,10 @@ class Deployment:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     budget_usd: Decimal | None = None
     """The most that one run may cost; None: no limit. A run whose plan allows more doesn't start."""
+    gpu_sensor: GpuSensor = "dry-run"
+    """`LABS_GPU_SENSOR`: whether the sensor decides and acts, only decides, or neither."""
+    gpu_policy: Path | None = None
+    """`LABS_GPU_POLICY`: by which settings it decides; None: lab_pipelines/gpu_policy.yaml."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Deployment:
@@ -143,6 +148,8 @@ class Deployment:
             sku=environ.get("LABS_SKU") or None,
             region=environ.get("LABS_REGION") or cls.region,
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
+            gpu_sensor=_one_of("LABS_GPU_SENSOR", environ, get_args(GpuSensor), cls.gpu_sensor),
+            gpu_policy=Path(policy).resolve() if (policy := environ.get("LABS_GPU_POLICY")) else None,
         )
 
 
