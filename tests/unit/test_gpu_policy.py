@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -117,7 +118,7 @@ def test_a_missing_signal_says_which_one_why_and_what_the_monitoring_answered() 
 BETWEEN = replace(QUIET, value=(POLICY.utilisation.idle_at_most + POLICY.utilisation.busy_at_least) / 2)
 
 
-def watch(values: list[float], *, every_s: float = 60.0) -> History:
+def watch(values: Sequence[float], *, every_s: float = 60.0) -> History:
     """The history after the GPU showed `values`, one a tick, the last of them now."""
     history: History | None = History(ago(every_s * len(values)), 1)
     for number, value in enumerate(values, start=1):

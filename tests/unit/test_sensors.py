@@ -441,8 +441,9 @@ def tick_after(status_sensor: RunStatusSensorDefinition, instance: DagsterInstan
         resources={"cluster": place.cluster, "node_pools": place.pools},
     )
     data = status_sensor.evaluate_tick(context)
-    assert all(reaction.error is None for reaction in data.dagster_run_reactions), data.dagster_run_reactions
-    return [reaction.dagster_run.run_id for reaction in data.dagster_run_reactions if reaction.dagster_run]
+    reactions = data.dagster_run_reactions or []
+    assert all(reaction.error is None for reaction in reactions), reactions
+    return [reaction.dagster_run.run_id for reaction in reactions if reaction.dagster_run]
 
 
 def test_a_failed_run_s_lease_and_nodes_are_released_and_nobody_else_s(place: Place) -> None:
