@@ -52,6 +52,16 @@ class DecisionLog:
                 batch.flush()
                 os.fsync(batch.fileno())
 
+    def newest(self) -> dict[str, Row]:
+        """The last row of each pool, published or not. Raises `WarehouseError`."""
+        sql = (
+            f"FROM {TABLE} WHERE target = ? QUALIFY row_number() OVER (PARTITION BY pool ORDER BY recorded_at DESC) = 1"
+        )
+        found = {row["pool"]: row for row in self._warehouse.query(sql, [self._target])}
+        for path in self._batches():  # later than whatever is published
+            found |= {row["pool"]: row for row in _read(path)}
+        return found
+
     def publish(self, *, now: datetime, at_once: bool = False) -> int:
         """Publish batches that are an hour old, or all; how many rows. Raises `WarehouseError`, the batch kept."""
         published = 0

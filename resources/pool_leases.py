@@ -22,7 +22,9 @@ from resources.node_pools import NodePool, NodePools, PoolChangedError, PoolErro
 from resources.ownership import EXPIRES_LABEL, LAB_LABEL, LEASE_LABEL, LONGEST, RUN_LABEL
 
 NO_LEASE: Mapping[str, None] = dict.fromkeys((LEASE_LABEL, RUN_LABEL, EXPIRES_LABEL))
-"""What to set when a pool's nodes are taken away. The lab's own tag stays: costs that come in later are split by it."""
+"""Tags to set when a pool's nodes are taken away. The lab's own tag stays: costs that come in later are split by it."""
+BY_HAND = "by-hand"
+"""In the place of a lab, and before the run's name: somebody gave the pool nodes with `labs gpu up`."""
 RELEASE_WITHIN_S = 20.0
 Gone = Literal["done", "under_way"]
 """Whether the nodes are gone, or Azure is at it: that takes minutes, and no tick waits for it."""
@@ -30,7 +32,7 @@ Gone = Literal["done", "under_way"]
 
 def holds(pool: NodePool, leases: Sequence[Lease], *, now: datetime) -> tuple[Hold, ...]:
     """The leases that hold the pool now. Pure."""
-    lease_id, lab = pool.tags.get(LEASE_LABEL), pool.tags.get(LAB_LABEL, "unknown").upper()
+    lease_id, lab = pool.tags.get(LEASE_LABEL), _lab_of(pool)
     found = [
         Hold(lab=lease.lab, lease_id=lease.lease_id, until=lease.expires_at)
         for lease in leases
@@ -40,6 +42,13 @@ def holds(pool: NodePool, leases: Sequence[Lease], *, now: datetime) -> tuple[Ho
     if said is not None and now < said <= now + LONGEST:
         found.append(Hold(lab=lab, lease_id=lease_id or "none", until=said))
     return tuple(found)
+
+
+def _lab_of(pool: NodePool) -> str:
+    """Of the lease that the pool's tags tell of."""
+    if pool.tags.get(RUN_LABEL, "").startswith(BY_HAND):
+        return BY_HAND
+    return pool.tags.get(LAB_LABEL, "unknown").upper()
 
 
 def said_until(pool: NodePool) -> datetime | None:
@@ -94,7 +103,7 @@ def reap_pools(
         reaped.append(
             Reaped(
                 lease_id=pool.tags.get(LEASE_LABEL, "none"),
-                lab=pool.tags.get(LAB_LABEL, "unknown").upper(),
+                lab=_lab_of(pool),
                 run_id=pool.tags.get(RUN_LABEL, "unknown"),
                 reason=reason,
                 removed=[f"{pool.count} nodes of pool {pool.name}"],
@@ -142,6 +151,19 @@ def state_of(pool: NodePool, region: str) -> PoolState:
         state=pool.state,
         usd_per_h=usd_per_h(pool, region),
     )
+
+
+def held_pools(pools: Sequence[NodePool], lab: str, leases: Sequence[Lease]) -> list[NodePool]:
+    """Our pools with nodes that `leases`, which are the lab's, hold, or whose own tags say that it does. Pure."""
+    ids = {lease.lease_id for lease in leases}
+    return [
+        pool
+        for pool in pools
+        if pool.ours
+        and pool.count > 0
+        and LEASE_LABEL in pool.tags
+        and (pool.tags[LEASE_LABEL] in ids or pool.tags.get(LAB_LABEL, "").upper() == lab)
+    ]
 
 
 def release_run(cluster: Cluster, node_pools: NodePools, run_id: str, *, progress: Progress) -> list[str]:
