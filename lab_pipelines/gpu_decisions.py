@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from lab_pipelines.gpu_policy import Decision, GpuPolicy, Mode, Signal
 from lab_pipelines.provenance import Provenance
-from lab_pipelines.rows import Row
 
 TABLE = "gpu_decisions"
 ALL_LABS = "all"
@@ -30,7 +29,7 @@ def decision_row(
     provenance: Provenance,
     outcome: Outcome | None,
     detail: str | None = None,
-) -> Row:
+) -> dict[str, Any]:
     """One row but for `run_id`, which is its batch's."""
     seen, pool = decision.observation, decision.observation.pool
     good = [hold for hold in seen.holds if hold.until > now]
@@ -71,7 +70,7 @@ def decision_row(
     }
 
 
-def _signal(name: str, column: str, signal: Signal) -> Row:
+def _signal(name: str, column: str, signal: Signal) -> dict[str, Any]:
     known = signal.value is not None and signal.age_s is not None and math.isfinite(signal.value)
     return {
         column: signal.value if known else None,

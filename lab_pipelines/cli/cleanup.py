@@ -26,7 +26,8 @@ def reap(target: TargetOption = None) -> None:
 
     with explained(ClusterError):
         place = place_of(settings_for(target))
-        _reap(place) or say("nothing to reap")
+        if not _reap(place):
+            say("nothing to reap")
 
 
 def _reap(place: Place) -> list[Reaped]:

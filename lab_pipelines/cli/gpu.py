@@ -87,7 +87,7 @@ def _cells(line: Mapping[str, Any], now: datetime) -> list[str]:
     ]
 
 
-def _last_decisions(place: Place) -> dict[str, Mapping[str, Any]]:
+def _last_decisions(place: Place) -> Mapping[str, Mapping[str, Any]]:
     """The sensor's newest row of each pool; none where it has never looked."""
     from lab_pipelines.cli.options import warehouse_of
     from resources.decision_log import DecisionLog

@@ -339,5 +339,8 @@ def test_a_killed_run_is_marked_as_failed_and_one_that_goes_on_is_not(labs: Labs
             runs[pid] = run.run_id
         result = labs("ci-guard")
         assert result.exit_code == 3, result.output
-        said = {pid: (instance.get_run_by_id(run_id) or ended).status for pid, run_id in runs.items()}
-    assert said == {2**22 + 1: DagsterRunStatus.FAILURE, os.getpid(): DagsterRunStatus.STARTED}
+        statuses = {record.dagster_run.run_id: record.dagster_run.status for record in instance.get_run_records()}
+    assert {pid: statuses[run_id] for pid, run_id in runs.items()} == {
+        2**22 + 1: DagsterRunStatus.FAILURE,
+        os.getpid(): DagsterRunStatus.STARTED,
+    }

@@ -233,7 +233,10 @@ states = st.builds(
     state=st.sampled_from(["Succeeded", "Succeeded", "Failed", "Updating", "Scaling", "Deleting", "?"]),
     usd_per_h=st.none() | st.decimals(0, 100, places=3),
 )
-moments = st.integers(-10_000, 10_000).map(lambda s: NOW + timedelta(seconds=s))
+# Moments on both sides of every length that a rule asks for.
+moments = st.sampled_from([-10_000, -3600, -901, -899, -601, -599, -60, 0, 1, 600]).map(
+    lambda seconds: NOW + timedelta(seconds=seconds)
+)
 histories = st.builds(
     History,
     seen_at=st.just(NOW),
