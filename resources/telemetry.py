@@ -154,9 +154,27 @@ class Telemetry(ConfigurableResource):
         return False
 
     def _connect(self, url: str) -> PrometheusConnect:
-        from prometheus_api_client import PrometheusConnect
+        return _connect(url, self.timeout_s)
 
-        return PrometheusConnect(url, timeout=self.timeout_s)  # pyright: ignore[reportCallIssue] - its stubs lag
+
+def _connect(url: str, timeout_s: float, **options: Any) -> PrometheusConnect:
+    from prometheus_api_client import PrometheusConnect
+
+    # Its stubs lag: seconds may be a fraction.
+    return PrometheusConnect(url, timeout=timeout_s, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def ask_now(prometheus_url: str, promql: str, *, at: datetime, timeout_s: float) -> list[dict[str, Any]]:
+    """What `promql` answers at one moment, as Prometheus's API has it. Raises `TelemetryError`.
+
+    `timeout_s` bounds Prometheus's own work and each wait for its bytes. Asked once: a caller with a deadline has no
+    time for the client's three silent retries.
+    """
+    from urllib3.util.retry import Retry
+
+    when = {"time": at.timestamp(), "timeout": f"{timeout_s:g}s"}
+    with _connect(prometheus_url, timeout_s, retry=Retry(total=0)) as client:
+        return _ask(promql, lambda: client.custom_query(promql, params=when))
 
 
 def ask_range(
