@@ -19,7 +19,8 @@ from lab_pipelines.catalog.spec import ApplyStep
 from resources import kube_api, manifests
 from resources.kube_api import Deadline
 from resources.manifests import Manifest
-from tests.support.kube_api import KubeApi, unschedulable
+from tests.support.kube.statuses import unschedulable
+from tests.support.kube_api import KubeApi
 
 pytestmark = pytest.mark.cluster
 

@@ -17,7 +17,8 @@ from lab_pipelines.catalog.spec import ApplyStep
 from resources import kube_api, manifests
 from resources.cluster import ApplyOutcome, ClusterError
 from resources.kube_api import Deadline
-from tests.support.kube_api import RUNNING, KubeApi, ended, unschedulable, waiting
+from tests.support.kube.statuses import RUNNING, ended, unschedulable, waiting
+from tests.support.kube_api import KubeApi
 
 NAMESPACE = "lab-07"
 LABELS = {"lab": "l07", "run-id": "run-1"}

@@ -17,7 +17,8 @@ from lab_pipelines.catalog.spec import ApplyStep
 from lab_pipelines.deployment import REPO_ROOT
 from resources import kube_api, manifests
 from resources.manifests import Judgement
-from tests.support.kube_api import KubeApi, ended, unschedulable
+from tests.support.kube.statuses import ended, unschedulable
+from tests.support.kube_api import KubeApi
 
 IDS = {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_KEY_VAULT": "vault"}
 
