@@ -66,7 +66,7 @@ _LATENCIES = """
 _VALUES = """
     SELECT step, stage, value FROM metric_summaries WHERE session_id = ? AND measure = ? ORDER BY window_start
 """
-_OUTCOMES = "SELECT name, outcome FROM events WHERE session_id = ? AND kind <> 'cold_start'"
+_OUTCOMES = "SELECT name, outcome FROM events WHERE session_id = ? AND kind NOT IN ('cold_start', 'milestone')"
 
 
 class _Stage(NamedTuple):

@@ -131,7 +131,7 @@ def _whole_run(session: Session, warehouse: Warehouse) -> Row:
     """The time of all steps of a session, in the place of a stage."""
     [window] = warehouse.query(
         "SELECT min(started_at) AS started_at, max(ended_at) AS ended_at FROM events "
-        "WHERE session_id = ? AND kind NOT IN ('cold_start', 'deploy')",
+        "WHERE session_id = ? AND kind NOT IN ('cold_start', 'deploy', 'milestone')",
         [session.session_id],
     )
     return {**rows.WHOLE_RUN, **window}

@@ -28,7 +28,8 @@ def publish_opening(warehouse: Warehouse, session: Session, variant: Variant) ->
         outcome="ok" if as_expected(variant, session.refusal) else "failed",
         detail={"refusal": session.refusal, "expected": variant.refused},
     )
-    publish(warehouse, "events", [*events, deployed], session, part="deploy")
+    milestones = rows.milestone_events(session)
+    publish(warehouse, "events", [*milestones, *events, deployed], session, part="deploy")
 
 
 def as_expected(variant: Variant, refusal: str | None) -> bool:

@@ -13,15 +13,17 @@ from typing import Any
 from dagster import Definitions, in_process_executor, load_asset_checks_from_modules, load_assets_from_modules
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
-from lab_pipelines.deployment import Deployment, DeploymentError, Target
+from lab_pipelines.deployment import Deployment, Target
 from resources.billing import PriceSheetBilling
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
+from resources.cluster_kubernetes import KubernetesCluster
 from resources.cluster_local import LocalCluster
 from resources.cluster_rehearsal import RehearsalCluster
 from resources.labs import Labs
 from resources.load_locust import LocustLoadGenerator
 from resources.load_rehearsal import RehearsalLoadGenerator
+from resources.node_pools import NodePools, NoNodePools
 from resources.telemetry import Telemetry
 from resources.telemetry_rehearsal import RehearsalTelemetry
 from resources.warehouse import Warehouse
@@ -32,11 +34,9 @@ def build_defs(
 ) -> Definitions:
     """All assets and checks with the resources of `target`; `resource_overrides` replaces some of them, for tests.
 
-    Raises `DeploymentError` for a target that has no resources yet.
+    Raises `DeploymentError` for settings that the target needs and lacks.
     """
     settings = replace(deployment or Deployment(), target=target)
-    if target not in RESOURCES:
-        raise DeploymentError(f"LABS_TARGET={target} can't run labs yet; set LABS_TARGET to: {', '.join(RESOURCES)}")
     return Definitions(
         assets=load_assets_from_modules(
             [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, year_in_numbers]
@@ -75,10 +75,50 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
     }
 
 
+def get_kubernetes_resources(settings: Deployment) -> dict[str, Any]:
+    """Helm releases in whatever cluster the kubeconfig names; its nodes are as they are."""
+    return _cluster_resources(settings, NoNodePools())
+
+
+def get_aks_resources(settings: Deployment) -> dict[str, Any]:
+    """The same, in an AKS cluster whose node pools come and go with the lease."""
+    from resources.node_pools_azure import AzureNodePools
+
+    return _cluster_resources(settings, AzureNodePools.of(settings.cluster))
+
+
 RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {
     "local": get_local_resources,
     "rehearsal": get_rehearsal_resources,
+    "kubernetes": get_kubernetes_resources,
+    "aks": get_aks_resources,
 }
+
+
+def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str, Any]:
+    data_dir, cluster = str(settings.data_dir), settings.cluster
+    return {
+        "labs": _labs(settings),
+        "cluster": KubernetesCluster(
+            node_pools=node_pools,
+            data_dir=data_dir,
+            target=settings.target,
+            kubeconfig=str(cluster.kubeconfig) if cluster.kubeconfig else None,
+            context=cluster.context,
+            engine=cluster.engine,
+            image=cluster.image,
+            reach=cluster.reach,
+            prometheus_url=cluster.prometheus_url,
+            prometheus_service=cluster.prometheus_service,
+            loki_url=cluster.loki_url,
+            secret_store=cluster.secret_store,
+            secrets_namespace=cluster.secrets_namespace,
+        ),
+        "load_generator": LocustLoadGenerator(),
+        "telemetry": Telemetry(),
+        "billing": PriceSheetBilling(region=settings.region),
+        "warehouse": Warehouse(data_dir=data_dir),
+    }
 
 
 def _labs(settings: Deployment) -> Labs:

@@ -22,8 +22,6 @@ Reach = Literal["port-forward", "direct"]
 LoadPlace = Literal["here", "in-cluster"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
-TARGETS_THAT_RUN: tuple[Target, ...] = ("local", "rehearsal")
-"""Those with resources in build.py. Stated here too, so that a refusal needn't wait for Dagster's import."""
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 

@@ -30,6 +30,9 @@ from resources.telemetry import Reading
 
 Row = dict[str, Any]
 
+MILESTONE = "milestone"
+"""`events.kind` of a moment, beside `cold_start` for a phase, and the kinds of steps."""
+
 TRIAL = 1
 """A run is one trial of each variant."""
 
@@ -129,6 +132,14 @@ def cold_start_events(session: Session, phases: Sequence[Phase], *, step: str | 
             detail={"step": step} if step else None,
         )
         for phase in phases
+    ]
+
+
+def milestone_events(session: Session) -> list[Row]:
+    """`events`: one row per moment of the cold start that somebody stamped, with whose stamp it is."""
+    return [
+        event_row(session, MILESTONE, one.name, started_at=one.at, ended_at=one.at, detail={"source": one.source})
+        for one in session.milestones
     ]
 
 

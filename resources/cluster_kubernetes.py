@@ -209,13 +209,17 @@ class KubernetesCluster(Cluster):
         """The session with the phase that ends its cold start."""
         phase = self._first_token(session)
         milestone = Milestone(name="first_token", at=phase.ended_at, source="the answer to a request for one token")
-        took_s = sum(one.duration_s for one in [*session.phases, phase])
+        # Until this machine could ask, nothing served: no second between a pod's readiness and the request is lost.
+        *former, last = session.phases
+        gap_s = max((phase.started_at - session.ready_at).total_seconds(), 0.0)
+        last = last.model_copy(update={"ended_at": phase.started_at, "duration_s": last.duration_s + gap_s})
+        phases = [*former, last, phase]
+        took_s = sum(one.duration_s for one in phases)
         progress(f"{session.variant}: {session.model} is ready after {took_s:.0f} s ({session.provenance})")
         return session.model_copy(
             update={
-                # A server may be ready by its own clock a moment before this machine could ask it.
-                "ready_at": max(session.ready_at, phase.started_at),
-                "phases": [*session.phases, phase],
+                "ready_at": phase.started_at,
+                "phases": phases,
                 "milestones": [*session.milestones, milestone],
             }
         )

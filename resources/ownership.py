@@ -12,7 +12,7 @@ pool's nodes, an object of the whole cluster) carries the same labels and lives 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -93,3 +93,22 @@ def why_over(labels: Mapping[str, str], *, created_at: datetime, now: datetime) 
     if labels.get(EXPIRES_LABEL, "") == "":
         return "its lease has no end, which no run of ours writes"
     return f"its lease expired at {end:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def why_pool_over(tags: Mapping[str, str], good_leases: Collection[str] | None, now: datetime) -> str | None:
+    """Why a pool of ours should have no nodes, or None while it may. Pure.
+
+    A pool's tags are written once, when it gets its nodes: renewing them with the lease would be an operation of a
+    minute each time. So their expiry is no end while the lease lives, and `LONGEST` after it no lease can.
+    `good_leases`: None when they can't be read.
+    """
+    lease = tags.get(LEASE_LABEL)
+    if not lease:
+        return "no lease holds its nodes"
+    if good_leases is not None:
+        return None if lease in good_leases else f"its lease {lease} has ended"
+    said = tags.get(EXPIRES_LABEL, "")
+    if not re.fullmatch(r"[0-9]{1,11}", said):
+        return "its lease has no end, which no run of ours writes"
+    end = datetime.fromtimestamp(int(said), UTC) + LONGEST
+    return f"its lease can't have lasted beyond {end:%Y-%m-%d %H:%M:%S} UTC" if now >= end else None

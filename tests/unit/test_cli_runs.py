@@ -18,7 +18,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.cli import app
 from lab_pipelines.cli.launch import Ended, Record, materialize_command, read_record, reasons, supervise
 from lab_pipelines.cli.stacks import stacks
-from lab_pipelines.deployment import REPO_ROOT, TARGETS_THAT_RUN
+from lab_pipelines.deployment import REPO_ROOT, TARGETS
 from resources.leases import LeaseBook
 from resources.warehouse import Warehouse
 from tests.support import failing_definitions, main_command
@@ -75,14 +75,10 @@ def test_a_target_that_can_t_serve_the_lab_is_refused_with_the_reason_and_those_
     assert f"It runs on: {', '.join(spec.targets)}" in message
 
 
-def test_a_target_that_can_t_run_labs_yet_is_refused(labs: Labs) -> None:
-    assert "target kubernetes can't run labs yet" in refused(labs("run", "L07", "--target", "kubernetes"), 1)
-
-
-def test_the_targets_that_run_are_those_that_have_resources() -> None:
+def test_every_target_has_resources() -> None:
     from lab_pipelines.build import RESOURCES
 
-    assert set(TARGETS_THAT_RUN) == set(RESOURCES)
+    assert set(RESOURCES) == set(TARGETS)
 
 
 def test_a_missing_instance_is_refused_with_the_command_that_makes_one(labs: Labs) -> None:

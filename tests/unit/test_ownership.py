@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from resources import ownership
-from resources.node_pools import NodePool, NoNodePools, PoolError, choose_pool
+from resources.kube_api import Deadline
+from resources.node_pools import NodePool, NoNodePools, PoolError, choose_pool, pools_over
 from resources.ownership import EXPIRES_LABEL, LEASE_LABEL, LONGEST
 
 MADE = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -89,7 +91,58 @@ def test_two_pools_of_ours_are_not_guessed_between() -> None:
         choose_pool([pool("t4a"), pool("t4b")], sku="Standard_NC4as_T4_v3")
 
 
+def test_a_system_pool_is_never_chosen_as_it_could_not_go_back_to_zero() -> None:
+    with pytest.raises(PoolError, match="no pool of ours"):
+        choose_pool([pool("sys").model_copy(update={"mode": "System"})], sku="Standard_NC4as_T4_v3")
+
+
+def held(name: str, *, lease_id: str | None = "1e4a", end: datetime = MADE, **fields: Any) -> NodePool:
+    """A pool of ours with nodes, held by a lease."""
+    tags = {} if lease_id is None else ownership.lease_labels(COSTS, run_id="run-1", lease_id=lease_id, expires_at=end)
+    update = {"count": 2, "tags": {"lab-pipelines": "managed", **tags}, **fields}
+    return pool(name).model_copy(update=update)
+
+
+def test_a_pool_is_over_when_its_lease_has_ended_however_far_its_tags_expiry_is() -> None:
+    [over] = pools_over([held("t4", end=MADE + timedelta(hours=1))], {"another"}, MADE)
+    assert over.pool.name == "t4" and over.reason == "its lease 1e4a has ended"
+    assert (over.lab, over.run_id, over.lease_id) == ("L06", "run-1", "1e4a")
+
+
+def test_a_pool_is_never_over_while_its_lease_is_good_however_old_its_tag_is() -> None:
+    assert pools_over([held("t4")], {"1e4a"}, MADE + timedelta(days=400)) == []
+
+
+@pytest.mark.parametrize("good_leases", [None, {"1e4a"}])
+def test_a_pool_with_nodes_that_no_lease_holds_is_over(good_leases: set[str] | None) -> None:
+    [over] = pools_over([held("t4", lease_id=None)], good_leases, MADE)
+    assert over.reason == "no lease holds its nodes" and over.lab is over.run_id is over.lease_id is None
+
+
+def test_leases_that_cannot_be_read_are_no_sign_that_one_has_ended() -> None:
+    last = MADE + LONGEST
+    assert pools_over([held("t4")], None, last - timedelta(seconds=1)) == []
+    [over] = pools_over([held("t4")], None, last)
+    assert over.reason == "its lease can't have lasted beyond 2026-11-25 12:00:00 UTC"
+
+
+def test_a_held_pool_whose_end_cannot_be_read_is_over_once_nobody_can_vouch_for_it() -> None:
+    tags = {"lab-pipelines": "managed", LEASE_LABEL: "1e4a", EXPIRES_LABEL: "soon"}
+    assert pools_over([held("t4", tags=tags)], {"1e4a"}, MADE) == []
+    assert len(pools_over([held("t4", tags=tags)], None, MADE)) == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"count": 0}, {"tags": {"lab": "l06", LEASE_LABEL: "gone"}}, {"mode": "System"}, {"state": "Stopped"}]
+)
+def test_what_is_not_ours_costs_nothing_or_cannot_reach_zero_is_left_alone(fields: dict[str, Any]) -> None:
+    assert pools_over([held("t4", **fields)], set(), MADE + timedelta(days=400)) == []
+
+
 def test_a_target_without_pools_has_none_and_says_which_target_does() -> None:
     assert NoNodePools().pools() == []
+    for scale in (NoNodePools().scale, NoNodePools().begin_scale):
+        with pytest.raises(PoolError, match="no node pools to scale; t4 stays as it is"):
+            scale(pool("t4"), 0, tags={}, deadline=Deadline.within(1), progress=lambda _: None)
     with pytest.raises(PoolError, match="--target aks"):
         NoNodePools().pool("t4")

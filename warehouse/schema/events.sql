@@ -12,7 +12,7 @@ CREATE TABLE events (
     recorded_at     TIMESTAMPTZ NOT NULL,
     CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
     session_id      VARCHAR NOT NULL,
-    kind            VARCHAR NOT NULL,      -- cold_start, or the kind of a step: load, observe, apply, …
+    kind            VARCHAR NOT NULL,      -- cold_start (a phase), milestone (a moment of it), or a step's: load, observe, …
     name            VARCHAR NOT NULL,
     started_at      TIMESTAMPTZ NOT NULL,
     ended_at        TIMESTAMPTZ NOT NULL,

@@ -1,0 +1,147 @@
+"""The one way to Azure Resource Manager: the client, the sign-in, and one request under a deadline.
+
+Belongs here: making the SDK's client, asking again what may be asked again, and turning the SDK's exceptions into ours.
+Doesn't belong here: what is asked for (node_pools_azure.py), or what a refusal means (azure_errors.py).
+
+The SDK's own retries are off: they wait as long as Azure asks for, which may be longer than there is time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from resources.azure_errors import Said, explained, one_line, said, sign_in_failed, without_secrets
+from resources.cluster import ClusterError
+from resources.kube_api import Deadline
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+    from azure.core.exceptions import HttpResponseError
+    from azure.mgmt.containerservice import ContainerServiceClient
+
+TRIES = 4
+"""How often a request is sent that Azure fails to answer."""
+RETRY_S = 2.0
+"""The shortest time after which something is asked again. Azure's own Retry-After counts when it is longer."""
+
+_T = TypeVar("_T")
+
+
+class AzureError(ClusterError):
+    """Azure can't be used: no SDK, no sign-in, no right, or no such subscription, resource group or cluster."""
+
+
+class UnansweredError(AzureError):
+    """Azure failed, or the connection to it did. What was asked for may have been done."""
+
+
+class RefusedError(Exception):
+    """Azure knows who asks and understands what for, and refuses."""
+
+    def __init__(self, refusal: Said, wait_s: float) -> None:
+        super().__init__(str(refusal))
+        self.said = refusal
+        self.wait_s = wait_s
+        """How long Azure asks to be left alone; 0: it doesn't say."""
+
+
+def container_service(
+    subscription_id: str,
+    *,
+    base_url: str | None = None,
+    credential: TokenCredential | None = None,
+    **options: Any,
+) -> ContainerServiceClient:
+    """A client of AKS. Makes no request; the sign-in comes with the first one.
+
+    `base_url`: Resource Manager's address; None: the one of the cloud that the SDK is set to. `credential`: None:
+    workload identity, service principal, managed identity or `az login`, in the order of `DefaultAzureCredential`.
+    `options` are the SDK's. Raises `AzureError` when the SDK is not installed, or told to sign in in an unknown way.
+    """
+    try:
+        from azure.identity import DefaultAzureCredential
+        from azure.mgmt.containerservice import ContainerServiceClient
+    except ImportError as error:
+        raise AzureError(
+            f"--target aks needs the Azure SDK, and {error.name or 'azure'} is not installed: `make setup` in this "
+            "folder, or pip install 'lab-pipelines[aks]'"
+        ) from None
+    try:
+        credential = credential or DefaultAzureCredential()
+    except ValueError as error:
+        raise AzureError(f"the Azure sign-in is set up wrongly: {one_line(error)}") from None
+    return ContainerServiceClient(credential, subscription_id, base_url, retry_total=0, **options)
+
+
+def ask(call: Callable[..., _T], *, what: str, deadline: Deadline, tries: int = TRIES, retry_s: float = RETRY_S) -> _T:
+    """What `call(connection_timeout=…, read_timeout=…)` returns. `what` is asked for, in words for an error.
+
+    Asks again as soon as Azure allows while it has too much to do (429), and up to `tries` times what it fails to
+    answer. Raises `RefusedError`; `AzureError` without sign-in or access, and when throttled until the deadline;
+    `UnansweredError` after the last try.
+    """
+    from azure.core.exceptions import AzureError as SdkError
+    from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
+
+    failed = 0
+    while True:
+        connect_s, read_s = deadline.request_timeout
+        try:
+            return call(connection_timeout=connect_s, read_timeout=read_s)
+        except HttpResponseError as error:
+            if error.response is None or (isinstance(error, ClientAuthenticationError) and "AADSTS" in str(error)):
+                raise AzureError(sign_in_failed(str(error))) from None
+            refusal, wait_s = said(error.status_code or 0, _body(error)), _retry_after_s(error)
+            if refusal.status == 429:
+                if max(wait_s, retry_s) > deadline.remaining_s:
+                    raise AzureError(
+                        f"{what}: Azure has too many requests to answer ({refusal}) and asks for {wait_s:.0f} s, "
+                        f"longer than the {deadline.remaining_s:.0f} s that are left"
+                    ) from None
+            elif refusal.status in (401, 403):
+                raise AzureError(f"{what}: {explained(refusal)}") from None
+            elif refusal.status < 500 and refusal.status != 408:
+                raise RefusedError(refusal, wait_s) from None
+            else:
+                failed += 1
+                if failed >= tries or max(wait_s, retry_s) > deadline.remaining_s:
+                    raise UnansweredError(f"{what}: Azure failed to answer, {failed} times: {refusal}") from None
+        except SdkError as error:
+            wait_s, failed = 0.0, failed + 1
+            if failed >= tries or retry_s > deadline.remaining_s:
+                cause = without_secrets(one_line(error))[:200]
+                raise UnansweredError(
+                    f"{what}: Azure can't be reached, {failed} times ({type(error).__name__}: {cause}); is the network "
+                    "up, and does a proxy need to be set?"
+                ) from None
+        time.sleep(max(wait_s, retry_s))
+
+
+def _body(error: HttpResponseError) -> str:
+    try:
+        return error.response.text() if error.response is not None else ""
+    except Exception:  # noqa: BLE001  an answer that broke off: whatever the SDK makes of that, there is no text
+        return ""
+
+
+def _retry_after_s(error: HttpResponseError) -> float:
+    headers = getattr(error.response, "headers", {})
+    return retry_after_s(headers.get("Retry-After"))
+
+
+def retry_after_s(header: str | None) -> float:
+    """Seconds to wait as a `Retry-After` header asks, which is a number of seconds or a date; 0 without one."""
+    if not header:
+        return 0.0
+    try:
+        return max(float(header), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return 0.0
