@@ -13,7 +13,7 @@ from typing import Any
 from dagster import Definitions, in_process_executor, load_asset_checks_from_modules, load_assets_from_modules
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
-from lab_pipelines.deployment import Deployment, Target
+from lab_pipelines.deployment import Deployment, DeploymentError, Target
 from resources.billing import PriceSheetBilling
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
@@ -21,6 +21,8 @@ from resources.cluster_kubernetes import KubernetesCluster
 from resources.cluster_local import LocalCluster
 from resources.cluster_rehearsal import RehearsalCluster
 from resources.labs import Labs
+from resources.load_cluster import ClusterLoadGenerator
+from resources.load_generator import LoadGenerator
 from resources.load_locust import LocustLoadGenerator
 from resources.load_rehearsal import RehearsalLoadGenerator
 from resources.node_pools import NodePools, NoNodePools
@@ -114,11 +116,32 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
             secret_store=cluster.secret_store,
             secrets_namespace=cluster.secrets_namespace,
         ),
-        "load_generator": LocustLoadGenerator(),
+        "load_generator": _cluster_load(settings),
         "telemetry": Telemetry(),
         "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir),
     }
+
+
+def _cluster_load(settings: Deployment) -> LoadGenerator:
+    cluster = settings.cluster
+    if cluster.load == "here":
+        return LocustLoadGenerator()
+    if settings.lake_url is None:
+        raise DeploymentError(
+            "LABS_LOAD=in-cluster brings its records back through the lake: set LABS_LAKE_URL to one that the pods "
+            "reach too, or LABS_LOAD=here"
+        )
+    return ClusterLoadGenerator(
+        lake_url=settings.lake_url,
+        image=cluster.image,
+        kubeconfig=str(cluster.kubeconfig) if cluster.kubeconfig else None,
+        context=cluster.context,
+        workers=cluster.load_workers,
+        secret=cluster.load_secret,
+        secret_store=cluster.secret_store,
+        secrets_namespace=cluster.secrets_namespace,
+    )
 
 
 def _labs(settings: Deployment) -> Labs:
