@@ -72,9 +72,9 @@ def container_service(
         ) from None
     try:
         credential = credential or DefaultAzureCredential()
-    except ValueError as error:
-        raise AzureError(f"the Azure sign-in is set up wrongly: {one_line(error)}") from None
-    return ContainerServiceClient(credential, subscription_id, base_url, retry_total=0, **options)
+        return ContainerServiceClient(credential, subscription_id, base_url, retry_total=0, **options)
+    except ValueError as error:  # of the variables that the SDK reads itself
+        raise AzureError(f"the Azure SDK is set up wrongly: {one_line(error)}") from None
 
 
 def ask(call: Callable[..., _T], *, what: str, deadline: Deadline, tries: int = TRIES, retry_s: float = RETRY_S) -> _T:

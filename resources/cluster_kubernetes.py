@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from dagster import ResourceDependency
 from pydantic import PrivateAttr
 
 from lab_pipelines.catalog.spec import ApplyStep, Component, LabSpec, Nodes, Overrides
@@ -86,7 +85,7 @@ _T = TypeVar("_T")
 class KubernetesCluster(Cluster):
     """Stacks in one cluster. With node pools that can be scaled its nodes come and go with the lease."""
 
-    node_pools: ResourceDependency[NodePools]
+    node_pools: NodePools
     data_dir: str
     target: str = "kubernetes"
     kubeconfig: str | None = None

@@ -3,9 +3,9 @@
 Belongs here: pure functions; what differs between the charts of the catalogue and our own for the modelled server.
 Doesn't belong here: Helm (helm.py), pods (kube_pods.py), reading a values file (chart_values.py).
 
-Values are the chart's defaults, then the lab's file, then the variant's overrides, then what a run adds: its labels on
-every pod, a ServiceMonitor where the cluster knows that kind, and pods that are replaced rather than doubled, since a
-second one would ask for a second GPU.
+Values are the chart's defaults, then the lab's file, then the variant's overrides, then what a run adds: a
+ServiceMonitor where the cluster knows that kind, and pods that are replaced rather than doubled, since a second one
+would ask for a second GPU. The run's labels are put on whatever a chart renders.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Surroundings:
     time_scale: float
     cold_start_time_scale: float
     labels: Mapping[str, str]
-    """For every pod."""
+    """For every object and every pod of a release, which Helm's side adds (helm.py)."""
     monitors: bool
     """Whether the cluster knows ServiceMonitors."""
     secrets: bool
@@ -106,7 +106,6 @@ def _vllm(
 ) -> Release:
     """By the vllm-stack chart (production-stack 0.1.12): its templates name the service and select by its labels."""
     serving: dict[str, Any] = {**values["servingEngineSpec"], "strategy": {"type": "Recreate"}}
-    serving["modelSpec"] = [{**model, "podLabels": {**(model.get("podLabels") or {}), **around.labels}}]
     monitor = {"additionalLabels": PROMETHEUS_RELEASE, **(serving.get("serviceMonitor") or {})}
     serving["serviceMonitor"] = {**monitor, "enabled": around.monitors}
     host = f"{component.name}-{model['name']}-engine-service.{around.namespace}.svc"
@@ -140,7 +139,6 @@ def _modelled(
             "timeScale": around.time_scale,
             "coldStartTimeScale": around.cold_start_time_scale,
             "replicas": int(model.get("replicaCount", 1)),
-            "podLabels": dict(around.labels),
             "serviceMonitor": {"enabled": around.monitors, "labels": PROMETHEUS_RELEASE},
         },
         replicas=int(model.get("replicaCount", 1)),

@@ -68,7 +68,7 @@ class AzureNodePools(NodePools):
     resource_group: str
     cluster: str
     base_url: str | None = None
-    """Resource Manager's address; None: that of the cloud which `AZURE_CLOUD` names, else the public one."""
+    """Resource Manager's address; None: that of the SDK's cloud (`AZURE_SDK_CLOUD_CONF`; else the public one)."""
     retry_s: float = RETRY_S
     """The shortest time between two requests for the same thing."""
 
@@ -91,7 +91,7 @@ class AzureNodePools(NodePools):
         return cls(subscription_id=subscription_id, resource_group=resource_group, cluster=cluster)
 
     def connect(self) -> ContainerServiceClient:
-        """A new client. For a subclass that signs in in another way."""
+        """A new client. A method, so that a subclass can sign in in another way."""
         return azure_session.container_service(self.subscription_id, base_url=self.base_url)
 
     @property

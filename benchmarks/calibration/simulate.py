@@ -16,10 +16,12 @@ from lab_pipelines.engine.setup import EngineModel
 
 
 class Seen(NamedTuple):
-    """What a client saw: means over its requests. Seconds."""
+    """What a client saw: means over its requests, and quantiles over them of their own mean ITL. Seconds."""
 
     ttft_s: float
     itl_s: float
+    itl_p50_s: float
+    itl_p99_s: float
     e2e_s: float
     requests_per_s: float
     """From the start to the last token."""
@@ -35,14 +37,36 @@ def poisson_arrivals(requests: int, per_s: float, *, seed: int) -> list[float]:
     return [at * scale for at in itertools.accumulate(gaps)]
 
 
-def sent_at(model: EngineModel, arrivals_s: Sequence[float], input_tokens: int, output_tokens: int) -> Seen:
-    """Requests that arrive at given times, whatever becomes of those before them."""
+def guidellm_arrivals(requests: int, per_s: float, *, seed: int) -> list[float]:
+    """Arrival times as guidellm of 2025 draws them: a second's requests at once, then exponential gaps.
+
+    From its `AsyncPoissonStrategy` with `initial_burst`; the same seed gives the very times of a published run.
+    """
+    numbers = random.Random(seed)
+    burst = min(math.floor(per_s), requests)
+    gaps = [numbers.expovariate(per_s) for _ in range(requests - burst)]
+    return [0.0] * burst + list(itertools.accumulate(gaps))
+
+
+def sent_at(
+    model: EngineModel,
+    arrivals_s: Sequence[float],
+    input_tokens: int,
+    output_tokens: int,
+    *,
+    in_flight: int | None = None,
+) -> Seen:
+    """Requests that are sent at given times, whatever becomes of those before them.
+
+    With `in_flight`, the client has at most so many under way and sends the next one when one has ended.
+    """
     replica = _replica(model)
-    requests = [Tracked(input_tokens, output_tokens, arrived_s=at_s) for at_s in arrivals_s]
-    for request in requests:
-        replica.submit(request)
     ended: dict[Tracked, float] = {}
-    while len(ended) < len(requests):
+    sent, most = 0, in_flight or len(arrivals_s)
+    while len(ended) < len(arrivals_s):
+        while sent < len(arrivals_s) and sent - len(ended) < most:
+            replica.submit(Tracked(input_tokens, output_tokens, arrived_s=max(arrivals_s[sent], replica.now_s)))
+            sent += 1
         ended.update(dict.fromkeys(replica.advance(math.inf), replica.now_s))
     return _seen(ended)
 
@@ -70,10 +94,13 @@ def _replica(model: EngineModel) -> Replica[Tracked]:
 def _seen(ended: dict[Tracked, float]) -> Seen:
     n, span_s = len(ended), max(ended.values())
     first = {request: request.first_token_s or 0.0 for request in ended}
+    itls_s = sorted((at_s - first[request]) / (request.output_tokens - 1) for request, at_s in ended.items())
     e2e_s = sum(at_s - request.arrived_s for request, at_s in ended.items()) / n
     return Seen(
         ttft_s=sum(first[request] - request.arrived_s for request in ended) / n,
-        itl_s=sum((at_s - first[request]) / (request.output_tokens - 1) for request, at_s in ended.items()) / n,
+        itl_s=sum(itls_s) / n,
+        itl_p50_s=itls_s[n // 2],
+        itl_p99_s=itls_s[n * 99 // 100],
         e2e_s=e2e_s,
         requests_per_s=n / span_s,
         users=n * e2e_s / span_s,

@@ -230,11 +230,14 @@ _NO_VALUES = frozenset({"kind", "groups", "rule_files"})
 
 
 def values_and_manifests(files: Files, *, every_lab_names_its_files: bool) -> Iterator[Problem]:
-    """Problems of every YAML file below helm-values/. Call it after `referred_files` of every lab.
+    """Problems of every YAML file of a lab below helm-values/. Call it after `referred_files` of every lab.
+
+    Charts of ours are templates, which only Helm can read.
 
     With `every_lab_names_its_files`, a values file that no lab named is one, too.
     """
-    for path in sorted((files.root / "helm-values").rglob("*.y*ml")):
+    root = files.root / "helm-values"
+    for path in sorted(path for path in root.rglob("*.y*ml") if not path.is_relative_to(root / "charts")):
         chart = files.values.get(path)
         try:
             documents = _documents(path, files)

@@ -176,5 +176,8 @@ def model(name: str) -> Model:
     """One model. Raises `UnknownNameError`."""
     table = all_models()
     if name not in table:
-        raise UnknownNameError(f"model {name!r} is not modelled; modelled are: {', '.join(table)}")
+        raise UnknownNameError(
+            f"model {name!r} is not modelled; modelled are: {', '.join(table)}. For another one, add a row to "
+            "lab_pipelines/engine/models.yaml: its config.json says what it needs"
+        )
     return table[name]

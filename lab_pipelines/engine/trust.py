@@ -73,7 +73,8 @@ def trust_of(model: EngineModel, *, context: int) -> Trust:
     """
     context = min(context, model.args.max_model_len)
     kept_out = {index: _kept_out(model, context, one) for index, one in enumerate(_ranges())}
-    nearest = min(kept_out, key=lambda index: len(kept_out[index]))
+    # A range of the same GPU is nearer than any other: what it lacks is what this engine lacks.
+    nearest = min(kept_out, key=lambda index: (model.hardware.name not in _ranges()[index].gpus, len(kept_out[index])))
     if kept_out[nearest]:
         return Trust(
             False, f"no public measurement was compared with {'; '.join(kept_out[nearest])}", None, OUTSIDE_ERROR

@@ -1,33 +1,27 @@
 """Node pools through the real Azure SDK, over loopback, against a double of Azure Resource Manager.
 
-Doesn't belong here: what an error's words mean (tests/unit/test_azure_errors.py), or which pools are over
-(tests/unit/test_ownership.py).
+Doesn't belong here: who may ask (test_azure_access.py), what an error's words mean (tests/unit/test_azure_errors.py),
+or which pools are over (tests/unit/test_ownership.py).
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab_pipelines.deployment import ClusterSettings, DeploymentError
 from resources.azure_session import AzureError, UnansweredError
-from resources.cluster import ClusterError
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, PoolChangedError, PoolError, Scaled, pools_over
-from resources.node_pools_azure import AzureNodePools
 from resources.ownership import lease_labels
 from tests.support.azure_agent_pools import SUBSCRIPTION
 from tests.support.azure_arm import AzureArm
-from tests.support.azure_pools import PoolsOverLoopback, pools_of
+from tests.support.azure_pools import pools_of
 
 T4_PATH = "/agentPools/t4"
 RICH: dict[str, Any] = {
@@ -204,6 +198,14 @@ def test_a_pool_that_changed_since_it_was_read_is_not_written(arm: AzureArm) -> 
     assert arm.requests("PUT") == []
 
 
+def test_a_change_of_what_labs_do_not_look_at_counts_as_one(arm: AzureArm) -> None:
+    read = pools_of(arm).pool("t4")
+    arm.change("t4", upgradeSettings={"maxSurge": "50%"})
+    with pytest.raises(PoolChangedError):
+        scale(arm, 2, pool=read)
+    assert arm.requests("PUT") == []
+
+
 def test_a_change_just_before_the_put_is_refused_by_its_etag(arm: AzureArm) -> None:
     class Meanwhile(list[str]):
         def append(self, line: str) -> None:
@@ -212,6 +214,15 @@ def test_a_change_just_before_the_put_is_refused_by_its_etag(arm: AzureArm) -> N
     with pytest.raises(PoolChangedError, match="changed by somebody else just now"):
         scale(arm, 2, progress=Meanwhile())
     assert arm.properties("t4")["nodeLabels"] == {"somebody": "else"} and arm.counts() == {"t4": 0}
+
+
+def test_the_same_change_by_somebody_else_is_not_taken_for_ours(arm: AzureArm) -> None:
+    class Meanwhile(list[str]):
+        def append(self, line: str) -> None:
+            arm.change("t4", count=2)
+
+    with pytest.raises(PoolChangedError):
+        scale(arm, 2, progress=Meanwhile())
 
 
 @pytest.mark.parametrize(
@@ -268,6 +279,18 @@ def test_an_operation_that_does_not_end_in_time_is_named_with_what_ends_it(arm: 
     with pytest.raises(PoolError, match=r"t4 can't be changed: .*Upgrading.* az aks nodepool operation-abort"):
         scale(arm, 2, within_s=0.3)
     assert arm.counts()["t4"] == 0
+
+
+def test_several_pools_scaled_at_once_all_get_there(arm: AzureArm) -> None:
+    pools = pools_of(arm)
+    read = [pools.pool(arm.add(f"gpu{number}")) for number in range(6)]
+
+    def up(pool: NodePool) -> int:
+        return pools.scale(pool, 1, tags={}, deadline=Deadline.within(60), progress=lambda _: None).after
+
+    with ThreadPoolExecutor(max_workers=6) as threads:
+        assert list(threads.map(up, read)) == [1] * 6
+    assert arm.counts() == {"t4": 0, **{f"gpu{number}": 1 for number in range(6)}}
 
 
 # --- Our own operations ---
@@ -337,6 +360,24 @@ def test_a_request_without_waiting_returns_once_azure_has_taken_it(arm: AzureArm
     assert taken_at >= began
     assert arm.counts()["a100"] == 0 and arm.properties("a100")["provisioningState"] == "Scaling"
     assert arm.requests("GET", "/operations/") == []
+
+
+def test_a_reapers_round_takes_what_no_lease_holds_to_zero_and_touches_nothing_else(arm: AzureArm) -> None:
+    def tags(lease_id: str) -> dict[str, str]:
+        held = lease_labels({"lab": "l06"}, run_id="run-1", lease_id=lease_id, expires_at=datetime.now(UTC))
+        return {"lab-pipelines": "managed", **held}
+
+    arm.add("dead", count=2, tags=tags("dead"))
+    arm.add("alsodead", count=1, tags=tags("dead"), enableAutoScaling=True, minCount=1, maxCount=3)
+    arm.add("alive", count=2, tags=tags("alive"))
+    arm.add("theirs", count=2, tags={**tags("dead"), "lab-pipelines": "no"})
+    before = {name: arm.properties(name) for name in ("t4", "alive", "theirs")}
+    pools = pools_of(arm)
+    for over in pools_over(pools.pools(), {"alive"}, datetime.now(UTC)):
+        pools.begin_scale(over.pool, 0, tags={}, deadline=Deadline.within(20), progress=lambda _: None)
+    assert arm.counts() == {"t4": 0, "dead": 0, "alsodead": 0, "alive": 2, "theirs": 2}
+    assert {name: arm.properties(name) for name in before} == before
+    assert arm.properties("dead")["tags"] == tags("dead")
 
 
 # --- Quota and capacity ---
@@ -439,120 +480,3 @@ def test_nobody_at_the_address_is_said_in_one_line() -> None:
     with pytest.raises(UnansweredError, match="can't be reached") as raised:
         pools.pools()
     assert "\n" not in str(raised.value)
-
-
-# --- One clear line for who can't use Azure ---
-
-
-@pytest.mark.parametrize(
-    ("settings", "remedy"),
-    [
-        ({"subscription_id": "11111111-1111-1111-1111-111111111111"}, "AZURE_SUBSCRIPTION_ID"),
-        ({"resource_group": "elsewhere"}, "LABS_AKS_RESOURCE_GROUP"),
-        ({"cluster": "another"}, "LABS_AKS_CLUSTER"),
-        ({"token": "of-somebody-else"}, "az login"),
-    ],
-)
-def test_a_wrong_setting_is_named(arm: AzureArm, settings: dict[str, str], remedy: str) -> None:
-    pools = pools_of(arm, **settings)
-    for ask in (pools.pools, lambda: pools.pool("t4")):
-        with pytest.raises(ClusterError) as raised:
-            ask()
-        assert remedy in str(raised.value) and "\n" not in str(raised.value)
-
-
-def test_a_right_that_is_missing_is_named(arm: AzureArm) -> None:
-    action = "Microsoft.ContainerService/managedClusters/agentPools/write"
-    arm.denied.add(action)
-    with pytest.raises(AzureError, match=f"give this identity a role with {action}"):
-        scale(arm, 2)
-
-
-def test_settings_that_are_missing_are_named_together() -> None:
-    with pytest.raises(DeploymentError, match="set LABS_AKS_RESOURCE_GROUP, LABS_AKS_CLUSTER"):
-        AzureNodePools.of(ClusterSettings(subscription_id=SUBSCRIPTION))
-    pools = AzureNodePools.of(
-        ClusterSettings(subscription_id=SUBSCRIPTION, resource_group="labs", aks_cluster="labs-aks")
-    )
-    assert (pools.subscription_id, pools.resource_group, pools.cluster) == (SUBSCRIPTION, "labs", "labs-aks")
-
-
-@pytest.mark.parametrize("missing", ["azure.identity", "azure.mgmt.containerservice"])
-def test_without_the_sdk_the_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(AzureError, match=rf"{missing} is not installed: `make setup`.*lab-pipelines\[aks\]"):
-        AzureNodePools(subscription_id=SUBSCRIPTION, resource_group="labs", cluster="labs-aks").pools()
-
-
-@pytest.fixture
-def az(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where an `az` of the test's own goes: the only program on PATH, and the only way to sign in."""
-    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    monkeypatch.setenv("PATH", str(programs))
-    return programs / "az"
-
-
-def put_program(path: Path, script: str) -> None:
-    path.write_text(f"#!{os.path.realpath('/bin/sh')}\n{script}\n", encoding="utf-8")
-    path.chmod(0o755)
-
-
-def test_the_sign_in_of_az_is_used(arm: AzureArm, az: Path) -> None:
-    expires = int(time.time()) + 3600
-    put_program(az, f"echo '{json.dumps({'accessToken': 'token-of-az', 'expires_on': expires})}'")
-    arm.token = "token-of-az"
-    assert [pool.name for pool in pools_of(arm, token="sign-in").pools()] == ["t4"]
-
-
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        (None, "no Azure credentials were found: run `az login`"),
-        ("echo 'ERROR: Please run '\"'az login'\"' to setup account.' >&2; exit 1", "no Azure credentials were found"),
-        (
-            "echo 'ERROR: AADSTS70043: The refresh token has expired. Trace ID: hunter2' >&2; exit 1",
-            r"has expired or was revoked \(AADSTS70043\): run `az login` again",
-        ),
-        ("echo 'ERROR: AADSTS50076: You must use MFA. hunter2' >&2; exit 1", r"refused the sign-in \(AADSTS50076\)"),
-    ],
-)
-def test_without_a_sign_in_the_line_says_what_to_do(arm: AzureArm, az: Path, script: str | None, said: str) -> None:
-    if script is not None:
-        put_program(az, script)
-    with pytest.raises(AzureError, match=said) as raised:
-        pools_of(arm, token="sign-in").pools()
-    assert "\n" not in str(raised.value) and "hunter2" not in str(raised.value)
-    assert arm.seen == []
-
-
-def test_an_unknown_way_to_sign_in_is_one_line(arm: AzureArm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "by-guessing")
-    with pytest.raises(AzureError, match=r"set up wrongly: .*AZURE_TOKEN_CREDENTIALS"):
-        pools_of(arm, token="sign-in").pools()
-
-
-def test_a_token_is_in_no_error_log_progress_or_representation(
-    arm: AzureArm, az: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    # Made of parts, or this file would hold what looks like a token.
-    secret = ".".join(["eyJhbGciOiJub25lIn0", "eyJwbGFudGVkIjoic2VjcmV0In0", "c2lnbmF0dXJl"])
-    put_program(az, f"echo '{json.dumps({'accessToken': secret, 'expires_on': int(time.time()) + 3600})}'")
-    arm.token = secret
-    caplog.set_level(logging.DEBUG)
-    pools: PoolsOverLoopback = pools_of(arm, token="sign-in")
-    said: list[str] = []
-    pools.scale(pools.pool("t4"), 2, tags={}, deadline=Deadline.within(20), progress=said.append)
-    # Somebody on the way repeats what was sent, as debugging proxies do.
-    echo = f"Another operation is in progress. Authorization: Bearer {secret}, access_token={secret}"
-    for status in (400, 401, 403, 409, 429, 500):
-        arm.fault("PUT", T4_PATH, status=status, code="Echo", message=echo, headers={"Retry-After": "99"}, times=10)
-        with pytest.raises(ClusterError) as raised:
-            pools.scale(pools.pool("t4"), 0, tags={}, deadline=Deadline.within(5), progress=said.append)
-        arm.clear_faults()
-        said += [str(raised.value), repr(raised.value)]
-    written = "\n".join([*said, caplog.text, repr(pools), str(pools)])
-    assert "[removed]" in written
-    for part in [secret, *secret.split(".")]:
-        assert part not in written

@@ -70,8 +70,11 @@ def test_a_lack_of_spot_machines_has_a_remedy_of_its_own() -> None:
 
 
 def test_a_message_is_cut_before_its_endless_link() -> None:
-    said = Said(409, "QuotaExceeded", QUOTA + " https://example.com/" + "%7B" * 1000)
-    assert len(azure_errors.explained(said)) < 700
+    message = QUOTA + " https://example.com/" + "%7B" * 1000
+    outer = {"code": "Failed", "message": "x" * 1000, "details": [{"code": "QuotaExceeded", "message": message}]}
+    for error in ({"code": "QuotaExceeded", "message": message}, outer):
+        explained = azure_errors.explained(azure_errors.said_by(409, error))
+        assert len(explained) < 700 and "Current Limit: 8" in explained and "az vm list-usage" in explained
 
 
 @pytest.mark.parametrize(

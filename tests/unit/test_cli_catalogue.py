@@ -48,7 +48,7 @@ def test_a_lab_s_line_has_its_dates_gpus_and_targets(labs: Labs) -> None:
     result = labs("list", "--week", "3")
     lines = [line.split() for line in result.stdout.splitlines()]
     [l06] = [line for line in lines if line[:1] == ["L06"]]
-    assert " ".join(l06) == "L06 The Load Test Contract 1 3 Mar 11 - Mar 17 T4 1 complete local rehearsal"
+    assert " ".join(l06) == "L06 The Load Test Contract 1 3 Mar 11 - Mar 17 T4 1 complete local rehearsal kubernetes aks"
     assert lines[-1][:4] == ["2", "of", "78", "labs,"]
 
 
@@ -212,7 +212,7 @@ def test_the_plan_of_an_outline_says_what_is_known_and_what_is_missing(labs: Lab
 def test_a_plan_is_refused_for_a_pace_variant_or_target_that_the_lab_does_not_have(labs: Labs) -> None:
     assert "full, short, smoke" in refused(labs("plan", "L06", "--pace", "slow"), 2)
     assert "choose from: baseline" in refused(labs("plan", "L06", "--variant", "big"), 2)
-    assert "It runs on: local, rehearsal" in refused(labs("plan", "L06", "--target", "aks"), 1)
+    assert "It runs on: rehearsal, kubernetes, aks" in refused(labs("plan", "L07", "--target", "local"), 1)
 
 
 def test_a_lab_that_this_machine_can_t_serve_is_planned_for_a_target_that_can(labs: Labs) -> None:

@@ -78,8 +78,8 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ("quantity: throughput", "measure: kv", r"throughput-saturates names kv, which is not one of the"),
         ("phase: 1", "phase: 1\nphase: 2", r"L06\.yaml:5: phase: is given more than once"),
         (
-            "targets: [local, rehearsal]",
-            "targets: [local, rehearsal",
+            "targets: [local, rehearsal, kubernetes, aks]",
+            "targets: [local, rehearsal, kubernetes, aks",
             r"L06\.yaml:17: targets: not valid YAML: while parsing a flow sequence",
         ),
         ("stack:\n", "stack: &stack\n", None),

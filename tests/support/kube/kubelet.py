@@ -47,6 +47,8 @@ class PodProcess:
     stop: Callable[[], None] = lambda: None
     wait: Callable[[], int] | None = None
     """Returns the container's exit code once it has ended; None for one that runs until it is stopped."""
+    message: Callable[[], str] = str
+    """What it has left as its termination message."""
 
 
 class PodCrashedError(Exception):
@@ -234,7 +236,7 @@ class Kubelet:
         if process.wait is not None:
             exit_code = process.wait()
             with self.store.changed:
-                self._end(key, uid, exit_code)
+                self._end(key, uid, exit_code, message=process.message())
 
     def _ready(self, key: Key, uid: str) -> None:
         pod = self._same(key, uid)
@@ -246,14 +248,15 @@ class Kubelet:
         ready = [{**one, "ready": True} for one in status["containerStatuses"]]
         self.store.put(key, {**pod, "status": {**status, "containerStatuses": ready}})
 
-    def _end(self, key: Key, uid: str, exit_code: int) -> None:
+    def _end(self, key: Key, uid: str, exit_code: int, *, message: str = "") -> None:
         """The container ended: so does the pod, unless it is to be started again, which takes the kubelet a while."""
         pod = self._same(key, uid)
         if pod is None or statuses.is_over(pod):
             return
         at = statuses.now()
         reason = "Error" if exit_code else "Completed"
-        over = {"terminated": {"exitCode": exit_code, "reason": reason, "finishedAt": at}}
+        said = {"message": message} if message else {}
+        over = {"terminated": {"exitCode": exit_code, "reason": reason, "finishedAt": at, **said}}
         policy = pod["spec"].get("restartPolicy", "Always")
         again = policy == "Always" or (policy == "OnFailure" and exit_code != 0)
         status = pod["status"]

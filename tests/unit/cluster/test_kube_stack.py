@@ -39,13 +39,12 @@ def engine_of(
     return release_of(component, [spec.variants[variant].values.get("vllm", {})], around)
 
 
-def test_vllms_chart_gets_the_labs_values_the_runs_labels_and_pods_that_are_replaced() -> None:
+def test_vllms_chart_gets_the_labs_values_and_pods_that_are_replaced() -> None:
     release = engine_of("L11", variant=1)
     serving = release.values["servingEngineSpec"]
     model = serving["modelSpec"][0]
 
     assert model["vllmConfig"]["gpuMemoryUtilization"] == 0.85
-    assert model["podLabels"] == {"lab": "l11", "run-id": "r1"}
     assert serving["strategy"] == {"type": "Recreate"}  # a rolling one would wait for a second GPU
     assert serving["serviceMonitor"]["enabled"] is True
     assert release.endpoint.base_url == "http://vllm-phi-3-mini-engine-service.lab-11.svc:80/v1"
