@@ -222,7 +222,7 @@ def test_pods_that_a_quota_refuses_are_told_of_by_their_job(
     monkeypatch.setattr(resources.load_cluster, "START_S", 1.5)
     lease_on(double, tmp_path)
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "guard", "namespace": "lab-06"}}
-    double.seed({**quota, "spec": {"hard": {"pods": "1"}}})
+    double.seed({**quota, "spec": {"hard": {"pods": "0"}}})
     with pytest.raises(LoadError, match=r"did not start.*exceeded quota: guard"):
         run(plan(f"{SERVICE}/v1", stage(0, 1)), tmp_path)
     assert left(double, tmp_path) == ["resourcequotas/guard"]

@@ -48,7 +48,9 @@ def test_a_lab_s_line_has_its_dates_gpus_and_targets(labs: Labs) -> None:
     result = labs("list", "--week", "3")
     lines = [line.split() for line in result.stdout.splitlines()]
     [l06] = [line for line in lines if line[:1] == ["L06"]]
-    assert " ".join(l06) == "L06 The Load Test Contract 1 3 Mar 11 - Mar 17 T4 1 complete local rehearsal kubernetes aks"
+    assert (
+        " ".join(l06) == "L06 The Load Test Contract 1 3 Mar 11 - Mar 17 T4 1 complete local rehearsal kubernetes aks"
+    )
     assert lines[-1][:4] == ["2", "of", "78", "labs,"]
 
 
