@@ -187,6 +187,9 @@ class Reaped(Record):
 class Cluster(ConfigurableResource, ABC):
     """Places where a lab's stack can live. Every method may be called from another process than the last one."""
 
+    def check(self) -> None:
+        """Raise `ClusterError` where nothing could be deployed now, whatever the lab, with what to install or set."""
+
     @abstractmethod
     def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
         """Take the lease, bring the stack up, wait until it answers, and return it.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import PrivateAttr
 
 from lab_pipelines.catalog.spec import ApplyStep, Component, LabSpec, Nodes, Overrides
-from lab_pipelines.deployment import REPO_ROOT, ClusterEngine, ClusterSettings, Reach, Target
+from lab_pipelines.deployment import DEFAULT_IMAGE, REPO_ROOT, ClusterEngine, ClusterSettings, Reach, Target
 from lab_pipelines.digest import canonical_digest
 from resources import (
     kube_api,
@@ -106,6 +106,17 @@ class KubernetesCluster(Cluster):
     """An `ApiClient`, once it was needed."""
 
     # --- A stack's life ---
+
+    def check(self) -> None:
+        self._leases.all(deadline=Deadline.within(ASK_S))
+        self.node_pools.pools()
+        if self._engine != "modelled":
+            return
+        if self.image == DEFAULT_IMAGE and self.target == "aks":
+            raise ClusterError(
+                f"LABS_CLUSTER_ENGINE=modelled runs the image {self.image}, which only a cluster of this machine has; "
+                "push it to a registry and set LABS_IMAGE"
+            )
 
     def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
         self._require_possible(order)

@@ -93,7 +93,8 @@ def connect(kubeconfig: Path | None = None, context: str | None = None) -> ApiCl
     except (config.ConfigException, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "the kubeconfig (KUBECONFIG, else ~/.kube/config)"
         raise ClusterError(
-            f"{where} can't be used: {_one_line(error)}; `kubectl config get-contexts` lists what it has"
+            f"{where} can't be used: {_one_line(error)}; `kubectl config get-contexts` lists what it has, "
+            "and `az aks get-credentials` writes one for AKS"
         ) from None
     api_client = client.ApiClient(configuration)
     try:
@@ -187,6 +188,29 @@ def _answer(api_client: ApiClient, path: str, ask: Callable[[], _T], deadline: D
             if wait_s is None or wait_s > deadline.remaining_s:
                 raise _explained(api_client, path, error) from None
             time.sleep(wait_s)  # as long as the server asked for
+
+
+def read_text(api_client: ApiClient, path: str, *, query: Mapping[str, str], deadline: Deadline) -> str:
+    """An answer that is plain text, such as a pod's log. Raises as `request`."""
+    import urllib3
+    from kubernetes.client import ApiException
+
+    try:
+        # Not by the generated method: it returns the bytes' representation, "b'…'".
+        response = cast(Any, api_client).call_api(
+            path,
+            "GET",
+            query_params=list(query.items()),
+            header_params={"Accept": "text/plain, */*"},
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=deadline.request_timeout,
+        )
+        return response.data.decode(errors="replace")
+    except urllib3.exceptions.HTTPError as error:
+        raise _unreachable(api_client, error) from None
+    except ApiException as error:
+        raise _explained(api_client, path, error) from None
 
 
 def watch(

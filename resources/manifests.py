@@ -111,8 +111,14 @@ def labels_of(spec: LabSpec, run_id: str) -> dict[str, str]:
 
 def placed(manifest: Manifest, *, namespace: str, labels: Mapping[str, str]) -> Manifest:
     """A copy of the object in `namespace`, with `labels` on it and on every pod template within."""
-    copied = copy.deepcopy(manifest)
+    copied = labelled(manifest, labels)
     copied["metadata"]["namespace"] = namespace
+    return copied
+
+
+def labelled(manifest: Manifest, labels: Mapping[str, str]) -> Manifest:
+    """A copy of the object with `labels` on it and on every pod template within."""
+    copied = copy.deepcopy(manifest)
     for part in (copied, *_templates(copied.get("spec"))):
         metadata = part.setdefault("metadata", {})
         metadata["labels"] = {**(metadata.get("labels") or {}), **labels}

@@ -37,6 +37,7 @@ from lab_pipelines.cli.options import (
     settings_for,
     warehouse_of,
 )
+from lab_pipelines.cli.targets import left_of, require_usable
 from lab_pipelines.deployment import Deployment
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = 
         spec = catalog.spec(lab)
     refuse_target(spec, settings.target)
     variants = chosen_variants(spec, settings.target, variant or settings.variant)
+    require_usable(settings)
     chosen = {
         "LABS_TARGET": settings.target,
         "LABS_VARIANT": ",".join(one.id for one in variants),
@@ -107,10 +109,8 @@ def _interrupted(lab: str, count: int) -> None:
 
 
 def _fail_interrupted(settings: Deployment, lab: str, log: Path) -> None:
-    from lab_pipelines.cli.stacks import stacks
-
-    left = [stack for stack in stacks(settings.data_dir / "state") if stack.lab == lab]
-    state = f"its lease is still there ({left[0].state})" if left else "nothing of it is left running"
+    left = left_of(settings, lab)
+    state = f"its lease is still there ({left})" if left else "nothing of it is left running"
     fail(f"{lab} was interrupted; {state}. Everything it printed: {log}", code=INTERRUPTED)
 
 

@@ -1,6 +1,6 @@
 """What can go wrong between us and an API server: each ends in time, in one line that says what to do.
 
-Against the double alone, which can be told to fail. What holds on every cluster: tests/cluster.
+Against the double alone, which can be told to fail. What holds on every cluster: tests/contract.
 """
 
 from __future__ import annotations

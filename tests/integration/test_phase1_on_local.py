@@ -1,6 +1,6 @@
 """Phase 1's labs as people run them on this machine, at their quickest pace: steps, measures and findings agree.
 
-L06 has a module of its own (test_l06_on_local.py). L07 to L10 need a scheduler (tests/cluster/).
+L06 has a module of its own (test_l06_on_local.py). L07 to L10 need a scheduler (tests/contract/).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class KubeApi:
         self._loop = Loop(self.store.changed)
         self.kubelet = Kubelet(self.store, self._loop, self._decided, self.delays)
         self.controllers = Controllers(self.store, self._loop, self.kubelet)
-        self.objects = Objects(self.store, self.kubelet.evict)
+        self.objects = Objects(self.store)
 
     def _decided(self, name: str) -> Sequence[Json] | None:
         return self.decisions.get(name)

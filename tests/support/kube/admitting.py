@@ -20,27 +20,31 @@ from tests.support.kube.store import Key, Store
 from tests.support.kube_types import mistakes
 
 _UNKNOWN = ": field not declared in schema"
+_WRONG_TYPE = ": expected "
 
 
 def check(kind: Kind, body: Json, *, applied: bool, query: Mapping[str, str]) -> None:
     """Refuse what is not of its kind. An apply is always strict, a write is if it asks for that."""
-    wrong = _mistakes_of_custom(kind, body) if kind.custom else _unknown_fields(body)
-    unknown = [said for said in wrong if said.endswith(_UNKNOWN)]
-    if unknown and applied:
+    wrong = _mistakes_of_custom(kind, body) if kind.custom else _misread(body)
+    untyped = [said for said in wrong if said.endswith(_UNKNOWN) or _WRONG_TYPE in said]
+    if untyped and applied:
         where = "/".join(filter(None, (body["metadata"].get("namespace"), body["metadata"].get("name"))))
         what = f"failed to create typed patch object ({where}; {kind.api_version}, Kind={kind.kind})"
-        raise RefusedError(500, "", f"{what}: {unknown[0]}")
-    if unknown and query.get("fieldValidation") == "Strict":
-        fields = ", ".join(f'unknown field "{said.removesuffix(_UNKNOWN).lstrip(".")}"' for said in unknown)
+        raise RefusedError(500, "", f"{what}: {untyped[0]}")
+    if unread := [said for said in untyped if _WRONG_TYPE in said]:
+        raise RefusedError(400, "BadRequest", f"{kind.kind} in version {kind.version!r} cannot be handled: {unread[0]}")
+    if untyped and query.get("fieldValidation") == "Strict":
+        fields = ", ".join(f'unknown field "{said.removesuffix(_UNKNOWN).lstrip(".")}"' for said in untyped)
         raise RefusedError(400, "BadRequest", f"strict decoding error: {fields}")
-    if invalid := [said for said in wrong if not said.endswith(_UNKNOWN)]:
+    if invalid := [said for said in wrong if said not in untyped]:
         raise RefusedError(
             422, "Invalid", f'{kind.qualified} "{body["metadata"].get("name")}" is invalid: {invalid[0]}'
         )
 
 
-def _unknown_fields(body: Json) -> list[str]:
-    return [said for said in mistakes(body) if said.endswith(_UNKNOWN)]
+def _misread(body: Json) -> list[str]:
+    """Fields of a built-in kind that it doesn't have, or that are of another type."""
+    return [said for said in mistakes(body) if said.endswith(_UNKNOWN) or _WRONG_TYPE in said]
 
 
 def _mistakes_of_custom(kind: Kind, body: Json) -> list[str]:
@@ -108,7 +112,7 @@ def with_defaults(kind: Kind, body: Json, *, number: int) -> Json:
             made["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = made["metadata"]["name"]
         case "persistentvolumeclaims":
             made["status"] = {"phase": "Bound"}
-        case "customresourcedefinitions":
+        case "customresourcedefinitions.apiextensions.k8s.io":
             conditions = [{"type": one, "status": "True", "reason": one} for one in ("NamesAccepted", "Established")]
             made["status"] = {"conditions": conditions, "acceptedNames": made["spec"]["names"]}
         case "deployments.apps" | "replicasets.apps" | "statefulsets.apps":

@@ -11,11 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from lab_pipelines.rehearsal import scheduler
-from lab_pipelines.rehearsal.admission import RefusedError, quantity
-from tests.support.kube import selectors, statuses
+from lab_pipelines.rehearsal.admission import quantity
+from tests.support.kube import statuses
 from tests.support.kube.kinds import Json
 from tests.support.kube.loop import Loop
 from tests.support.kube.statuses import with_condition
@@ -32,6 +31,8 @@ class Delays:
     pull_s: float = 0.0
     start_s: float = 0.0
     ready_s: float = 0.0
+    restart_s: float = 0.1
+    """Until the kubelet starts a failed container again; twice as long each time."""
     job_s: float = 0.0
     """How long a Job's pod without a process runs."""
 
@@ -111,8 +112,25 @@ class Kubelet:
             self._pending.pop(change.key, None)
             if (process := self._processes.pop(change.after["metadata"]["uid"], None)) is not None:
                 threading.Thread(target=process.stop, daemon=True).start()
+        if resource == "nodes" and change.type == "DELETED":
+            self._collect(change.key.name)
+        elif resource == "nodes" and _pretends(change.after):
+            self._make_ready(change.key, change.after)
         if self._pending and (resource == "nodes" or (resource == "pods" and _frees(change))):
             self.loop.later(0.0, self._schedule_pending)
+
+    # --- Nodes ---
+
+    def _make_ready(self, key: Key, node: Json) -> None:
+        """As kwok does with a node that is only declared."""
+        status = with_condition(node.get("status") or {}, "Ready", True, statuses.now(), reason="KubeletReady")
+        self.store.put(key, {**node, "status": {**status, "phase": "Running"}})
+
+    def _collect(self, node: str) -> None:
+        """A pod doesn't outlive its node."""
+        for key in self.store.keys("pods"):
+            if (self.store.get(key) or {"spec": {}})["spec"].get("nodeName") == node:
+                self.store.delete(key)
 
     # --- The scheduler ---
 
@@ -277,6 +295,9 @@ class Kubelet:
         phase = pod["status"]["phase"] if again else "Failed" if exit_code else "Succeeded"
         pod = self.store.put(key, {**pod, "status": {**status, "phase": phase, "containerStatuses": containers}})
         if again:
+            self._processes.pop(uid, None)
+            restarts = max(one["restartCount"] for one in containers)
+            self.loop.later(self.delays.restart_s * 2 ** (restarts - 1), lambda: self._started(key, uid))
             self.event(pod, "BackOff", "Back-off restarting failed container", "kubelet", warning=True)
 
     def end(self, key: Key, exit_code: int) -> None:
@@ -284,33 +305,6 @@ class Kubelet:
         with self.store.changed:
             if (pod := self.store.get(key)) is not None:
                 self._end(key, pod["metadata"]["uid"], exit_code)
-
-    def evict(self, key: Key) -> None:
-        """Delete a pod, unless a disruption budget needs it. Raises `RefusedError`."""
-        pod = self.store.get(key)
-        if pod is None:
-            return
-        if pod["status"].get("phase") == "Running":
-            for budget in self.store.of("poddisruptionbudgets.policy", key.namespace):
-                self._hold_to_budget(budget, pod)
-        self.store.delete(key)
-
-    def _hold_to_budget(self, budget: Json, pod: Json) -> None:
-        selects = selectors.by_object(budget["spec"].get("selector"))
-        if not selects(pod["metadata"].get("labels") or {}):
-            return
-        all_of_it = [
-            one
-            for one in self.store.of("pods", pod["metadata"]["namespace"])
-            if selects(one["metadata"].get("labels") or {}) and not statuses.is_over(one)
-        ]
-        healthy = sum(statuses.is_ready(one) for one in all_of_it)
-        needs = _needs(budget["spec"], len(all_of_it))
-        if healthy - 1 < needs:
-            name = budget["metadata"]["name"]
-            cause = f"The disruption budget {name} needs {needs} healthy pods and has {healthy} currently"
-            said = "Cannot evict pod as it would violate the pod's disruption budget."
-            raise RefusedError(429, "TooManyRequests", f"{said} {cause}")
 
     def _same(self, key: Key, uid: str) -> Json | None:
         pod = self.store.get(key)
@@ -354,19 +348,14 @@ _RESOURCE_OF = {
 }
 
 
+def _pretends(node: Json) -> bool:
+    """Whether kwok should keep a node, and has not begun to."""
+    annotations = node["metadata"].get("annotations") or {}
+    return annotations.get("kwok.x-k8s.io/node") == "fake" and (node.get("status") or {}).get("phase") != "Running"
+
+
 def _frees(change: Change) -> bool:
     return change.type == "DELETED" or statuses.is_over(change.after)
-
-
-def _needs(spec: Json, expected: int) -> int:
-    """How many pods a disruption budget keeps."""
-
-    def of(amount: Any) -> int:
-        if isinstance(amount, str) and amount.endswith("%"):
-            return -(-expected * int(amount[:-1]) // 100)
-        return int(amount)
-
-    return of(spec["minAvailable"]) if "minAvailable" in spec else max(expected - of(spec["maxUnavailable"]), 0)
 
 
 def _container(container: Json, state: Json, *, ready: bool, restarts: int = 0) -> Json:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lab_pipelines.rehearsal.admission import RefusedError
-from tests.support.kube import admitting, fields, selectors, statuses
+from tests.support.kube import admitting, eviction, fields, selectors, statuses
 from tests.support.kube.fields import Manager, Owners
 from tests.support.kube.kinds import BUILT_IN, Json, Kind, defined_by
 from tests.support.kube.store import Change, Key, Store, key_of
@@ -45,8 +45,6 @@ class Objects:
     """The objects behind the API, with the rules of writing them."""
 
     store: Store
-    evict: Callable[[Key], None]
-    """Raises `RefusedError` for what a disruption budget protects."""
     kinds: dict[str, list[Kind]] = field(default_factory=dict)
     """By API version."""
     _owners: dict[str, Owners] = field(default_factory=dict)
@@ -62,7 +60,7 @@ class Objects:
             self.kinds[kind.api_version] = [*served, kind]
 
     def _on_change(self, change: Change) -> None:
-        if change.key.resource == "customresourcedefinitions":
+        if change.key.resource == "customresourcedefinitions.apiextensions.k8s.io":
             kinds = defined_by(change.after)
             if change.type != "DELETED":
                 self._serve(kinds)
@@ -191,7 +189,7 @@ class Objects:
 
     def evict_pod(self, asked: Asked) -> Json:
         self.get(asked)
-        self.evict(asked.key)
+        eviction.evict(self.store, asked.key)
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
     # --- What every write goes through ---

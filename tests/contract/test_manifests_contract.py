@@ -1,93 +1,22 @@
-"""One contract, two API servers: the double that CI has, and the cluster that LABS_TEST_KUBECONFIG names, if it is set.
-
-Any cluster will do that has an API server, a scheduler, a controller manager and one node, with GPUs or without: no
-image is pulled, for every pod here is refused or stays Pending. Each test has a namespace of its own and removes it.
-"""
+"""What an API server and a scheduler make of the manifests of an `apply` step."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from kubernetes import client
 
 from lab_pipelines.catalog.spec import ApplyStep
 from resources import kube_api, manifests
 from resources.kube_api import Deadline
 from resources.manifests import Manifest
-from tests.support.kube.statuses import unschedulable
-from tests.support.kube_api import KubeApi
+from tests.support import contract
+from tests.support.contract import LABELS, WITHIN_S, Place, pod, quota
 
 pytestmark = pytest.mark.cluster
 
-REAL_CLUSTER = os.environ.get("LABS_TEST_KUBECONFIG")
-LABELS = {"lab": "l07", "cost-center": "contract-tests", "run-id": "contract"}
-WITHIN_S = 30.0
-
-# What the scheduler of the double says; a real one says it of its own accord.
-SCHEDULER = {
-    "nowhere": [unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")],
-    "many-gpus": [unschedulable("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")],
-    "job-nowhere": [unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")],
-}
-
-
-class Place(NamedTuple):
-    """A client, and a namespace of the test's own."""
-
-    api_client: client.ApiClient
-    namespace: str
-
-    def apply(self, *objects: Manifest) -> str | None:
-        deadline = Deadline.within(WITHIN_S)
-        return manifests.apply(self.api_client, objects, namespace=self.namespace, labels=LABELS, deadline=deadline)
-
-    def read(self, plural: str, name: str) -> Any:
-        path = f"/api/v1/namespaces/{self.namespace}/{plural}/{name}"
-        return kube_api.request(self.api_client, "GET", path, deadline=Deadline.within(WITHIN_S))
-
-
-@pytest.fixture(params=["double", *(["real"] if REAL_CLUSTER else [])])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    if request.param == "real":
-        assert REAL_CLUSTER is not None
-        with kube_api.connect(Path(REAL_CLUSTER)) as api_client:
-            yield from _own_namespace(api_client)
-        return
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with KubeApi(decisions=SCHEDULER) as double, kube_api.connect(double.kubeconfig(tmp_path)) as api_client:
-        yield from _own_namespace(api_client)
-
-
-def _own_namespace(api_client: client.ApiClient) -> Iterator[Place]:
-    core = client.CoreV1Api(api_client)
-    metadata = {"generateName": "labs-contract-", "labels": LABELS}
-    made: Any = core.create_namespace({"metadata": metadata}, _request_timeout=WITHIN_S)
-    try:
-        yield Place(api_client, made.metadata.name)
-    finally:
-        core.delete_namespace(made.metadata.name, _request_timeout=WITHIN_S)
-
-
-def pod(name: str, resources: dict[str, Any] | None = None, **spec: Any) -> Manifest:
-    container = {"name": "idle", "image": "registry.k8s.io/pause:3.10.1", "resources": resources or {}}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container], **spec},
-    }
-
-
-def quota(name: str, **hard: str) -> Manifest:
-    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": hard}}
-
-
-NOWHERE = {"nodeSelector": {"labs.example/no-such-label": "true"}}
+NOWHERE = {"nodeSelector": contract.NOWHERE}
 
 
 def step(name: str, *, pods: list[dict[str, str]]) -> ApplyStep:
