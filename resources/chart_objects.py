@@ -28,7 +28,7 @@ def objects_of(text: str, read: Callable[[str], Mapping[str, Any]]) -> list[Mani
     found: list[Manifest] = []
     for document in _SEPARATOR.split(text):
         if any(line.strip() and not line.lstrip().startswith("#") for line in document.splitlines()):
-            one = dict(read(document))
+            one = dict(read(f"{document}\n"))  # a block of text that ends the document ends with a line break
             if one.get("kind", "").endswith("List") and isinstance(one.get("items"), list):
                 found += one["items"]
             elif one:
