@@ -20,9 +20,10 @@ from pydantic import Field, PrivateAttr
 
 from resources import kube_api, kube_namespace, kube_secrets, load_incoming, manifests, ownership
 from resources.cluster import ClusterError, Endpoint, Progress
+from resources.helm import RELEASE_LABEL
 from resources.kube_api import Deadline, RefusedError
 from resources.kube_leases import NamespaceLeases
-from resources.kube_pods import INSTANCE_LABEL, ReleasePods
+from resources.kube_pods import ReleasePods
 from resources.kube_reach import service_of
 from resources.kube_timeline import LogLine
 from resources.load_generator import LoadError, LoadGenerator, LoadPlan, LoadResult
@@ -41,6 +42,7 @@ from resources.load_jobs import (
 )
 from resources.load_locust import LOG_FILE, last_words
 from resources.load_records import begin_folder, whole_result
+from resources.redaction import redacted
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -236,7 +238,7 @@ class _Jobs:
 
     def _look(self, log: Path) -> Look:
         deadline = Deadline.within(kube_api.READ_TIMEOUT_S)
-        selector = {"labelSelector": f"{INSTANCE_LABEL}={self.load.name}"}
+        selector = {"labelSelector": f"{RELEASE_LABEL}={self.load.name}"}
         jobs = (self._ask("GET", self._root, deadline, query=selector) or {"items": []})["items"]
         pods = self._pods.all(deadline)
         # After the pods: a master that has ended has said all that it will.
@@ -272,7 +274,7 @@ class _Jobs:
         for name, log in logs.items():
             if words := last_words([line.text for line in log]):
                 lines += [f"From the log of {name}:", *words]
-        return "\n".join(lines)
+        return redacted("\n".join(lines))
 
     def _apply(self, objects: Sequence[manifests.Manifest], labels: Mapping[str, str], deadline: Deadline) -> None:
         refusal = manifests.apply(self.api, objects, namespace=self.namespace, labels=labels, deadline=deadline)

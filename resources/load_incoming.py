@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.ownership import LONGEST
+from resources.redaction import redacted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,7 +104,7 @@ def _opened(url: str) -> Iterator[tuple[Any, str]]:
         yield files, root
     except Exception as error:  # every store has errors of its own
         said = " ".join(str(error).split())
-        raise IncomingError(f"{url}: {type(error).__name__}: {said}") from error
+        raise IncomingError(redacted(f"{url}: {type(error).__name__}: {said}")) from error
 
 
 def _schema() -> pa.Schema:

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from resources.kube_pods import INSTANCE_LABEL, why_not_ready
+from resources.helm import RELEASE_LABEL
 from resources.load_generator import LoadPlan
 from resources.load_locust import locust_arguments
-from resources.manifests import Manifest
+from resources.manifests import Manifest, pod_outcome
 from resources.ownership import MANAGED_BY, MANAGED_BY_LABEL
 
 Json = Mapping[str, Any]
@@ -68,7 +68,7 @@ class ClusterLoad:
 
     @property
     def name(self) -> str:
-        """Of the load's Service and ConfigMap, and the value of `INSTANCE_LABEL` on all that it consists of."""
+        """Of the load's Service and ConfigMap, and the value of `RELEASE_LABEL` on all that it consists of."""
         return f"load-{self.load_id}"
 
     def job(self, role: Role) -> str:
@@ -128,7 +128,7 @@ def rest_of(load: ClusterLoad, *, namespace: str, master_uid: str) -> list[Manif
             "clusterIP": "None",
             # Workers may look for their master before its readiness has been noted.
             "publishNotReadyAddresses": True,
-            "selector": {INSTANCE_LABEL: load.name, ROLE_LABEL: "master"},
+            "selector": {RELEASE_LABEL: load.name, ROLE_LABEL: "master"},
             "ports": [{"name": "locust", "port": PORT, "targetPort": PORT}],
         },
     }
@@ -208,7 +208,7 @@ def _job(load: ClusterLoad, role: Role, *, pods: int, locust: Sequence[str], res
 
 
 def _labels(load: ClusterLoad) -> dict[str, str]:
-    return {INSTANCE_LABEL: load.name, MANAGED_BY_LABEL: MANAGED_BY}
+    return {RELEASE_LABEL: load.name, MANAGED_BY_LABEL: MANAGED_BY}
 
 
 # --- How it is ---
@@ -225,16 +225,20 @@ class Look:
 def look(load: ClusterLoad, jobs: Sequence[Json], pods: Sequence[Json]) -> Look:
     """What the load's Jobs and pods say of it. Pure."""
     # A pod's own words say more than its Job's: that it had no second try.
-    failed = [*filter(None, (why_not_ready(pod) for pod in pods if _has_failed(pod)))] or _jobs_that_failed(jobs)
-    if failed:
+    if failed := [_outcome(pod) for pod in pods if _has_failed(pod)] or _jobs_that_failed(jobs):
         return Look("failed", "; ".join(failed))
     phases = [(pod.get("status") or {}).get("phase") for pod in pods]
     if phases.count("Succeeded") == load.pods:
         return Look("done")
     if len(pods) == load.pods and all(phase in ("Running", "Succeeded") for phase in phases):
         return Look("running")
-    held_up = [why_not_ready(pod) for pod, phase in zip(pods, phases, strict=True) if phase == "Pending"]
-    return Look("starting", "; ".join(filter(None, held_up)) or f"{len(pods)} of {load.pods} pods are there")
+    held_up = [_outcome(pod) for pod, phase in zip(pods, phases, strict=True) if phase == "Pending"]
+    return Look("starting", "; ".join(held_up) or f"{len(pods)} of {load.pods} pods are there")
+
+
+def _outcome(pod: Json) -> str:
+    outcome = pod_outcome(pod)
+    return f"{outcome.name} is {outcome.phase}{f': {outcome.reason}' if outcome.reason else ''}"
 
 
 def _has_failed(pod: Json) -> bool:

@@ -21,14 +21,19 @@ from resources import kube_api
 from resources.cluster import Lease
 from resources.kube_api import Deadline
 from resources.kube_leases import NamespaceLeases
+from resources.kube_reach import Service
 from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import LoadError, LoadPlan, LoadResult
 from resources.load_incoming import FOLDER
 from resources.load_locust import LocustLoadGenerator
+from resources.warehouse import Warehouse
 from tests.support.kube.statuses import waiting
 from tests.support.kube_api import KubeApi
+from tests.support.lab_cluster import IMAGE as LAB_IMAGE
+from tests.support.lab_cluster import lab_cluster
 from tests.support.load_pods import LoadPods
 from tests.support.locust_runs import completions, plan, stage
+from tests.support.main_command import prepared, start
 from tests.support.rows import warehouse_in
 from tests.support.sessions import session
 from tests.support.sse_server import SseServer, completion
@@ -75,7 +80,7 @@ def generator(folder: Path, **changes: Any) -> ClusterLoadGenerator:
 
 
 def plays(api: KubeApi, folder: Path, root: str) -> LoadPods:
-    pods = LoadPods(api, folder / "pods", {SERVICE: root})
+    pods = LoadPods(api, folder / "pods", lambda service: root)
     api.plays(pods.start, image=IMAGE)
     return pods
 
@@ -265,6 +270,31 @@ def test_a_lake_that_this_process_can_t_use_is_found_out_before_anything_is_made
     with pytest.raises(LoadError, match=r"nowhere://lake/_load_incoming: ValueError: Protocol not known"):
         run(plan(f"{SERVICE}/v1", stage(0, 1)), tmp_path, lake_url="nowhere://lake")
     assert double.requests("PATCH", "/jobs/") == []
+
+
+@pytest.mark.slow
+def test_l06_runs_in_a_cluster_with_its_load_inside(tmp_path: Path) -> None:
+    """The assets are the same; where the load's pods reach the engine is the cluster's own address of it."""
+    with prepared(tmp_path / "place") as place, lab_cluster(tmp_path) as cluster:
+
+        def root_of(service: Service) -> str:
+            asked = cluster.api.asked(f"/api/v1/namespaces/{service.namespace}/services/{service.name}")
+            address = cluster.api.address(asked, service.port)
+            assert address is not None
+            return f"http://{address[0]}:{address[1]}"
+
+        pods = LoadPods(cluster.api, tmp_path / "load-pods", root_of)
+        cluster.api.plays(pods.start, image=LAB_IMAGE)
+        lake = {"LABS_LAKE_URL": f"file://{tmp_path}/lake", "LABS_LOAD": "in-cluster", "LABS_LOAD_WORKERS": "2"}
+        done = start(place, pace="smoke", environ=cluster.environ(**lake))
+        assert done.wait() == 0, done.output()
+        requests = Warehouse(data_dir=str(place.data_dir)).query("SELECT * FROM requests WHERE lab = 'L06'")
+        assert {row["worker"] for row in requests} == {"worker-0", "worker-1"}
+        assert {row["target"] for row in requests} == {"kubernetes"}
+        assert sum(row["valid"] for row in requests) > 0
+        assert "load-" in done.output() and "stage 1/" in done.output()
+        assert [key for key in cluster.api.stored() if "lab-06" in key] == []
+        assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
 
 
 def test_load_in_the_cluster_without_a_lake_is_refused_as_definitions_are_built() -> None:

@@ -11,13 +11,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lab_pipelines.deployment import REPO_ROOT
+from resources.kube_reach import Service, service_of
 from tests.support.kube.kubelet import PodProcess
 from tests.support.kube.store import Key
 from tests.support.kube_api import KubeApi
@@ -28,11 +28,11 @@ VOLUMES_WITHIN_S = 30.0
 
 @dataclass
 class LoadPods:
-    """`start` plays a pod; `services` says where a service's root is on loopback, e.g. of `http://vllm.lab-06.svc:80`."""
+    """`start` plays a pod of a load; `root_of` says where a service answers on loopback, e.g. `http://127.0.0.1:8000`."""
 
     api: KubeApi
     folder: Path
-    services: Mapping[str, str]
+    root_of: Callable[[Service], str]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """By the pod's name."""
 
@@ -56,7 +56,11 @@ class LoadPods:
                 env={**os.environ, **_environment(pod, container)},
             )
         self.processes[name] = process
-        return PodProcess(log=_Log(log).read, stop=lambda: _stop(process), wait=process.wait)
+        return PodProcess(
+            log=lambda: log.read_text(encoding="utf-8", errors="replace"),
+            stop=lambda: _stop(process),
+            wait=process.wait,
+        )
 
     def _mounted(self, pod: Json, container: Json) -> dict[str, Path]:
         """Mount path → folder on this machine. A ConfigMap that isn't there yet is waited for, as a kubelet does."""
@@ -77,8 +81,9 @@ class LoadPods:
 
     def _resolved(self, plan: str) -> str:
         content = json.loads(plan)
-        for name, root in self.services.items():
-            content["base_url"] = content["base_url"].replace(name, root, 1)
+        service = service_of(content["base_url"])
+        assert service is not None, plan
+        content["base_url"] = content["base_url"].replace(service.url, self.root_of(service), 1)
         return json.dumps(content)
 
     def _arguments(self, arguments: list[str], mounts: Mapping[str, Path]) -> list[str]:
@@ -95,19 +100,6 @@ class LoadPods:
                 made.append(one)
             former = one
         return [*made, *(["--master-bind-host", "127.0.0.1"] if "--master" in arguments else [])]
-
-
-class _Log:
-    """A file's lines with the time at which each was first seen, as a container runtime stamps them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._stamped = path, list[str]()
-
-    def read(self) -> str:
-        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        for line in lines[len(self._stamped) :]:
-            self._stamped.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ} {line}\n")
-        return "".join(self._stamped)
 
 
 def _environment(pod: Json, container: Json) -> dict[str, str]:
