@@ -46,7 +46,9 @@ USER = 10001
 """The image's own user (deploy/Dockerfile), by number, since `runAsNonRoot` can't tell whether a name is root's."""
 LOCUSTFILE = "load-tests/locust/locustfile.py"
 PLAN_FOLDER = "/etc/load"
-RECORDS = "/tmp/load"
+SCRATCH = "/scratch"
+"""All that a pod may write to."""
+RECORDS = f"{SCRATCH}/records"
 
 _HOPELESS = frozenset({"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"})
 """Why a container waits when waiting is of no use: the image has failed twice, or can't be there at all. A GPU may be
@@ -155,7 +157,8 @@ def _job(load: ClusterLoad, role: Role, *, pods: int, locust: Sequence[str], res
         "args": ["--records", RECORDS, "--incoming", load.incoming, "--", *arguments, *locust],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            {"name": "HOME", "value": "/tmp"},
+            {"name": "HOME", "value": SCRATCH},
+            {"name": "TMPDIR", "value": SCRATCH},
         ],
         "resources": resources,
         "securityContext": {
@@ -165,7 +168,7 @@ def _job(load: ClusterLoad, role: Role, *, pods: int, locust: Sequence[str], res
         },
         "volumeMounts": [
             {"name": "plan", "mountPath": PLAN_FOLDER, "readOnly": True},
-            {"name": "work", "mountPath": "/tmp"},
+            {"name": "scratch", "mountPath": SCRATCH},
         ],
     }
     if load.secret is not None:
@@ -187,7 +190,7 @@ def _job(load: ClusterLoad, role: Role, *, pods: int, locust: Sequence[str], res
         "containers": [container],
         "volumes": [
             {"name": "plan", "configMap": {"name": load.name}},
-            {"name": "work", "emptyDir": {}},
+            {"name": "scratch", "emptyDir": {}},
         ],
     }
     # An autoscaler that thinks a node is better empty would end the load.

@@ -242,6 +242,22 @@ def test_a_pod_that_ends_well_without_bringing_records_is_named(double: KubeApi,
     assert left(double, tmp_path) == []
 
 
+def test_what_the_lake_asks_for_comes_to_the_pods_as_a_secret_by_reference(double: KubeApi, tmp_path: Path) -> None:
+    lease = lease_on(double, tmp_path)
+    kept = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "lake-writer", "namespace": "lab-secrets"}}
+    double.seed({**kept, "type": "Opaque", "data": {"AZURE_STORAGE_SAS_TOKEN": "b3Blbi1zZXNhbWU="}})
+    lines = list[str]()
+    with pytest.raises(LoadError) as error:
+        run(plan(f"{SERVICE}/v1", stage(0, 1)), tmp_path, lines, secret="lake-writer", secrets_namespace="lab-secrets")
+    copied = double.read("secrets", "lab-06", "lake-writer")
+    assert copied is not None and copied["metadata"]["labels"]["lab-pipelines-lease"] == lease.lease_id
+    jobs = [seen.body for seen in double.requests("PATCH", "/jobs/") if seen.body is not None]
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in jobs]
+    assert [one["envFrom"] for one in containers] == [[{"secretRef": {"name": "lake-writer"}}]] * 2
+    written = "".join([*lines, str(error.value), *(json.dumps(job) for job in jobs)])
+    assert "open-sesame" not in written and "b3Blbi1zZXNhbWU" not in written
+
+
 def test_an_api_server_that_fails_for_a_while_does_not_cost_the_load(double: KubeApi, tmp_path: Path) -> None:
     """The Jobs run on without it."""
     lease_on(double, tmp_path)

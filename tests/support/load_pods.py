@@ -53,7 +53,7 @@ class LoadPods:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=REPO_ROOT,
-                env={**os.environ, **_environment(pod, container)},
+                env={**os.environ, **_environment(pod, container, mounts)},
             )
         self.processes[name] = process
         return PodProcess(
@@ -89,24 +89,29 @@ class LoadPods:
     def _arguments(self, arguments: list[str], mounts: Mapping[str, Path]) -> list[str]:
         made, former = [], ""
         for one in arguments:
-            mount = next((path for path in mounts if one.startswith(f"{path}/")), None)
-            if mount is not None:
-                made.append(f"{mounts[mount]}{one.removeprefix(mount)}")
-            elif former == "--master-host":
+            if former == "--master-host":
                 made.append("127.0.0.1")
             elif former in ("--master-port", "--master-bind-port"):
                 made.append(self._master_port)
             else:
-                made.append(one)
+                made.append(_here(one, mounts))
             former = one
         return [*made, *(["--master-bind-host", "127.0.0.1"] if "--master" in arguments else [])]
 
 
-def _environment(pod: Json, container: Json) -> dict[str, str]:
+def _here(text: str, mounts: Mapping[str, Path]) -> str:
+    """A path of the container as one of this machine; anything else as it is."""
+    for path, folder in mounts.items():
+        if text == path or text.startswith(f"{path}/"):
+            return f"{folder}{text.removeprefix(path)}"
+    return text
+
+
+def _environment(pod: Json, container: Json, mounts: Mapping[str, Path]) -> dict[str, str]:
     made = {}
     for one in container["env"]:
         if "value" in one:
-            made[one["name"]] = one["value"]
+            made[one["name"]] = _here(one["value"], mounts)
         else:
             assert one["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
             made[one["name"]] = pod["metadata"]["name"]

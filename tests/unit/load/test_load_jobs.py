@@ -81,7 +81,7 @@ def test_the_pods_own_deadline_leaves_time_for_the_start_every_stage_and_the_rec
 def test_without_a_secret_the_pods_have_no_environment_but_their_own_name() -> None:
     for spec in pod_specs(load(secret=None)):
         assert "envFrom" not in spec["containers"][0]
-        assert [one["name"] for one in spec["containers"][0]["env"]] == ["POD_NAME", "HOME"]
+        assert [one["name"] for one in spec["containers"][0]["env"]] == ["POD_NAME", "HOME", "TMPDIR"]
 
 
 def at_a_rate(per_s: float) -> LoadPlan:
