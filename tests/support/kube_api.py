@@ -47,6 +47,8 @@ class KubeApi:
     silent: bool = False
     """Accept requests and never answer, until the server is closed."""
     delays: Delays = field(default_factory=Delays)
+    log_stamps: dict[str, list[str]] = field(default_factory=dict)
+    """By a pod's uid: when each line of its log was taken in."""
     _faults: list[Fault] = field(default_factory=list)
     _expired: int = 0
     _closing: bool = False
