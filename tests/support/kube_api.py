@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import yaml
@@ -47,6 +49,8 @@ class KubeApi:
     silent: bool = False
     """Accept requests and never answer, until the server is closed."""
     delays: Delays = field(default_factory=Delays)
+    on_request: Callable[[str, str], Fault | None] | None = None
+    """Called with method and path (with its query) of each request while its sender waits; what it returns happens."""
     _faults: list[Fault] = field(default_factory=list)
     _expired: int = 0
     _closing: bool = False
@@ -70,6 +74,11 @@ class KubeApi:
         class Server(ThreadingHTTPServer):
             request_queue_size = 128
             daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """As the server's own, but for a client that has died: tests kill them."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
 
         self._loop.__enter__()
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -201,6 +210,8 @@ class KubeApi:
     # --- The answers ---
 
     def fault(self, method: str, path: str) -> Fault | None:
+        if self.on_request is not None and (ordered := self.on_request(method, path)) is not None:
+            return ordered
         with self.store.changed:
             for one in self._faults:
                 if one.times and one.method == method and one.path.search(path):
