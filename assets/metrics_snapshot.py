@@ -12,6 +12,7 @@ from assets.measures import read_sql_measure
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import LabSpec, Measure
 from lab_pipelines.rows import Row
+from resources.chart_values import drafted_tokens
 from resources.cluster import Cluster, Session
 from resources.labs import Labs
 from resources.telemetry import Telemetry
@@ -20,7 +21,8 @@ from resources.warehouse import Warehouse
 _CLIENT_TOTALS = """
     SELECT coalesce(sum(output_tokens), 0)::DOUBLE AS output_tokens,
            count(*) FILTER (outcome = 'ok')::DOUBLE AS requests_ok,
-           count(*) FILTER (outcome = 'cut')::DOUBLE AS requests_cut
+           count(*) FILTER (outcome = 'cut')::DOUBLE AS requests_cut,
+           coalesce(sum(output_tokens) FILTER (outcome = 'cut'), 0)::DOUBLE AS output_tokens_cut
     FROM requests WHERE session_id = ? AND step = ?
 """
 
@@ -169,9 +171,17 @@ def _counter_totals(
                     total.client,
                     total.counter,
                     client=client[total.client],
-                    # Streams run in phase: when the load ends, several answers may be complete but not yet read.
-                    unknown=client["requests_cut"] if total.client == "requests_ok" else 0.0,
+                    unknown=_unknown(total.client, client, session),
                     server=server,
                 )
             )
     return totals
+
+
+def _unknown(total: str, client: Row, session: Session) -> float:
+    """How much more than its own count the client may have been served without knowing."""
+    if total == "requests_ok":
+        # Streams run in phase: when the load ends, several answers may be complete but not yet read.
+        return client["requests_cut"]
+    # A stream that was cut has no usage, so that its tokens are counted by events; an accepted draft shares one.
+    return client["output_tokens_cut"] * drafted_tokens(session.engine_args)

@@ -7,6 +7,7 @@ helm/templates/deployment-vllm-multi.yaml. Doesn't belong here: rendering charts
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,17 @@ def vllm_arguments(values: Mapping[str, Any], *, source: str) -> list[str]:
         if key in config:
             arguments += [flag, str(config[key])]
     return arguments + [str(argument) for argument in config.get("extraArgs") or []]
+
+
+def drafted_tokens(arguments: Sequence[str]) -> int:
+    """How many tokens a speculating engine proposes in a step: so many may come with another in one event. Else 0.
+
+    Of vLLM's command line, also with methods that the modelled engine doesn't know.
+    """
+    for option, value in itertools.pairwise(arguments):
+        if option == "--speculative-config":
+            return int(json.loads(value).get("num_speculative_tokens", 0))
+    return 0
 
 
 def _switch(key: str, *, on: bool) -> str:

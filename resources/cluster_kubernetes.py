@@ -49,18 +49,19 @@ from resources.cluster import (
     StackOrder,
 )
 from resources.first_token import first_token
+from resources.helm import HelmReleases
+from resources.helm_sdk import ReleaseError
 from resources.kube_api import Deadline
 from resources.kube_leases import Held, NamespaceLeases
-from resources.kube_pods import ReleasePods, StartRefusedError
+from resources.kube_pods import ReleasePods, refusal_in
 from resources.kube_reach import ClusterReach, Service
 from resources.kube_stack import Release, Surroundings
 from resources.lease_keeper import kept
 from resources.node_pools import NodePools
+from resources.prometheus_server import scraped
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
-
-    from resources.helm import HelmReleases
 
 TAKE_S = 300.0
 """For a lease: a former namespace of the lab may have to go away first."""
@@ -72,6 +73,8 @@ NODES_S = 1500.0
 """For Azure to give or take nodes."""
 RELEASE_S = 600.0
 """For a namespace to go away: a pod may take its grace period, a volume its detachment."""
+SCRAPED_S = 180.0
+"""For Prometheus to find new pods: the operator's reload, discovery, and one interval."""
 RENEW_EVERY_S = 20.0
 """Progress comes every second; a renewal reads the namespace."""
 
@@ -98,8 +101,9 @@ class KubernetesCluster(Cluster):
     loki_url: str | None = None
     secret_store: str | None = None
     secrets_namespace: str | None = None
-    cold_start_time_scale: float = 1.0
-    """Of the modelled server's own phases: weights and engine. A cluster's are what they are."""
+    cold_start_time_scale: float = 400.0
+    """Of the modelled server's own phases, weights and engine, as on the local target. A cluster's own are what they
+    are."""
 
     _renewed: dict[str, float] = PrivateAttr(default_factory=dict)
     _client: Any = PrivateAttr(default=None)
@@ -164,17 +168,16 @@ class KubernetesCluster(Cluster):
         engine = next((one for one in releases if one.component.kind == "vllm"), None)
         former_sku = former.sku if former is not None else None
         scaled_at = self._hold_nodes(spec, lease, node, former_sku=former_sku, progress=progress)
-        refusal, reached, phases = None, list[Milestone](), list[Phase]()
-        digests = {
-            release.name: self._install(release, around, namespace, deadline, partial(_told, progress, variant.id))
-            for release in releases
-        }
-        if engine is not None:
+        refusal, reached, phases, digests = None, list[Milestone](), list[Phase](), dict[str, str]()
+        for release in releases:
             try:
-                reached, phases = self._await(engine, lease, requested_at, scaled_at, deadline, progress)
-            except StartRefusedError as error:
-                refusal = str(error)
-                ReleasePods(self._api, namespace, engine.name).scale(0, Deadline.within(ASK_S))
+                digests[release.name] = self._install(release, around, deadline, partial(_told, progress, variant.id))
+            except ReleaseError as error:
+                refusal = _refusal(error) if release is engine else None
+                if refusal is None:
+                    raise
+        if engine is not None and refusal is None:
+            reached, phases = self._reached(engine, namespace, requested_at, scaled_at)
         elif scaled_at is not None:
             reached = [
                 Milestone(name="requested", at=requested_at, source=kube_timeline.OUR_CLOCK),
@@ -213,7 +216,21 @@ class KubernetesCluster(Cluster):
         )
         if engine is None or refusal is not None:
             return session
-        return self._with_first_token(session, progress)
+        session = self._with_first_token(session, progress)
+        self._wait_for_scrape(session, progress)
+        return session
+
+    def _wait_for_scrape(self, session: Session, progress: Progress) -> None:
+        """Until Prometheus has found the new pods: a counter that grows before its first scrape has lost that growth.
+
+        A Prometheus that never finds them leaves gaps, which the lab's measures will say; it is no reason to fail.
+        """
+        address = self._reachable(session).prometheus_url
+        if not scraped(address, session.metric_selector, after=session.ready_at, deadline=Deadline.within(SCRAPED_S)):
+            progress(
+                f"{session.variant}: Prometheus has not scraped {session.metric_selector} within {SCRAPED_S:.0f} s; "
+                "measures will be gaps. Does it select the namespace's ServiceMonitors?"
+            )
 
     def _with_first_token(self, session: Session, progress: Progress) -> Session:
         """The session with the phase that ends its cold start."""
@@ -240,26 +257,18 @@ class KubernetesCluster(Cluster):
         assert base_url is not None and session.model is not None
         return first_token(base_url, session.model, time_scale=session.time_scale)
 
-    def _await(
-        self,
-        release: Release,
-        lease: Lease,
-        requested_at: datetime,
-        scaled_at: datetime | None,
-        deadline: Deadline,
-        progress: Progress,
+    def _reached(
+        self, release: Release, namespace: str, requested_at: datetime, scaled_at: datetime | None
     ) -> tuple[list[Milestone], list[Phase]]:
-        """Milestones and phases of a release that has become ready. Raises `StartRefusedError` or `ClusterError`."""
-        pods = ReleasePods(self._api, str(lease.namespace), release.name)
-        ready = pods.wait_until_ready(container=release.container, deadline=deadline, progress=progress)
+        """Milestones and phases of a release that is ready."""
+        pods, deadline = ReleasePods(self._api, namespace, release.name), Deadline.within(ASK_S)
         # Of several replicas the last one to be ready is what the stack waited for.
-        last = max(ready, key=kube_timeline.ready_at)
-        asking = Deadline.within(ASK_S)
-        log = pods.log(last, container=release.container, deadline=asking)
+        last = max(pods.all(deadline), key=kube_timeline.ready_at)
+        log = pods.log(last, container=release.container, deadline=deadline)
         reached = kube_timeline.milestones(
             last,
-            pods.events(last, asking),
-            pods.node(last, asking),
+            pods.events(last, deadline),
+            pods.node(last, deadline),
             log,
             requested_at=requested_at,
             scaled_at=scaled_at,
@@ -375,10 +384,9 @@ class KubernetesCluster(Cluster):
         release = kube_stack.release_of(component, overrides, around)
         deadline = Deadline.within(READY_S)
         with kept(lambda: self._renew(lease)):
-            self._install(release, around, session.namespace, deadline, progress)
-            # Helm leaves alone what it didn't change, and `stop` has taken the pods away.
-            ReleasePods(self._api, session.namespace, release.name).scale(release.replicas, deadline)
-            _, phases = self._await(release, lease, requested_at, None, deadline, progress)
+            # `stop` has taken the pods away; the release gives the number again, and then waits for them.
+            self._install(release, around, deadline, progress)
+            _, phases = self._reached(release, session.namespace, requested_at, None)
         if component.kind != "vllm":
             return phases
         phases.append(self._first_token(session.model_copy(update={"model": release.arguments[0]})))
@@ -448,13 +456,9 @@ class KubernetesCluster(Cluster):
             self.node_pools, node, tags=tags, former_sku=former_sku, deadline=deadline, progress=progress
         )
 
-    def _install(
-        self, release: Release, around: Surroundings, namespace: str, deadline: Deadline, progress: Progress
-    ) -> str:
-        """Install or upgrade a release; the digest of what it consists of."""
-        chart = release.chart if isinstance(release.chart, Path) else f"{release.chart.name} {release.chart.version}"
-        progress(f"installing {release.name} ({chart.name if isinstance(chart, Path) else chart})")
-        done = self._helm(namespace).apply(
+    def _install(self, release: Release, around: Surroundings, deadline: Deadline, progress: Progress) -> str:
+        """Install or upgrade a release and wait until it is ready; the digest of what it consists of."""
+        done = self._helm(around.namespace).apply(
             release.name,
             release.chart,
             release.values,
@@ -541,9 +545,8 @@ class KubernetesCluster(Cluster):
         return NamespaceLeases(self._api)
 
     def _helm(self, namespace: str) -> HelmReleases:
-        from resources.helm import HelmReleases
-
-        return HelmReleases(Path(self.kubeconfig) if self.kubeconfig else None, self.context, namespace)
+        kubeconfig = Path(self.kubeconfig) if self.kubeconfig else None
+        return HelmReleases(self._api, kubeconfig=kubeconfig, context=self.context, namespace=namespace)
 
     @property
     def _reach(self) -> ClusterReach:
@@ -570,6 +573,11 @@ def _secrets(spec: LabSpec) -> list[str]:
             kube_stack.values_of(component, [variant.values.get(component.name, {})])
         )
     ]
+
+
+def _refusal(error: ReleaseError) -> str | None:
+    """What an engine that won't start says itself; None where something else is wrong."""
+    return refusal_in([line for trouble in error.troubles for line in trouble.log])
 
 
 def _lease_id(session: Session) -> str:

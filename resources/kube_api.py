@@ -152,8 +152,8 @@ def request(
     return _answer(api_client, path, ask, deadline)
 
 
-def text(api_client: ApiClient, path: str, *, query: Mapping[str, str], deadline: Deadline) -> str:
-    """The answer to a GET as text, e.g. a container's log. Raises as `request`."""
+def read_text(api_client: ApiClient, path: str, *, query: Mapping[str, str], deadline: Deadline) -> str:
+    """An answer that is plain text, such as a pod's log. Raises as `request`."""
 
     def ask() -> str:
         # Not as a str of the client's own making: it would be the text of a bytes object.
@@ -161,6 +161,7 @@ def text(api_client: ApiClient, path: str, *, query: Mapping[str, str], deadline
             path,
             "GET",
             query_params=list(query.items()),
+            header_params={"Accept": "text/plain, */*"},
             auth_settings=["BearerToken"],
             _preload_content=False,
             _request_timeout=deadline.request_timeout,
@@ -188,29 +189,6 @@ def _answer(api_client: ApiClient, path: str, ask: Callable[[], _T], deadline: D
             if wait_s is None or wait_s > deadline.remaining_s:
                 raise _explained(api_client, path, error) from None
             time.sleep(wait_s)  # as long as the server asked for
-
-
-def read_text(api_client: ApiClient, path: str, *, query: Mapping[str, str], deadline: Deadline) -> str:
-    """An answer that is plain text, such as a pod's log. Raises as `request`."""
-    import urllib3
-    from kubernetes.client import ApiException
-
-    try:
-        # Not by the generated method: it returns the bytes' representation, "b'…'".
-        response = cast(Any, api_client).call_api(
-            path,
-            "GET",
-            query_params=list(query.items()),
-            header_params={"Accept": "text/plain, */*"},
-            auth_settings=["BearerToken"],
-            _preload_content=False,
-            _request_timeout=deadline.request_timeout,
-        )
-        return response.data.decode(errors="replace")
-    except urllib3.exceptions.HTTPError as error:
-        raise _unreachable(api_client, error) from None
-    except ApiException as error:
-        raise _explained(api_client, path, error) from None
 
 
 def watch(

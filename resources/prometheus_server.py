@@ -13,13 +13,16 @@ import json
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from resources import free_port
 from resources.cluster import ClusterError
+from resources.kube_api import Deadline
 
 FIRST_SCRAPE_TIMEOUT_S = 20.0
 TARGETS_FILE = "targets.json"
@@ -88,6 +91,21 @@ def announce(url: str, targets: list[ScrapeTarget], *, namespace: str, folder: P
             return
         time.sleep(0.05)
     raise ClusterError(f"Prometheus at {url} did not scrape its targets within {FIRST_SCRAPE_TIMEOUT_S:.0f} s")
+
+
+def scraped(url: str, selector: str, *, after: datetime, deadline: Deadline) -> bool:
+    """Wait until every target that the Prometheus at `url` knows by `selector`, and at least one, was scraped after a
+    time and is up. False at the deadline."""
+    query = urlencode({"query": f"min(timestamp(up{{{selector}}} == 1))"})
+    while True:
+        with suppress(OSError, ValueError, LookupError):  # one that can't be asked now may be a moment later
+            with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=5) as response:
+                found = json.load(response)["data"]["result"]
+            if found and float(found[0]["value"][1]) > after.timestamp():
+                return True
+        if deadline.remaining_s == 0:
+            return False
+        time.sleep(0.2)  # Prometheus has no way to tell us
 
 
 def start(

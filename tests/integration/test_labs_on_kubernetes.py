@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from resources.lake import contract
 from resources.warehouse import Warehouse
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import LabCluster, lab_cluster
@@ -41,6 +43,55 @@ def test_a_lab_about_the_control_plane_finds_what_it_claims(place: Place, cluste
     assert findings and {row["verdict"] for row in findings} == {"confirmed"}, findings
     assert {(row["target"], row["provenance"]) for row in findings} == {("kubernetes", "measured")}
     assert_nothing_is_left(place, cluster, lab)
+
+
+def test_l06_has_the_same_rows_as_on_this_machine(place: Place, cluster: LabCluster) -> None:
+    _, warehouse = finished(place, cluster, "L06", "smoke")
+    for table in contract(Path(warehouse.schema_dir)).keys() - {"log_lines", "gpu_decisions"}:
+        said = warehouse.query(f"SELECT DISTINCT target, engine, provenance, pace FROM {table} WHERE lab = 'L06'")
+        assert [tuple(row.values()) for row in said] == [("kubernetes", "modelled-vllm", "modelled", "smoke")], table
+    assert_nothing_is_left(place, cluster, "L06")
+
+
+def test_l05_restarts_its_engine_in_the_cluster_and_knows_where_the_time_went(
+    place: Place, cluster: LabCluster
+) -> None:
+    _, warehouse = finished(place, cluster, "L05", "smoke")
+    steps = warehouse.query(
+        "SELECT name, outcome FROM events WHERE lab = 'L05' AND kind NOT IN ('cold_start', 'milestone')"
+    )
+    assert {row["outcome"] for row in steps} == {"ok"}, steps
+
+    reached = warehouse.query(
+        "SELECT name, started_at FROM events WHERE lab = 'L05' AND kind = 'milestone' ORDER BY 2, 1"
+    )
+    assert {row["name"] for row in reached} == {
+        "requested", "scheduled", "image_pulled", "started", "model_loaded", "ready", "first_token"
+    }  # fmt: skip
+    [session] = warehouse.query("SELECT * FROM stack_sessions WHERE lab = 'L05' AND state = 'closed'")
+    assert session["model_loaded_s"] > 100 and session["engine_ready_s"] > 190  # played by the server, in its own time
+    assert session["node_ready_s"] is None  # the node was there
+    again = warehouse.query(
+        "SELECT name FROM events WHERE lab = 'L05' AND kind = 'cold_start' AND detail IS NOT NULL ORDER BY started_at"
+    )
+    assert [row["name"] for row in again] == ["image_pulled", "model_loaded", "engine_ready", "first_token"]
+    assert_nothing_is_left(place, cluster, "L05")
+
+
+def test_l11_walks_its_variants_as_upgrades_of_one_release(place: Place, cluster: LabCluster) -> None:
+    _, warehouse = finished(place, cluster, "L11", "smoke")
+    sessions = warehouse.query(
+        "SELECT variant, session_id, values_digest FROM stack_sessions WHERE lab = 'L11' AND state = 'closed'"
+        " ORDER BY requested_at"
+    )
+    assert [row["variant"] for row in sessions] == ["gmu-0.70", "gmu-0.85", "gmu-0.95"]
+    assert len({row["values_digest"] for row in sessions}) == 3
+    blocks = warehouse.query(
+        "SELECT variant, max(value) AS n FROM metric_summaries WHERE lab = 'L11' AND measure = 'kv_blocks' GROUP BY ALL"
+        " ORDER BY n"
+    )
+    assert [row["variant"] for row in blocks] == ["gmu-0.70", "gmu-0.85", "gmu-0.95"]
+    assert_nothing_is_left(place, cluster, "L11")
 
 
 def assert_nothing_is_left(place: Place, cluster: LabCluster, lab: str) -> None:

@@ -16,7 +16,7 @@ CREATE TABLE counter_totals (
     quantity        VARCHAR NOT NULL,      -- output_tokens, requests_ok
     counter         VARCHAR NOT NULL,      -- the selector that was asked
     client_total    DOUBLE NOT NULL,
-    client_unknown  DOUBLE NOT NULL,       -- what the client can't know: requests that it cut may have finished
+    client_unknown  DOUBLE NOT NULL,       -- what it can't know: cut requests may have ended, or had drafts
     server_total    DOUBLE,                -- NULL: Prometheus has no such counter
     disagreement    DOUBLE                 -- server's distance from client_total … + client_unknown, / client_total
 );

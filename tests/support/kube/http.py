@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -152,6 +153,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         lines = self.kube.kubelet.log_of(pod).splitlines(keepends=True)
         if tail := int(seen.query.get("tailLines") or 0):
             lines = lines[-tail:]
+        if seen.query.get("timestamps") == "true":
+            lines = [f"{_written_at(line)} {line}" for line in lines]
         self._answer(200, "".join(lines).encode(), {"Content-Type": "text/plain"})
 
     def _answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
@@ -191,3 +194,12 @@ def _read(data: bytes, content_type: str | None) -> Any:
         return json.loads(data)
     except ValueError:
         return yaml.safe_load(data)
+
+
+def _written_at(line: str) -> str:
+    """When the kubelet would have taken a line in: its own `ts`, if it is JSON and has one; else now."""
+    try:
+        at = datetime.fromtimestamp(json.loads(line)["ts"], UTC)
+    except (ValueError, LookupError, TypeError):
+        at = datetime.now(UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -69,8 +69,8 @@ def forward(handler: BaseHTTPRequestHandler, ports: Sequence[int], address_of: C
     def close_with_the_last() -> None:
         for pump in pumps:
             pump.join()
-        send(b"", _CLOSE)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # the client has closed the whole of it already
+            send(b"", _CLOSE)
             handler.connection.shutdown(socket.SHUT_RDWR)
 
     if pumps:
@@ -94,7 +94,7 @@ def _take_in(stream: BufferedIOBase, sockets: Mapping[int, socket.socket], send:
 
 
 def _pump(local: socket.socket, channel: int, send: Callable[[bytes], None]) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # of either side, also where the client's file is closed
         while data := local.recv(65536):
             send(bytes([channel]) + data)
 

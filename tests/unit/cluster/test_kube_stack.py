@@ -12,7 +12,7 @@ from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import ClusterEngine
 from resources.cluster import ClusterError
 from resources.kube_namespace import external_secrets, guards, secret_names, without_secrets
-from resources.kube_pods import ends, refusal_in
+from resources.kube_pods import refusal_in
 from resources.kube_reach import Service, service_of
 from resources.kube_stack import MODELLED_CHART, Release, Surroundings, release_of
 from resources.ownership import EXPIRES_LABEL, labels_within, lease_labels
@@ -155,12 +155,6 @@ def test_an_engine_that_refuses_is_heard_in_its_own_words() -> None:
     vllm = ["INFO starting", "ValueError: No available memory for the cache blocks.", "  File …", "Traceback …"]
     assert refusal_in(vllm) == "ValueError: No available memory for the cache blocks."
     assert refusal_in(["INFO all is well"]) is None
-
-
-def test_how_often_a_container_has_ended_counts_the_end_that_it_is_in() -> None:
-    status = {"containerStatuses": [{"name": "vllm", "restartCount": 1, "state": {"terminated": {"exitCode": 1}}}]}
-    assert ends({"spec": {"containers": [{"name": "vllm"}]}, "status": status}, None) == 2
-    assert ends({"spec": {"containers": [{"name": "vllm"}]}}, None) == 0
 
 
 def test_our_chart_lies_where_the_code_says() -> None:
