@@ -6,7 +6,7 @@ Belongs here: data and its types. Doesn't belong here: what a cell goes through 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Stack = Literal["bare", "engine"]
@@ -83,7 +83,7 @@ NODES_RETURN = Step("nodes are given back", "bare", "release", "azure", "PUT", "
 NODES_LEAVE = Step("nodes leave", "bare", "release", "azure", "GET", "/operations/")
 DELETED = Step("the namespace is deleted", "bare", "release", "kubernetes", "DELETE", "^/api/v1/namespaces/lab-07(\\?|$)")
 
-INSTALLED = Step("the release is installed", "engine", "deploy", "kubernetes", "POST", "/deployments")
+INSTALLED = Step("the release is installed", "engine", "deploy", "kubernetes", "PATCH", "/deployments/vllm")
 HELM_RECORDED = Step("Helm records the release", "engine", "deploy", "kubernetes", "POST", "/secrets")
 AWAITED = Step("pods are waited for", "engine", "deploy", "kubernetes", "GET", "/pods\\?labelSelector=")
 FIRST_TOKEN = Step("the first token is asked for", "engine", "deploy", "engine", "POST", "/completions")
@@ -92,6 +92,14 @@ STOPPED = Step("the engine is stopped", "engine", "one: stop", "kubernetes", "PA
 STARTED = Step("the engine is started", "engine", "one: start", "kubernetes", "PATCH", "/deployments/")
 UPGRADED = Step("the next variant is installed", "engine", "switch", "kubernetes", "PATCH", "/deployments/")
 SERVES_AGAIN = Step("the next variant serves", "engine", "switch", "engine", "POST", "/completions")
+
+_OWN = "^/api/v1/namespaces/lab-07$"
+LEASE_READ = (
+    Step("the lease is read for the guards", "bare", "deploy", "kubernetes", "GET", _OWN),
+    Step("the lease is read for a manifest", "bare", "small: first-gpu", "kubernetes", "GET", _OWN),
+    Step("the lease is read for a switch", "bare", "switch", "kubernetes", "GET", _OWN),
+    Step("the lease is read for the end", "bare", "release", "kubernetes", "GET", r"^/api/v1/namespaces\?label"),
+)
 
 BARE = (
     LEASE_TAKEN, NODES_ASKED, NODES_ARRIVE, GUARDED, RECORDED, APPLIED, WATCHED, SWITCHED_FROM, SWITCHED_TO,
@@ -107,9 +115,11 @@ LOST_MACHINE = Fault("its machine is lost", "lose machine", "killed", leaves=Tru
 SIGTERM = Fault("SIGTERM", "signal", "interrupted", signal=15)
 CANCELLED = Fault("a cancel", "signal", "interrupted", signal=2)
 FULL_DISK = Fault("a full disk", "fill disk", "with an error")
+FULL_DISK_LATE = Fault("a full disk after the last row", "fill disk", "well")
 TAKEN_OVER = Fault("another run has taken over", "take over", "with an error")
 
 K500 = Fault("one API 500", "answer", "either", status=500, code="InternalError", message="etcdserver: leader changed")
+K500_RIDDEN_OUT = replace(K500, name="one API 500, ridden out,", ends="well")
 K500_FOR_GOOD = Fault(
     "API 500 for good", "answer for good", "with an error", leaves=True,
     status=500, code="InternalError", message="etcdserver: request timed out",
@@ -118,10 +128,12 @@ K429 = Fault(
     "three API 429", "answer", "well", status=429, code="TooManyRequests",
     message="too many requests, please try again later", retry_after="0", times=3,
 )  # fmt: skip
+K429_TO_A_WATCH = replace(K429, name="API 429 to a watch", times=1)
 KSILENT = Fault("an API that never answers", "silence", "with an error", leaves=True)
 K410 = Fault("410 on a watch", "expire", "well")
 K410_AT_ONCE = Fault("410 to a watch", "answer", "well", status=410, code="Expired", message="too old resource version")
 DROPPED = Fault("a lost connection", "drop", "either")
+DROPPED_RIDDEN_OUT = replace(DROPPED, name="a lost connection, ridden out,", ends="well")
 ANSWER_LOST = Fault("a lost answer", "drop", "either", carried_out=True)
 NO_NETWORK = Fault("no network for good", "drop for good", "with an error", leaves=True)
 
@@ -147,15 +159,16 @@ def cells() -> Iterator[Cell]:
     """Every cell, a fault at a step."""
     anywhere = (KILLED, LOST_MACHINE, SIGTERM, CANCELLED)
     yield from (Cell(fault, step) for step in STEPS for fault in anywhere)
-    disk = (NODES_ASKED, NODES_ARRIVE, RECORDED, APPLIED, SWITCHED_FROM, SWITCHED_TO, NODES_RETURN)
-    disk = (*disk, FIRST_TOKEN, LOADED, UPGRADED)
+    disk = (NODES_ASKED, NODES_ARRIVE, RECORDED, APPLIED, SWITCHED_FROM, SWITCHED_TO, FIRST_TOKEN, LOADED, UPGRADED)
     yield from (Cell(FULL_DISK, step) for step in disk)
-    yield from (Cell(TAKEN_OVER, step) for step in (GUARDED, APPLIED, SWITCHED_TO))
+    yield from (Cell(FULL_DISK_LATE, step) for step in (NODES_RETURN, DELETED))
+    yield from (Cell(TAKEN_OVER, step) for step in (*LEASE_READ, SWITCHED_TO))
     written = (LEASE_TAKEN, GUARDED, RECORDED, APPLIED, DELETED, INSTALLED, STOPPED, UPGRADED)
     yield from (Cell(fault, step) for step in written for fault in (K500, K500_FOR_GOOD, DROPPED, ANSWER_LOST))
-    yield from (Cell(K429, step) for step in (LEASE_TAKEN, GUARDED, RECORDED, APPLIED, WATCHED, DELETED, AWAITED, STOPPED))
+    yield from (Cell(K429, step) for step in (LEASE_TAKEN, GUARDED, RECORDED, APPLIED, DELETED, AWAITED, STOPPED))
     yield from (Cell(KSILENT, step) for step in (LEASE_TAKEN, GUARDED, RECORDED, APPLIED, DELETED, AWAITED))
-    yield from (Cell(fault, WATCHED) for fault in (K410, K410_AT_ONCE, K500, DROPPED))
+    yield from (Cell(fault, WATCHED) for fault in (K410, K410_AT_ONCE, K429_TO_A_WATCH, K500_RIDDEN_OUT, DROPPED_RIDDEN_OUT))
+    yield from (Cell(fault, step) for step in LEASE_READ for fault in (K500_RIDDEN_OUT, DROPPED_RIDDEN_OUT))
     pools = (NODES_ASKED, SWITCHED_FROM, SWITCHED_TO, NODES_RETURN)
     yield from (Cell(fault, step) for step in pools for fault in (A409, A412))
     polled = (*pools, NODES_ARRIVE, NODES_LEAVE)

@@ -34,7 +34,7 @@ from dagster._utils.interrupts import raise_interrupts_as
 from assets.steps import Walk
 from assets.variants import publish_opening, switch
 from lab_pipelines.catalog.spec import LabSpec
-from resources import cluster_kubernetes, helm, kube_api, kube_pods
+from resources import cluster_kubernetes, helm, kube_api
 from resources.cluster import StackOrder
 from resources.cluster_kubernetes import KubernetesCluster
 from resources.load_locust import LocustLoadGenerator
@@ -182,9 +182,10 @@ def _cluster(order: dict[str, Any]) -> KubernetesCluster:
 
 def _hasten(read_timeout_s: float | None) -> None:
     """The same waits, shorter: a cell is a second, and nothing here takes longer."""
-    kube_api.RETRY_S = kube_pods.LOOK_EVERY_S = helm.LOOK_S = 0.05
+    kube_api.RETRY_S = helm.LOOK_S = 0.05
     kube_api.READ_TIMEOUT_S = read_timeout_s or kube_api.READ_TIMEOUT_S
     cluster_kubernetes.TAKE_S = cluster_kubernetes.ASK_S = cluster_kubernetes.RELEASE_S = 3.0
+    cluster_kubernetes.SCRAPED_S = 0.0
     cluster_kubernetes.NODES_S, cluster_kubernetes.READY_S = 4.0, 8.0
 
 

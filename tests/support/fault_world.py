@@ -283,9 +283,14 @@ class World:
 
     def _too_early(self) -> list[str]:
         """What a tick elsewhere changes while the lease is good, since nobody there knows of the death."""
-        before = self._world()
+        before = {name for name in self._world() if "/pods/" not in f"/{name}"}, self.arm.counts()
         self._tick(elsewhere=True, aged=False)
-        return _differences(before, self._world())
+        now = self._world()
+        return [name for name in before[0] if name not in now] + [
+            f"pool {name}: {count} → {self.arm.counts()[name]}"
+            for name, count in before[1].items()
+            if self.arm.counts()[name] != count
+        ]
 
     def _age(self) -> None:
         """As if the time of the run's lease had passed."""
@@ -435,7 +440,7 @@ class World:
             self.api.seed(*_namespace(LAB, labels, owner))
         self.arm.change("t4", count=1, tags={ownership.POOL_TAG: ownership.POOL_TAG_VALUE, **labels_of_pool(labels)})
         time.sleep(0.1)  # what the removed pods' owners still had to do
-        self._before = self._world()
+        self._before = {name: said for name, said in self._world().items() if not name.startswith("nodes//a100-")}
 
 
 def labels_of_pool(labels: dict[str, str]) -> dict[str, str]:
@@ -452,7 +457,7 @@ def _namespace(name: str, labels: dict[str, str], annotations: dict[str, str] | 
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata, "status": {"phase": "Active"}},
         {"apiVersion": "v1", "kind": "Pod", "metadata": {**inner, "name": "vllm-0"}, "spec": spec, "status": status},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**inner, "name": "lab-session"}, "data": {"a": "b"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**inner, "name": "notes"}, "data": {"a": "b"}},
         {"apiVersion": "v1", "kind": "Secret", "metadata": {**inner, "name": "sh.helm.release.v1.vllm.v1"}, "data": {}},
     ]
 
@@ -510,7 +515,7 @@ def _spec(stack: Stack) -> LabSpec:
         other = {"vllm": {"servingEngineSpec.modelSpec[0].vllmConfig.maxNumSeqs": 8}}
         variants = [{"id": "one", "description": "As is"}, {"id": "other", "description": "Small", "values": other}]
         load |= {"name": "load", "profile": {"kind": "constant", "users": 1}}
-        whole |= {"steps": [load, stop, start], "variants": variants, "measures": [], "findings": [], "id": "L07"}
+        whole |= {"steps": [load, stop, start], "variants": variants, "measures": [], "findings": [], "id": "L07", "namespace": LAB}
     pace = {"time_scale": 40.0, "hold_s": 4.0, "min_requests": 1, "requests_per_user": 1, "max_hold_s": 400.0, "baseline": False}
     whole |= {"paces": {"smoke": pace}, "default_pace": {"aks": "smoke"}, "targets": ["aks"]}
     return LabSpec.model_validate(whole)
