@@ -7,7 +7,16 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
 from lab_pipelines import rows
-from lab_pipelines.cost import PARTS, ClosedSession, CostPart, RequestInterval, StageWindow, cost_rows, split_session
+from lab_pipelines.cost import (
+    PARTS,
+    ClosedSession,
+    CostError,
+    CostPart,
+    RequestInterval,
+    StageWindow,
+    cost_rows,
+    split_session,
+)
 from resources.billing import Billing, NodeHourPrice
 from resources.labs import Labs
 from resources.warehouse import Warehouse
@@ -18,6 +27,10 @@ def cost_attribution(
     context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse: Warehouse
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
+    if any(nodes.min_count is not None for nodes in spec.nodes):
+        raise CostError(
+            f"the nodes of {spec.id} come and go, and node time is split over a fixed number of nodes so far"
+        )
     sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
     records, usd = list[rows.Row](), dict.fromkeys(PARTS, Decimal())
     priced = True

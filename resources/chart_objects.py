@@ -28,7 +28,7 @@ def objects_of(text: str, read: Callable[[str], Mapping[str, Any]]) -> list[Mani
     found: list[Manifest] = []
     for document in _SEPARATOR.split(text):
         if any(line.strip() and not line.lstrip().startswith("#") for line in document.splitlines()):
-            one = dict(read(document))
+            one = dict(read(f"{document}\n"))  # a block of text that ends the document ends with a line break
             if one.get("kind", "").endswith("List") and isinstance(one.get("items"), list):
                 found += one["items"]
             elif one:
@@ -54,6 +54,14 @@ def digest_of(manifests: Sequence[Manifest]) -> str:
     that two runs of the same configuration have the same one."""
     written = "\n".join(sorted(json.dumps(one, sort_keys=True) for one in manifests))
     return f"sha256:{hashlib.sha256(written.encode()).hexdigest()}"
+
+
+def scaled(manifests: Sequence[Manifest], replicas: int) -> list[Manifest]:
+    """The objects, with `replicas` pods for every deployment and stateful set among them."""
+    return [
+        {**one, "spec": {**one["spec"], "replicas": replicas}} if one["kind"] in ("Deployment", "StatefulSet") else one
+        for one in manifests
+    ]
 
 
 def workloads_of(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:

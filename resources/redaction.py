@@ -12,10 +12,11 @@ from typing import Any
 
 HIDDEN = "[hidden]"
 
-_SECRET_NAME = r"[\w.-]*(?:token|password|passwd|secret|api[_-]?key|credential|authorization)[\w.-]*"
+# A name that ends so: `hf_token` and `--api-key`, but neither `max_tokens` nor `secretName`.
+_SECRET_NAME = r"[\w.-]*(?:token|password|passwd|secret|credentials?|authorization|(?:api|access)[_-]?key)"
 _LOOKS_SECRET = re.compile(
-    rf"(?P<name>[\"']?{_SECRET_NAME}[\"']?\s*[=:]\s*)(?P<scheme>(?:Bearer|Basic)\s+)?[\"']?[^\s\"',;]+"
-    r"|(?P<bearer>\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}"
+    rf"(?P<name>{_SECRET_NAME}[\"']?\s*[=:]\s*)(?:(?:Bearer|Basic)\s+)?[\"']?[^\s\"',;]+"
+    r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}"
     r"|\bhf_\w{8,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)",
     re.IGNORECASE,
 )
@@ -25,23 +26,26 @@ _SHORTEST = 4
 
 
 def redacted(text: str, known: Collection[str] = ()) -> str:
-    """The text without the `known` values and without whatever follows a name such as `token:` or `Bearer`."""
+    """The text without the `known` values, and without whatever follows a name such as `token=` or `Bearer`."""
     for value in sorted(known, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
-    return _LOOKS_SECRET.sub(lambda found: f"{found['name'] or found['bearer'] or ''}{HIDDEN}", text)
+    return _LOOKS_SECRET.sub(lambda found: f"{found['name'] or found['scheme'] or ''}{HIDDEN}", text)
 
 
-def secrets_in(values: Any, *, named: bool = False) -> set[str]:
-    """Texts among Helm values that stand under a name such as `password`, at any depth."""
-    return {text for text in _texts(values, named) if len(text) >= _SHORTEST}
+def secrets_in(values: Any) -> set[str]:
+    """Texts among Helm values that are secrets by their name, at any depth: `password: …`, or an environment variable
+    `{name: HF_TOKEN, value: …}`. A reference (`hf_token: {secretName: huggingface}`) is none."""
+    return {text for text in _secrets_in(values) if len(text) >= _SHORTEST}
 
 
-def _texts(values: Any, named: bool) -> Iterator[str]:
+def _secrets_in(values: Any) -> Iterator[str]:
     if isinstance(values, Mapping):
-        for name, inner in values.items():
-            yield from _texts(inner, named or _NAMES_SECRET.fullmatch(str(name)) is not None)
+        named = values.get("name")
+        variable = {str(named): values["value"]} if isinstance(named, str) and "value" in values else {}
+        for name, inner in {**values, **variable}.items():
+            if isinstance(inner, str) and _NAMES_SECRET.fullmatch(str(name)):
+                yield inner
+            yield from _secrets_in(inner)
     elif isinstance(values, list):
         for inner in values:
-            yield from _texts(inner, named)
-    elif named and isinstance(values, str):
-        yield values
+            yield from _secrets_in(inner)

@@ -17,6 +17,7 @@ from kubernetes import client
 
 from resources import kube_api
 from resources.kube_api import RefusedError
+from tests.support import agnhost
 from tests.support.contract import LABELS, WITHIN_S, Place, is_ready, kwok_node, unique, until
 from tests.support.kube_api import KubeApi
 
@@ -33,6 +34,7 @@ def kubeconfig(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     with KubeApi() as double:
         # Every node of a test is tainted: on the double as on a cluster a pod needs one that it fits on.
         double.make_node("control-plane", cpu="4")
+        double.plays(agnhost.start, image=agnhost.IMAGE)
         yield double.kubeconfig(tmp_path)
 
 

@@ -12,7 +12,16 @@ from typing import TypedDict
 from lab_pipelines.deployment import REPO_ROOT
 
 HEAVY = {
-    *["kubernetes", "azure", "locust", "gevent", "geventhttpclient", "requests", "prometheus_api_client"],
+    *[
+        "kubernetes",
+        "azure",
+        "locust",
+        "gevent",
+        "geventhttpclient",
+        "requests",
+        "prometheus_api_client",
+        "helm_python",
+    ],
     *["pandas", "pyarrow", "numpy", "duckdb", "altair", "vl_convert"],
     *["uvicorn", "starlette", "prometheus_client", "psutil"],
 }

@@ -116,7 +116,7 @@ SUBRESOURCES: Mapping[str, tuple[str, ...]] = {
     "statefulsets": ("status", "scale"),
 }
 
-_FIELDS: Mapping[str, tuple[str, ...]] = {
+FIELDS: Mapping[str, tuple[str, ...]] = {
     "pods": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase"),
     "events": (
         *(f"involvedObject.{name}" for name in ("apiVersion", "kind", "name", "namespace", "uid")),
@@ -131,7 +131,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 
 def selectable(kind: Kind) -> tuple[str, ...]:
     """The fields by which a list of the kind may be filtered; any other is refused, as a real server does."""
-    return ("metadata.name", *(("metadata.namespace",) if kind.namespaced else ()), *_FIELDS.get(kind.plural, ()))
+    return ("metadata.name", *(("metadata.namespace",) if kind.namespaced else ()), *FIELDS.get(kind.plural, ()))
 
 
 def defined_by(definition: Json) -> list[Kind]:

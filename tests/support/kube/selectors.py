@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lab_pipelines.rehearsal.admission import RefusedError
-from tests.support.kube.kinds import Kind, selectable
+from tests.support.kube.kinds import FIELDS, Kind, selectable
 
 Json = dict[str, Any]
 Matches = Callable[[Json], bool]
@@ -67,7 +67,10 @@ def _by_fields(kind: Kind, selector: str) -> Matches:
     for term in filter(None, selector.split(",")):
         path, negative, value = re.fullmatch(r"([\w.]+)(!)?==?(.*)", term).groups()  # pyright: ignore[reportOptionalMemberAccess]
         if path not in selectable(kind):
-            raise RefusedError(400, "BadRequest", f"field label not supported: {path}")
+            # Kinds with fields of their own say it in other words than the rest.
+            known = f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+            own = kind.plural in FIELDS
+            raise RefusedError(400, "BadRequest", f"field label not supported: {path}" if own else known)
         tests.append((path, value, negative is None))
     return lambda one: all((_field(one, path) == value) is wanted for path, value, wanted in tests)
 
