@@ -143,13 +143,14 @@ class KubernetesCluster(Cluster):
                         f"variant {order.variant.id} of {order.spec.id} does not come up: {session.refusal}"
                     )
                 self._record([session])
+                reachable = self._reachable(session)
         except BaseException:  # Dagster's interrupt is not an Exception, and it must not leave a stack behind
             self._end(lease, progress)
             raise
         if order.hold is None:
             # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
             atexit.register(self._end_quietly, lease)
-        return self._reachable(session)
+        return reachable
 
     def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
         self._require_possible(order)

@@ -27,6 +27,7 @@ import azure.identity
 import azure.mgmt.containerservice  # noqa: F401  imported once, before any fork
 import duckdb  # noqa: F401
 import kubernetes.stream  # noqa: F401
+import pandas  # noqa: F401  Arrow does it
 import pyarrow.parquet  # noqa: F401
 from dagster import DagsterExecutionInterruptedError
 from dagster._utils.interrupts import raise_interrupts_as
@@ -128,9 +129,7 @@ def _run(parent: Parent) -> None:
             for number, variant in enumerate(spec.variants):
                 if number:
                     parent.begins("switch")
-                    session = switch(
-                        session, spec, variant, cluster=cluster, warehouse=warehouse, progress=progress
-                    )
+                    session = switch(session, spec, variant, cluster=cluster, warehouse=warehouse, progress=progress)
                 walk = Walk(
                     spec=spec,
                     variant=variant,

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +32,7 @@ from resources import ownership, processes
 from tests.support import azure_arm, sse_server
 from tests.support.azure_arm import AzureArm
 from tests.support.fault_cells import Cell, Fault, Service, Stack
-from tests.support.kube import http, statuses
+from tests.support.kube import http
 from tests.support.kube.kubelet import Delays, PodProcess
 from tests.support.kube.store import Key
 from tests.support.kube_api import KubeApi
@@ -283,7 +282,7 @@ class World:
 
     def _too_early(self) -> list[str]:
         """What a tick elsewhere changes while the lease is good, since nobody there knows of the death."""
-        before = {name for name in self._world() if "/pods/" not in f"/{name}"}, self.arm.counts()
+        before = {name for name in self._world() if not name.startswith(("pods/", "nodes/"))}, self.arm.counts()
         self._tick(elsewhere=True, aged=False)
         now = self._world()
         return [name for name in before[0] if name not in now] + [
@@ -374,7 +373,9 @@ class World:
         arm.add("foreign", tags={"team": "search"}, count=3, vmSize=T4)
         arm.add("untagged", tags=None, count=1, vmSize=A100)
         arm.add("theirs", tags={ownership.POOL_TAG: "somebody-else", "lab": "l07"}, count=1, vmSize=T4)
-        arm.add("l42", tags={**theirs, ownership.POOL_TAG: ownership.POOL_TAG_VALUE}, count=1, vmSize="Standard_NC6s_v3")
+        arm.add(
+            "l42", tags={**theirs, ownership.POOL_TAG: ownership.POOL_TAG_VALUE}, count=1, vmSize="Standard_NC6s_v3"
+        )
         state_dir = self.folder / "data" / "state" / "aks"
         for environ in (processes.marker(state_dir, OTHERS), processes.marker(self.folder / "another", OTHERS)):
             # As a port-forward of another lab's run on this machine, and one of another checkout.
@@ -500,25 +501,27 @@ def _end(found: list[psutil.Process]) -> None:
 
 
 def _spec(stack: Stack) -> LabSpec:
-    """A lab that goes through everything that labs do to a cluster."""
+    """A lab that goes through a part of what labs do to a cluster."""
     if stack == "bare":
         whole = load_catalog().spec("L07").model_dump(mode="json")
-        apply = next(step for step in whole["steps"] if step["name"] == "first-gpu")
+        steps = [step for step in whole["steps"] if step["name"] == "first-gpu"]
         nodes = [{"sku": sku, "gpus": 1} for sku in (T4, A100)]
-        variants = [{"id": "small", "description": "A T4", "sku": T4}, {"id": "large", "description": "An A100", "sku": A100}]
-        whole |= {"steps": [apply], "nodes": nodes, "variants": variants, "measures": [], "findings": []}
+        small, large = ({"id": name, "description": name, "sku": sku} for name, sku in (("small", T4), ("large", A100)))
+        whole |= {"nodes": nodes, "variants": [small, large]}
     else:
         whole = load_catalog().spec("L06").model_dump(mode="json")
-        [load] = whole["steps"]
-        stop = {"kind": "stop", "name": "stop", "component": "vllm"}
-        start = {"kind": "start", "name": "start", "component": "vllm"}
+        steps = [{"kind": kind, "name": kind, "component": "vllm"} for kind in ("stop", "start")]
         other = {"vllm": {"servingEngineSpec.modelSpec[0].vllmConfig.maxNumSeqs": 8}}
         variants = [{"id": "one", "description": "As is"}, {"id": "other", "description": "Small", "values": other}]
-        load |= {"name": "load", "profile": {"kind": "constant", "users": 1}}
-        whole |= {"steps": [load, stop, start], "variants": variants, "measures": [], "findings": [], "id": "L07", "namespace": LAB}
-    pace = {"time_scale": 40.0, "hold_s": 4.0, "min_requests": 1, "requests_per_user": 1, "max_hold_s": 400.0, "baseline": False}
-    whole |= {"paces": {"smoke": pace}, "default_pace": {"aks": "smoke"}, "targets": ["aks"]}
-    return LabSpec.model_validate(whole)
+        if stack == "load":
+            [load] = whole["steps"]
+            steps = [load | {"name": "load", "profile": {"kind": "constant", "users": 1}}]
+            variants = variants[:1]
+        whole |= {"id": "L07", "namespace": LAB, "variants": variants}
+    pace = {"time_scale": 40.0, "hold_s": 4.0, "min_requests": 1, "requests_per_user": 1, "max_hold_s": 400.0}
+    paces = {"smoke": {**pace, "baseline": False}}
+    targets = {"targets": ["aks"], "paces": paces, "default_pace": {"aks": "smoke"}}
+    return LabSpec.model_validate(whole | targets | {"steps": steps, "measures": [], "findings": []})
 
 
-SPECS: dict[Stack, LabSpec] = {"bare": _spec("bare"), "engine": _spec("engine")}
+SPECS: dict[Stack, LabSpec] = {"bare": _spec("bare"), "engine": _spec("engine"), "load": _spec("load")}
