@@ -75,6 +75,9 @@ NODES_S = 1500.0
 """For Azure to give or take nodes."""
 RELEASE_S = 600.0
 """For a namespace to go away: a pod may take its grace period, a volume its detachment."""
+TICK_S = 20.0
+"""For a tick of the reaper to have nodes taken away. Azure makes one change at a time, each of minutes: what it has not
+taken by then, the next tick asks for."""
 SCRAPED_S = 180.0
 """For Prometheus to find new pods: the operator's reload, discovery, and one interval."""
 RENEW_EVERY_S = 20.0
@@ -379,12 +382,12 @@ class KubernetesCluster(Cluster):
             good = self._leases.good(now=now, deadline=deadline)
         except ClusterError:
             # Money runs on while the API server can't be asked: what is over by its own tag's time goes all the same.
-            node_holds.reap(self.node_pools, pools, good=None, now=now, deadline=Deadline.within(NODES_S))
+            node_holds.reap(self.node_pools, pools, good=None, now=now, deadline=Deadline.within(TICK_S))
             raise
         for lease_id, found in marked.items():
             if lease_id not in good:
                 processes.end(found)
-        nodes = node_holds.reap(self.node_pools, pools, good=set(good), now=now, deadline=Deadline.within(NODES_S))
+        nodes = node_holds.reap(self.node_pools, pools, good=set(good), now=now, deadline=Deadline.within(TICK_S))
         return [*reaped, *nodes]
 
     # --- What steps do to a stack that is up ---

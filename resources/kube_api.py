@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import yaml
 
 from resources.cluster import ClusterError
+from resources.redaction import redacted
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, ApiException
@@ -272,9 +273,11 @@ def _status(error: ApiException) -> tuple[str, str]:
     """Reason and message of the answer's `Status` object; a proxy on the way may answer with something else."""
     try:
         status = json.loads(error.body or "")
-        return str(status.get("reason") or error.reason), str(status["message"])
+        reason, message = str(status.get("reason") or error.reason), str(status["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return str(error.reason), _one_line(error.body)[:300]
+        reason, message = str(error.reason), _one_line(error.body)[:300]
+    # An admission webhook or a proxy may repeat what it was sent.
+    return reason, redacted(message)
 
 
 def _one_line(said: object) -> str:
