@@ -1,5 +1,5 @@
-"""Whole runs in a cluster that are killed or interrupted, by the main command: what the fault matrix tells of short ones
-holds for these, with Dagster, Locust and Prometheus in them.
+"""Whole runs in a cluster that are killed or interrupted, by the main command: what the fault matrix tells of short
+ones holds for these, with Dagster, Locust and Prometheus in them.
 """
 
 from __future__ import annotations

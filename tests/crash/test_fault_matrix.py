@@ -20,7 +20,8 @@ from resources.helm_sdk import ReleaseError
 from resources.kube_leases import LeaseLostError
 from resources.node_pools import PoolError
 from tests.support.fault_cells import Cell, cells
-from tests.support.fault_world import Forker, Outcome, World
+from tests.support.fault_forker import Forker
+from tests.support.fault_world import Outcome, World
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -75,7 +76,8 @@ def test_the_matrix_has_every_fault_at_every_step_where_it_can_happen() -> None:
 def test_the_table(outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(
-            f"\n{'fault':30} {'step':30} {'the run ended':34} {'left':>4} {'ticked away':>11} {'run s':>6} {'tick s':>6}"
+            f"\n{'fault':30} {'step':30} {'the run ended':34} {'left':>4} {'ticked away':>11} "
+            f"{'run s':>6} {'tick s':>6}"
         )
         for outcome in outcomes.values():
             fault, step = outcome.cell.fault.name, outcome.cell.step.name

@@ -1,4 +1,4 @@
-"""A lab's run on the target `aks` in short, and the reaper's tick, each in a process of its own, forked in milliseconds.
+"""A lab's run on the target `aks` in short, and the reaper's tick, each in a process of its own, forked in no time.
 
 Belongs here: what such a process does: what the assets do with the cluster, in their order, through the project's own
 resources and `Walk`, under Dagster's own way of turning a signal into an exception. What isn't there is Dagster's
@@ -77,7 +77,7 @@ def main() -> None:
     listener.listen(64)
     # Children end without being waited for; who asked notices by the connection's end.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    assert len(os.listdir("/proc/self/task")) == 1, "a process with threads can't be forked"
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads can't be forked"
     print("ready", flush=True)
     while True:
         connection, _ = listener.accept()
@@ -92,7 +92,7 @@ def main() -> None:
 def _serve(parent: Parent) -> None:
     order = parent.order
     os.environ["LABS_DATA_DIR"] = order["data_dir"]  # by which a test finds whatever comes of this process
-    log = open(Path(order["data_dir"]) / f"{order['do']}.log", "a")  # noqa: SIM115  open until the process ends
+    log = (Path(order["data_dir"]) / f"{order['do']}.log").open("a")  # until the process ends
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     parent.tell(pid=os.getpid())

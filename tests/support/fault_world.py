@@ -11,9 +11,7 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,38 +23,24 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LabSpec
-from lab_pipelines.deployment import REPO_ROOT
 from resources import ownership, processes
 from tests.support import azure_arm, sse_server
+from tests.support import fault_setting as setting
 from tests.support.azure_arm import AzureArm
-from tests.support.fault_cells import Cell, Fault, Service, Stack
+from tests.support.fault_cells import Cell, Fault, Service
+from tests.support.fault_forker import Forker, environ
 from tests.support.kube import http
 from tests.support.kube.kubelet import Delays, PodProcess
 from tests.support.kube.store import Key
 from tests.support.kube_api import KubeApi
-from tests.support.lab_cluster import GPU_TAINT, IMAGE, T4
+from tests.support.lab_cluster import GPU_TAINT, IMAGE
 
 Json = dict[str, Any]
 
-A100 = "Standard_NC24ads_A100_v4"
-POOLS = {"t4": T4, "a100": A100}
-"""Those that the labs here use."""
-LAB = "lab-07"
-LONGEST_S = 40.0
-"""For a run or a tick. None of their own deadlines is as long: a cell that reaches this one hangs."""
 GONE_WITHIN_S = 5.0
 """For what a deletion has begun."""
 SILENCE_S = 0.3
 """How long a run waits for an answer of a server that gives none."""
-OTHERS = "0123456789abcdef0123456789abcdef"
-"""The lease of another run, which is alive on another machine."""
-TAKERS = "fedcba9876543210fedcba9876543210"
-"""The lease of the run that takes the lab over."""
-THREADLESS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Or the libraries start threads as they are imported, and a process with threads must not be forked."""
-ELSEWHERE = "another-machine"
 
 
 @dataclass
@@ -80,55 +64,6 @@ class Outcome:
     tick_s: float
     log: str
     trace: str
-
-
-class Forker:
-    """The process that forks runs and ticks (fault_run.py); a context manager."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = folder / "runs.sock"
-
-    def __enter__(self) -> Forker:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fault_run", str(self._socket)],
-            stdout=subprocess.PIPE,
-            cwd=REPO_ROOT,
-            env={**_environ(), **THREADLESS, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(REPO_ROOT)},
-        )
-        assert self._process.stdout is not None and self._process.stdout.readline() == b"ready\n"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def run(self, order: Json, begins: Callable[[int, str], None]) -> Json:
-        """What a process said of its end; `ended` is "killed" for one that said nothing. Fails for one that hangs."""
-        said: Json = {"ended": "killed"}
-        pid = 0
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._socket))
-            connection.settimeout(LONGEST_S)
-            with connection.makefile("rw") as file:
-                print(json.dumps(order), file=file, flush=True)
-                try:
-                    for line in file:
-                        told = json.loads(line)
-                        pid = told.get("pid", pid)
-                        said |= told
-                        if part := told.get("part"):
-                            begins(pid, part)
-                            print(file=file, flush=True)
-                except ConnectionError:  # it was killed with our answer on the way
-                    pass
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    said |= {"ended": f"hung for {LONGEST_S:.0f} s"}
-        return said
-
-
-def _environ() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("LABS_", "DAGSTER_", "AZURE_"))}
 
 
 @dataclass
@@ -262,7 +197,7 @@ class World:
             "azure_token": self.arm.token,
             "image": IMAGE,
             "read_timeout_s": SILENCE_S if self.cell.fault.how == "silence" else None,
-            "spec": SPECS[self.cell.step.stack].model_dump(mode="json"),
+            "spec": setting.SPECS[self.cell.step.stack].model_dump(mode="json"),
             **more,
         }
 
@@ -294,11 +229,11 @@ class World:
     def _age(self) -> None:
         """As if the time of the run's lease had passed."""
         with self.api.store.changed:
-            there = self.api.store.get(Key("namespaces", "", LAB))
+            there = self.api.store.get(Key("namespaces", "", setting.LAB))
             if there is not None:
                 labels = {**there["metadata"]["labels"], ownership.EXPIRES_LABEL: str(int(time.time()) - 60)}
                 self.api.store.put(
-                    Key("namespaces", "", LAB), {**there, "metadata": {**there["metadata"], "labels": labels}}
+                    Key("namespaces", "", setting.LAB), {**there, "metadata": {**there["metadata"], "labels": labels}}
                 )
 
     def _settle(self) -> None:
@@ -324,14 +259,18 @@ class World:
     def _ours(self) -> list[str]:
         """What there is more than before: objects, nodes, processes."""
         objects = [name for name in self._world() if name not in self._before]
-        nodes = [f"{count} nodes of {name}" for name, count in self.arm.counts().items() if name in POOLS and count]
-        if self.cell.fault.how == "take over":
-            nodes = []
+        counts = self.arm.counts()
+        nodes = [f"{counts[name]} nodes of {name}" for name in self._our_pools if counts[name]]
         return [*objects, *nodes, *(_described(one) for one in self._processes())]
+
+    @property
+    def _our_pools(self) -> set[str]:
+        """Those that the run may change, and that are empty without it."""
+        return setting.POOLS.keys() - {"t4"} if self.cell.fault.how == "take over" else set(setting.POOLS)
 
     def _touched(self) -> list[str]:
         """What was there before, or is another's, and is no longer as it was."""
-        ours = {f"pool {name}" for name in POOLS} if self.cell.fault.how != "take over" else {"pool a100"}
+        ours = {f"pool {name}" for name in self._our_pools}
         kept = {name: said for name, said in self._before.items() if name not in ours}
         now = self._world()
         changed = _differences(kept, {name: now[name] for name in kept if name in now})
@@ -352,34 +291,15 @@ class World:
         api.kubeconfig(self.folder)
         api.make_node("system-0")
         api.install_crds()
-        for name, sku in POOLS.items():
+        for name, sku in setting.POOLS.items():
             arm.add(name, vmSize=sku)
         arm.on_count = self._nodes
-        later = str(int(time.time()) + 3600)
-        theirs = {ownership.LEASE_LABEL: OTHERS, ownership.EXPIRES_LABEL: later, "lab": "l42", "run-id": "theirs"}
-        managed = {ownership.MANAGED_BY_LABEL: ownership.MANAGED_BY}
-        owner = {"lab-pipelines/owner": f"{ELSEWHERE}/1:1.00", "lab-pipelines/lab": "L42"}
-        api.seed(
-            *_namespace("lab-99", {}),
-            *_namespace("lab-070", managed),
-            *_namespace("lab-08", {"lab": "l08", ownership.EXPIRES_LABEL: "1"}),
-            *_namespace("lab-42", {**theirs, **managed}, owner),
-            _cluster_role("lab-07-vllm", {}),
-            _cluster_role("lab-07-exporter", managed),
-            _cluster_role("lab-42-exporter", theirs),
-            {**_cluster_role("lab-07", {"lab": "l07"}), "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"},
-        )
-        arm.add("system", mode="System", count=2, vmSize="Standard_D4s_v5")
-        arm.add("foreign", tags={"team": "search"}, count=3, vmSize=T4)
-        arm.add("untagged", tags=None, count=1, vmSize=A100)
-        arm.add("theirs", tags={ownership.POOL_TAG: "somebody-else", "lab": "l07"}, count=1, vmSize=T4)
-        arm.add(
-            "l42", tags={**theirs, ownership.POOL_TAG: ownership.POOL_TAG_VALUE}, count=1, vmSize="Standard_NC6s_v3"
-        )
+        setting.add_neighbours(api, arm)
         state_dir = self.folder / "data" / "state" / "aks"
-        for environ in (processes.marker(state_dir, OTHERS), processes.marker(self.folder / "another", OTHERS)):
+        for place in (state_dir, self.folder / "another"):
             # As a port-forward of another lab's run on this machine, and one of another checkout.
-            self._neighbours.append(subprocess.Popen(["sleep", "600"], env={**_environ(), **environ}))
+            marked = {**environ(), **processes.marker(place, setting.OTHERS)}
+            self._neighbours.append(subprocess.Popen(["sleep", "600"], env=marked))
         self._before = self._world()
         while (now := self._world()) != self._before:
             self._before = now
@@ -393,11 +313,11 @@ class World:
 
     def _nodes(self, pool: str, count: int) -> None:
         """The Node objects of a pool's machines."""
-        if pool not in POOLS:
+        if pool not in setting.POOLS:
             return
         there = [key for key in self.api.stored() if key[0] == "nodes" and key[2].startswith(f"{pool}-")]
         for number in range(len(there), count):
-            labels = {"node.kubernetes.io/instance-type": POOLS[pool]}
+            labels = {"node.kubernetes.io/instance-type": setting.POOLS[pool]}
             self.api.make_node(f"{pool}-{number}", gpus=1, cpu="8", memory="64Gi", labels=labels, taints=[GPU_TAINT])
         for resource_, _, name in there[count:]:
             with self.api.store.changed:
@@ -426,46 +346,13 @@ class World:
 
     def take_over(self) -> None:
         """As the reaper and another run's start, after the lease of a run whose machine had been asleep."""
-        labels = {
-            ownership.LEASE_LABEL: TAKERS,
-            ownership.EXPIRES_LABEL: str(int(time.time()) + 3600),
-            ownership.MANAGED_BY_LABEL: ownership.MANAGED_BY,
-            "lab": "l07",
-            "run-id": "takers",
-        }
-        owner = {"lab-pipelines/owner": f"{ELSEWHERE}/1:1.00", "lab-pipelines/lab": "L07"}
         with self.api.store.changed:
-            for key in list(self.api.store.everything(LAB)):
+            for key in list(self.api.store.everything(setting.LAB)):
                 self.api.store.remove(key)
-            self.api.store.remove(Key("namespaces", "", LAB))
-            self.api.seed(*_namespace(LAB, labels, owner))
-        self.arm.change("t4", count=1, tags={ownership.POOL_TAG: ownership.POOL_TAG_VALUE, **labels_of_pool(labels)})
+            self.api.store.remove(Key("namespaces", "", setting.LAB))
+        setting.add_taker(self.api, self.arm)
         time.sleep(0.1)  # what the removed pods' owners still had to do
         self._before = {name: said for name, said in self._world().items() if not name.startswith("nodes//a100-")}
-
-
-def labels_of_pool(labels: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in labels.items() if "/" not in name}
-
-
-def _namespace(name: str, labels: dict[str, str], annotations: dict[str, str] | None = None) -> list[Json]:
-    """A namespace that somebody works in."""
-    metadata = {"name": name, "labels": labels, "annotations": annotations or {}}
-    inner: Json = {"namespace": name, "labels": {"app.kubernetes.io/instance": "vllm"}}
-    spec = {"nodeName": "system-0", "containers": [{"name": "vllm", "image": "somebody/else:1"}]}
-    scheduled = {"type": "PodScheduled", "status": "True"}
-    status = {"phase": "Running", "conditions": [scheduled, {"type": "Ready", "status": "True"}]}
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata, "status": {"phase": "Active"}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {**inner, "name": "vllm-0"}, "spec": spec, "status": status},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**inner, "name": "notes"}, "data": {"a": "b"}},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {**inner, "name": "sh.helm.release.v1.vllm.v1"}, "data": {}},
-    ]
-
-
-def _cluster_role(name: str, labels: dict[str, str]) -> Json:
-    kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
-    return {**kind, "metadata": {"name": name, "labels": labels}}
 
 
 def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
@@ -498,30 +385,3 @@ def _end(found: list[psutil.Process]) -> None:
         except psutil.Error:
             continue
     psutil.wait_procs(found, timeout=5)
-
-
-def _spec(stack: Stack) -> LabSpec:
-    """A lab that goes through a part of what labs do to a cluster."""
-    if stack == "bare":
-        whole = load_catalog().spec("L07").model_dump(mode="json")
-        steps = [step for step in whole["steps"] if step["name"] == "first-gpu"]
-        nodes = [{"sku": sku, "gpus": 1} for sku in (T4, A100)]
-        small, large = ({"id": name, "description": name, "sku": sku} for name, sku in (("small", T4), ("large", A100)))
-        whole |= {"nodes": nodes, "variants": [small, large]}
-    else:
-        whole = load_catalog().spec("L06").model_dump(mode="json")
-        steps = [{"kind": kind, "name": kind, "component": "vllm"} for kind in ("stop", "start")]
-        other = {"vllm": {"servingEngineSpec.modelSpec[0].vllmConfig.maxNumSeqs": 8}}
-        variants = [{"id": "one", "description": "As is"}, {"id": "other", "description": "Small", "values": other}]
-        if stack == "load":
-            [load] = whole["steps"]
-            steps = [load | {"name": "load", "profile": {"kind": "constant", "users": 1}}]
-            variants = variants[:1]
-        whole |= {"id": "L07", "namespace": LAB, "variants": variants}
-    pace = {"time_scale": 40.0, "hold_s": 4.0, "min_requests": 1, "requests_per_user": 1, "max_hold_s": 400.0}
-    paces = {"smoke": {**pace, "baseline": False}}
-    targets = {"targets": ["aks"], "paces": paces, "default_pace": {"aks": "smoke"}}
-    return LabSpec.model_validate(whole | targets | {"steps": steps, "measures": [], "findings": []})
-
-
-SPECS: dict[Stack, LabSpec] = {"bare": _spec("bare"), "engine": _spec("engine"), "load": _spec("load")}

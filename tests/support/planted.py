@@ -11,7 +11,7 @@ import gzip
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,7 +35,7 @@ def leaks(folder: Path, secrets: Secrets) -> list[str]:
     )
 
 
-def leaks_in_cluster(store: Store, secrets: Secrets, *, but_for: set[tuple[str, str]]) -> list[str]:
+def leaks_in_cluster(store: Store, secrets: Secrets, *, but_for: Collection[tuple[str, str]]) -> list[str]:
     """Which objects ever had a secret; `but_for`: (namespace, name) of the Secrets that are for it."""
     with store.changed:
         changes = [(change.key, change.after) for change in store.history]
@@ -78,7 +78,7 @@ def _texts(path: Path) -> Iterator[str]:
 def _parquet(path: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, partitioning=None)
+    table = pq.ParquetFile(path).read()
     yield str(table.schema.metadata)
     for row in table.to_pylist():
         yield from (str(cell) for cell in row.values())

@@ -9,9 +9,9 @@ from email.utils import format_datetime
 import pytest
 
 from resources import azure_errors
-from resources.redaction import redacted
 from resources.azure_errors import Kind, Said
 from resources.azure_session import retry_after_s
+from resources.redaction import redacted
 
 QUOTA = (
     "Operation could not be completed as it results in exceeding approved standardNCASv3_T4Family Cores quota. "
