@@ -19,7 +19,7 @@ from lab_pipelines.cost import (
 )
 from resources.billing import Billing, NodeHourPrice
 from resources.labs import Labs
-from resources.warehouse import Warehouse
+from resources.warehouse import Warehouse, Within
 
 
 @asset(**LAB_ASSET, deps=[metrics_snapshot], description=__doc__)
@@ -64,11 +64,14 @@ def cost_attribution(
 
 def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], NodeHourPrice | None]:
     """The parts of one session's node time, and the price of its node-hour."""
+    run: Within = {"run_id": session["run_id"]}
     stages = warehouse.query(
-        "SELECT step, stage, started_at, ended_at FROM load_stages WHERE session_id = ?", [session["session_id"]]
+        "SELECT step, stage, started_at, ended_at FROM load_stages WHERE session_id = ?",
+        [session["session_id"]],
+        within=run,
     )
     requests = warehouse.query(
-        "SELECT sent_at, finished_at, outcome FROM requests WHERE session_id = ?", [session["session_id"]]
+        "SELECT sent_at, finished_at, outcome FROM requests WHERE session_id = ?", [session["session_id"]], within=run
     )
     price = billing.node_hour_price(session["sku"])
     parts = split_session(

@@ -442,7 +442,7 @@ class Measure(SpecModel):
     In PromQL `$selector` stands for the label matchers of the lab's namespace and `$stage` for the window's length as a
     PromQL duration. `sql` names a file in warehouse/measures/ that answers with one value. It may use `$session_id`
     (one variant's session), for a stage `$step`, `$stage`, `$start` and `$end`, and for `over: variants` only `$run_id`
-    and `$target`.
+    and `$target`. The tables hold the rows of its own run, and only for `over: variants` those of all.
     """
 
     name: Name
