@@ -53,9 +53,18 @@ class Controllers:
             namespace = self._store.get(Key("namespaces", "", change.key.namespace))
             if namespace is not None and "deletionTimestamp" in namespace["metadata"]:
                 self._enqueue(Key("namespaces", "", change.key.namespace))
+        if change.key.resource == "pods":
+            self._count(change.key.namespace)
         if change.key.resource == "nodes":
             for key in self._store.keys("daemonsets.apps"):
                 self._enqueue(key)
+
+    def _count(self, namespace: str) -> None:
+        """Quotas that have been counted once are counted again with each change of a pod."""
+        for key in self._store.keys("resourcequotas", namespace):
+            quota = self._store.get(key) or {}
+            if "status" in quota:
+                self._write_status(key, admitting.quota_status(self._store, quota))
 
     def _enqueue(self, key: Key, *, after_s: float = 0.0) -> None:
         if key.resource in self._reconcilers and key not in self._queued:
