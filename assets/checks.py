@@ -44,7 +44,7 @@ def _result(*, passed: bool, description: str, **metadata: Any) -> AssetCheckRes
     return AssetCheckResult(passed=passed, description=description, metadata=metadata)
 
 
-@blocking(load_run, "SELECT * FROM stage_table WHERE run_id = ? ORDER BY step, stage")
+@blocking(load_run, "SELECT load, requests, min_requests FROM stage_table WHERE run_id = ? ORDER BY step, stage")
 def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Every stage of the profile was applied, and enough requests began and ended in it."""
     if not spec.load_steps:

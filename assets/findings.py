@@ -49,7 +49,7 @@ _ARRIVALS = """
         FROM requests
         WHERE session_id = $session_id AND step = $step AND len(event_offsets_s) > 0
     )
-    GROUP BY slice
+    GROUP BY slice ORDER BY slice  -- in any other order a batch's sum differs in its last digit from run to run
 """
 _STAGES = """
     SELECT stage, epoch(started_at) AS start_s, epoch(ended_at) AS end_s
