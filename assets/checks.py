@@ -33,7 +33,7 @@ def blocking(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksD
         def check(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
             spec = labs.spec(context.op_execution_context.partition_key)
             run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run.run_id)
-            return rule(warehouse.query(sql, [run_id]), spec)
+            return rule(warehouse.query(sql, [run_id], within={"run_id": run_id} if run_id else None), spec)
 
         return check
 

@@ -51,6 +51,7 @@ def closed_sessions(warehouse: Warehouse, spec: LabSpec, target: str, *, prefer:
         "SELECT arg_max(run_id, (run_id = $prefer, recorded_at)) FROM stack_sessions "
         "WHERE lab = $lab AND target = $target AND state = 'closed') ORDER BY requested_at",
         {"lab": spec.id, "target": target, "prefer": prefer},
+        within={"lab": spec.id, "target": target},
     )
     if not found:
         raise Failure(

@@ -7,10 +7,19 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
 from lab_pipelines import rows
-from lab_pipelines.cost import PARTS, ClosedSession, CostPart, RequestInterval, StageWindow, cost_rows, split_session
+from lab_pipelines.cost import (
+    PARTS,
+    ClosedSession,
+    CostError,
+    CostPart,
+    RequestInterval,
+    StageWindow,
+    cost_rows,
+    split_session,
+)
 from resources.billing import Billing, NodeHourPrice
 from resources.labs import Labs
-from resources.warehouse import Warehouse
+from resources.warehouse import Warehouse, Within
 
 
 @asset(**LAB_ASSET, deps=[metrics_snapshot], description=__doc__)
@@ -18,6 +27,10 @@ def cost_attribution(
     context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse: Warehouse
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
+    if any(nodes.min_count is not None for nodes in spec.nodes):
+        raise CostError(
+            f"the nodes of {spec.id} come and go, and node time is split over a fixed number of nodes so far"
+        )
     sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
     records, usd = list[rows.Row](), dict.fromkeys(PARTS, Decimal())
     priced = True
@@ -51,11 +64,14 @@ def cost_attribution(
 
 def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], NodeHourPrice | None]:
     """The parts of one session's node time, and the price of its node-hour."""
+    run: Within = {"run_id": session["run_id"]}
     stages = warehouse.query(
-        "SELECT step, stage, started_at, ended_at FROM load_stages WHERE session_id = ?", [session["session_id"]]
+        "SELECT step, stage, started_at, ended_at FROM load_stages WHERE session_id = ?",
+        [session["session_id"]],
+        within=run,
     )
     requests = warehouse.query(
-        "SELECT sent_at, finished_at, outcome FROM requests WHERE session_id = ?", [session["session_id"]]
+        "SELECT sent_at, finished_at, outcome FROM requests WHERE session_id = ?", [session["session_id"]], within=run
     )
     price = billing.node_hour_price(session["sku"])
     parts = split_session(

@@ -36,7 +36,7 @@ from lab_pipelines.statistics.findings import (
     ratio,
 )
 from resources.cluster import Session
-from resources.warehouse import Warehouse
+from resources.warehouse import Warehouse, Within
 
 BATCHES = 10
 
@@ -142,7 +142,8 @@ def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[Session], warehouse
     if session is None:
         return f"variant {sample.variant} was not walked in this run"
     step = sample.step or spec.load_steps[0].name
-    found = warehouse.query(_STAGES, {"session_id": session.session_id, "step": step, "load": sample.load})
+    asked = {"session_id": session.session_id, "step": step, "load": sample.load}
+    found = warehouse.query(_STAGES, asked, within=_run(session))
     if not found:
         load = f" with {sample.load:g} users" if sample.load is not None else ""
         return f"pace {session.pace} has no stage of {step}{load}"
@@ -152,7 +153,8 @@ def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[Session], warehouse
 def _batches(stage: _Stage, warehouse: Warehouse) -> list[float]:
     """Batch means of tokens per wall second; their ratio is the same in stack time."""
     slices = {"start": stage.start_s, "width": (stage.end_s - stage.start_s) / (100 * BATCHES)}
-    found = warehouse.query(_ARRIVALS, {"session_id": stage.session.session_id, "step": stage.step, **slices})
+    asked = {"session_id": stage.session.session_id, "step": stage.step, **slices}
+    found = warehouse.query(_ARRIVALS, asked, within=_run(stage.session))
     arrivals = [(row["at_s"], row["tokens"]) for row in found]
     return batch_means(arrivals, start=stage.start_s, end=stage.end_s, batches=BATCHES)
 
@@ -165,13 +167,14 @@ def _latency(quantity: Quantity) -> tuple[str, float]:
 
 def _latencies(stage: _Stage, column: str, shape: int | None, warehouse: Warehouse) -> list[float]:
     where = {"session_id": stage.session.session_id, "step": stage.step, "stage": stage.stage, "shape": shape}
-    return [row["latency_s"] for row in warehouse.query(_LATENCIES.format(column=column), where)]
+    found = warehouse.query(_LATENCIES.format(column=column), where, within=_run(stage.session))
+    return [row["latency_s"] for row in found]
 
 
 def _value(measure: str, stage: _Stage, warehouse: Warehouse) -> float | None:
     found = {
         (row["step"], row["stage"]): row["value"]
-        for row in warehouse.query(_VALUES, [stage.session.session_id, measure])
+        for row in warehouse.query(_VALUES, [stage.session.session_id, measure], within=_run(stage.session))
     }
     return found.get((stage.step, stage.stage))
 
@@ -184,7 +187,7 @@ def _values(
     return [
         ((session.session_id, row["step"], row["stage"]), row["value"])
         for session in chosen
-        for row in warehouse.query(_VALUES, [session.session_id, measure])
+        for row in warehouse.query(_VALUES, [session.session_id, measure], within=_run(session))
     ]
 
 
@@ -196,7 +199,7 @@ def _outcomes(finding: Outcomes, sessions: Sequence[Session], warehouse: Warehou
     ended: dict[str, str] = {}
     wanted: list[str] = []
     for session in sessions:
-        for row in warehouse.query(_OUTCOMES, [session.session_id]):
+        for row in warehouse.query(_OUTCOMES, [session.session_id], within=_run(session)):
             ended[f"{session.variant}: {row['name']}"] = row["outcome"]
         # The steps of a variant that did not come up were not to be walked.
         steps = finding.steps if session.refusal is None else [name for name in finding.steps if name == DEPLOY]
@@ -213,6 +216,11 @@ def _chosen(variant: str | None, sessions: Sequence[Session]) -> list[Session]:
 
 def _session(variant: str | None, sessions: Sequence[Session]) -> Session | None:
     return next(iter(_chosen(variant, sessions)), None)
+
+
+def _run(session: Session) -> Within:
+    """All that a finding is judged on."""
+    return {"run_id": session.run_id}
 
 
 def _row(session: Session, finding: Finding, judgement: Judgement) -> rows.Row:

@@ -8,7 +8,7 @@ from lab_pipelines import rows
 from lab_pipelines.cost import StageWork, sheet_rows
 from lab_pipelines.report.stage_table import stage_markdown
 from resources.labs import Labs
-from resources.warehouse import Warehouse
+from resources.warehouse import Warehouse, Within
 
 # Tokens of a stage are those that passed in its window, whichever request they belong to: output tokens as they
 # arrived, and a prompt's tokens when its first output token did.
@@ -29,20 +29,21 @@ _WORK = """
 def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehouse) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
     sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
+    run: Within = {"run_id": sessions[0]["run_id"]}
     sheet = list[rows.Row]()
     for session in sessions:
         costs = warehouse.query(
-            "SELECT * FROM cost_records WHERE session_id = ? AND x_state = 'estimated'", [session["session_id"]]
+            "SELECT * FROM cost_records WHERE session_id = ? AND x_state = 'estimated'",
+            [session["session_id"]],
+            within=run,
         )
-        work = [StageWork(**row) for row in warehouse.query(_WORK, [session["session_id"]])]
+        work = [StageWork(**row) for row in warehouse.query(_WORK, [session["session_id"]], within=run)]
         sheet += sheet_rows(costs, work, shared=rows.common_of(session), sku=session["sku"])
     first = sessions[0]
     warehouse.publish("finops_sheet", sheet, target=first["target"], lab=first["lab"], run_id=first["run_id"])
     snapshot = warehouse.rebuild()
     progress_to(context)(f"{snapshot.name} holds the new rows")
-    table = warehouse.query(
-        "SELECT * FROM stage_table WHERE run_id = ? ORDER BY started_at, step, stage", [first["run_id"]]
-    )
+    table = warehouse.query("SELECT * FROM stage_table ORDER BY started_at, step, stage", within=run)
     return MaterializeResult(
         metadata={
             "dagster/row_count": len(sheet),

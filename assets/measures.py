@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lab_pipelines.catalog.spec import Measure
 from lab_pipelines.deployment import REPO_ROOT
 from resources.cluster import Session
 from resources.telemetry import Reading
 from resources.warehouse import Warehouse
 
 
-def read_sql_measure(warehouse: Warehouse, sql_file: str, *, session: Session, stage: Mapping[str, Any]) -> Reading:
-    """The one value that `sql_file` (relative to the repository) answers with.
+def read_sql_measure(warehouse: Warehouse, measure: Measure, *, session: Session, stage: Mapping[str, Any]) -> Reading:
+    """The one value that the measure's SQL file answers with.
 
-    The file may use the parameters that `Measure` names. No row and NULL are gaps, never zeros. Raises
-    `WarehouseError` for SQL that is wrong.
+    The file may use the parameters that `Measure` names. Only one `over: variants` sees other runs than its own. No row
+    and NULL are gaps, never zeros. Raises `WarehouseError` for SQL that is wrong.
     """
+    sql_file = measure.sql
+    assert sql_file is not None
     sql = (REPO_ROOT / sql_file).read_text(encoding="utf-8")
     known = {
         "session_id": session.session_id,
@@ -31,7 +34,8 @@ def read_sql_measure(warehouse: Warehouse, sql_file: str, *, session: Session, s
         "end": stage["ended_at"],
     }
     # DuckDB refuses a parameter that the statement doesn't use.
-    found = warehouse.query(sql, {name: value for name, value in known.items() if f"${name}" in sql})
+    asked = {name: value for name, value in known.items() if f"${name}" in sql}
+    found = warehouse.query(sql, asked, within=None if measure.over == "variants" else {"run_id": session.run_id})
     values = [value for row in found for value in row.values()]
     if len(values) != 1:
         return Reading(

@@ -16,7 +16,7 @@ from resources.chart_values import drafted_tokens
 from resources.cluster import Cluster, Session
 from resources.labs import Labs
 from resources.telemetry import Telemetry
-from resources.warehouse import Warehouse
+from resources.warehouse import Warehouse, Within
 
 _CLIENT_TOTALS = """
     SELECT coalesce(sum(output_tokens), 0)::DOUBLE AS output_tokens,
@@ -51,7 +51,9 @@ def metrics_snapshot(
             if session.refusal is not None:
                 continue
             stages = warehouse.query(
-                "SELECT * FROM load_stages WHERE session_id = ? ORDER BY started_at", [session.session_id]
+                "SELECT * FROM load_stages WHERE session_id = ? ORDER BY started_at",
+                [session.session_id],
+                within={"run_id": session.run_id},
             )
             read = _Reader(session, telemetry, warehouse, samples, summaries)
             for measure in spec.measures:
@@ -102,7 +104,7 @@ class _Reader:
         session, shared = self.session, rows.common(self.session)
         for window in windows:
             if measure.sql is not None:
-                reading = read_sql_measure(self.warehouse, measure.sql, session=session, stage=window)
+                reading = read_sql_measure(self.warehouse, measure, session=session, stage=window)
             else:
                 reading = self.telemetry.read(
                     session.prometheus_url,
@@ -135,6 +137,7 @@ def _whole_run(session: Session, warehouse: Warehouse) -> Row:
         "SELECT min(started_at) AS started_at, max(ended_at) AS ended_at FROM events "
         "WHERE session_id = ? AND kind NOT IN ('cold_start', 'deploy', 'milestone')",
         [session.session_id],
+        within={"run_id": session.run_id},
     )
     return {**rows.WHOLE_RUN, **window}
 
@@ -149,10 +152,11 @@ def _counter_totals(
     ended_at: datetime,
 ) -> list[Row]:
     totals = []
+    run: Within = {"run_id": session.run_id}
     for step in spec.load_steps:
         start, _ = rows.first_and_last([stage for stage in stages if stage["step"] == step.name])
-        client = warehouse.query(_CLIENT_TOTALS, [session.session_id, step.name])[0]
-        [after] = warehouse.query(_NEXT_EVENT, [session.session_id, step.name])
+        client = warehouse.query(_CLIENT_TOTALS, [session.session_id, step.name], within=run)[0]
+        [after] = warehouse.query(_NEXT_EVENT, [session.session_id, step.name], within=run)
         for total in spec.error_budget.totals:
             if total.component != step.component:
                 continue

@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dagster import Definitions, in_process_executor, load_asset_checks_from_modules, load_assets_from_modules
+from dagster import (
+    Definitions,
+    ExecutorDefinition,
+    in_process_executor,
+    load_asset_checks_from_modules,
+    load_assets_from_modules,
+)
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
 from lab_pipelines.deployment import Deployment, DeploymentError, Target
@@ -45,9 +51,7 @@ def build_defs(
         ),
         asset_checks=load_asset_checks_from_modules([checks]),
         resources={**RESOURCES[target](settings), **(resource_overrides or {})},
-        # One process for the whole run: a process per step costs 28 s more for these five assets, and the run's
-        # process is what owns the stack's lease.
-        executor=in_process_executor,
+        executor=_executor(settings),
     )
 
 
@@ -60,7 +64,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
         "billing": PriceSheetBilling(region=settings.region),
-        "warehouse": Warehouse(data_dir=data_dir),
+        "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
 
@@ -73,7 +77,7 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
         "load_generator": RehearsalLoadGenerator(),
         "telemetry": RehearsalTelemetry(),
         "billing": PriceSheetBilling(region=settings.region),
-        "warehouse": Warehouse(data_dir=data_dir),
+        "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
 
@@ -119,7 +123,7 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
         "load_generator": _cluster_load(settings),
         "telemetry": Telemetry(),
         "billing": PriceSheetBilling(region=settings.region),
-        "warehouse": Warehouse(data_dir=data_dir),
+        "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
 
@@ -142,6 +146,19 @@ def _cluster_load(settings: Deployment) -> LoadGenerator:
         secret_store=cluster.secret_store,
         secrets_namespace=cluster.secrets_namespace,
     )
+
+
+def _executor(settings: Deployment) -> ExecutorDefinition:
+    """One process for the whole run, in a cluster too, unless the deployment wants a pod for each step.
+
+    A process per step costs 28 s more for these five assets, and the run's process is what owns the stack's lease
+    (docs/decisions/0018-one-pod-per-run.md).
+    """
+    if settings.executor == "k8s":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor
+    return in_process_executor
 
 
 def _labs(settings: Deployment) -> Labs:

@@ -20,6 +20,7 @@ CLUSTER_TARGETS: tuple[Target, ...] = ("kubernetes", "aks")
 ClusterEngine = Literal["vllm", "modelled"]
 Reach = Literal["port-forward", "direct"]
 LoadPlace = Literal["here", "in-cluster"]
+Executor = Literal["in-process", "k8s"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 
@@ -153,13 +154,15 @@ class Deployment:
     variant: str | None = None
     """Which of the spec's variants to run; None: its only one."""
     data_dir: Path = REPO_ROOT / "warehouse" / "data"
+    lake_url: str | None = None
+    """`LABS_LAKE_URL`: where the lake is, any URL that fsspec knows; None: the folder `lake` below `data_dir`."""
     external_engine: ExternalEngine | None = None
     sku: str | None = None
     """Azure SKU that prices an external engine's machine; None: its cost is not known. Ours is the lab's."""
     region: str = "eastus"
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
-    lake_url: str | None = None
-    """`LABS_LAKE_URL`: where the lake is when it isn't below `data_dir`, as a URL that fsspec knows."""
+    executor: Executor = "in-process"
+    """`LABS_EXECUTOR`: `k8s` gives each step a pod of its own, where Dagster's runs are Jobs of a cluster."""
     budget_usd: Decimal | None = None
     """The most that one run may cost; None: no limit. A run whose plan allows more doesn't start."""
 
@@ -175,22 +178,14 @@ class Deployment:
             pace=environ.get("LABS_PACE") or None,
             variant=environ.get("LABS_VARIANT") or None,
             data_dir=Path(data_dir).resolve() if data_dir else cls.data_dir,
+            lake_url=_lake_url(environ.get("LABS_LAKE_URL")),
             external_engine=None if target in CLUSTER_TARGETS else _external_engine(environ),
             cluster=ClusterSettings.from_env(environ) if target in CLUSTER_TARGETS else ClusterSettings(),
             sku=environ.get("LABS_SKU") or None,
             region=environ.get("LABS_REGION") or cls.region,
-            lake_url=_lake_url(environ),
+            executor=_executor(environ, target),
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
         )
-
-
-def _lake_url(environ: Mapping[str, str]) -> str | None:
-    url = environ.get("LABS_LAKE_URL") or None
-    if url is not None and not urlsplit(url).scheme:
-        raise DeploymentError(
-            f"LABS_LAKE_URL={url!r} is not a URL; set e.g. abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/lake"
-        )
-    return url
 
 
 def _usd(name: str, value: str | None) -> Decimal | None:
@@ -203,6 +198,33 @@ def _usd(name: str, value: str | None) -> Decimal | None:
     if not amount.is_finite() or amount < 0:
         raise DeploymentError(f"{name}={value!r} is not an amount in USD; set e.g. {name}=12.50")
     return amount
+
+
+def _lake_url(value: str | None) -> str | None:
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if not parts.scheme or not (parts.netloc or parts.path.strip("/")):
+        raise DeploymentError(
+            f"LABS_LAKE_URL={value!r} is not a URL; expected e.g. abfss://lake@account.dfs.core.windows.net/lake"
+        )
+    # Not shown: what is wrong with it is that it holds a credential.
+    if parts.password or parts.query:
+        raise DeploymentError(
+            "LABS_LAKE_URL holds a password or a query; leave it out, and let the identity of this machine or pod "
+            "have the right instead (docs/deploy.md)"
+        )
+    return value
+
+
+def _executor(environ: Mapping[str, str], target: str) -> Executor:
+    executor: Executor = _one_of("LABS_EXECUTOR", environ, get_args(Executor), Deployment.executor)
+    if executor == "k8s" and target not in CLUSTER_TARGETS:
+        raise DeploymentError(
+            f"LABS_EXECUTOR=k8s needs a target whose stacks are in a cluster, and LABS_TARGET={target} is none; "
+            f"unset it, or set LABS_TARGET to: {', '.join(CLUSTER_TARGETS)}"
+        )
+    return executor
 
 
 def _external_engine(environ: Mapping[str, str]) -> ExternalEngine | None:

@@ -56,6 +56,14 @@ def digest_of(manifests: Sequence[Manifest]) -> str:
     return f"sha256:{hashlib.sha256(written.encode()).hexdigest()}"
 
 
+def scaled(manifests: Sequence[Manifest], replicas: int) -> list[Manifest]:
+    """The objects, with `replicas` pods for every deployment and stateful set among them."""
+    return [
+        {**one, "spec": {**one["spec"], "replicas": replicas}} if one["kind"] in ("Deployment", "StatefulSet") else one
+        for one in manifests
+    ]
+
+
 def workloads_of(manifests: Sequence[Manifest]) -> list[tuple[str, str]]:
     """(kind, name) of the objects whose pods are waited for."""
     return [

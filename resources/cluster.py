@@ -23,7 +23,10 @@ from lab_pipelines.provenance import Provenance
 Progress = Callable[[str], None]
 """Receives one line, fit for a person, whenever something worth knowing has happened."""
 
-ColdStartPhase = Literal["node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready", "first_token"]
+ColdStartPhase = Literal[
+    "node_requested", "node_ready", "driver_ready", "image_pulled", "model_loaded", "engine_ready", "first_token"
+]
+"""`node_requested`: until an autoscaler has ordered the node that a pod waits for."""
 MilestoneName = Literal[
     "requested",
     "scaled_out",

@@ -144,7 +144,7 @@ class KubernetesCluster(Cluster):
         if order.hold is None:
             # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
             atexit.register(self._end_quietly, lease)
-        return session
+        return self._reachable(session)
 
     def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
         self._require_possible(order)
@@ -152,7 +152,7 @@ class KubernetesCluster(Cluster):
         with kept(lambda: self._renew(held.lease)):
             following = self._bring_up(order, held.lease, former=session, requested_at=requested_at, progress=progress)
         self._record([*self._recorded(held.lease), following])
-        return following
+        return self._reachable(following)
 
     def _bring_up(
         self, order: StackOrder, lease: Lease, *, former: Session | None, requested_at: datetime, progress: Progress
@@ -217,16 +217,16 @@ class KubernetesCluster(Cluster):
         if engine is None or refusal is not None:
             return session
         session = self._with_first_token(session, progress)
-        self._wait_for_scrape(session, progress)
+        self._wait_for_scrape(session, after=session.ready_at, progress=progress)
         return session
 
-    def _wait_for_scrape(self, session: Session, progress: Progress) -> None:
+    def _wait_for_scrape(self, session: Session, *, after: datetime, progress: Progress) -> None:
         """Until Prometheus has found the new pods: a counter that grows before its first scrape has lost that growth.
 
         A Prometheus that never finds them leaves gaps, which the lab's measures will say; it is no reason to fail.
         """
         address = self._reachable(session).prometheus_url
-        if not scraped(address, session.metric_selector, after=session.ready_at, deadline=Deadline.within(SCRAPED_S)):
+        if not scraped(address, session.metric_selector, after=after, deadline=Deadline.within(SCRAPED_S)):
             progress(
                 f"{session.variant}: Prometheus has not scraped {session.metric_selector} within {SCRAPED_S:.0f} s; "
                 "measures will be gaps. Does it select the namespace's ServiceMonitors?"
@@ -372,9 +372,9 @@ class KubernetesCluster(Cluster):
     # --- What steps do to a stack that is up ---
 
     def stop(self, session: Session, component: Component) -> None:
-        pods, deadline = ReleasePods(self._api, session.namespace, component.name), Deadline.within(RELEASE_S)
-        pods.scale(0, deadline)
-        pods.wait_until_gone(deadline)
+        deadline = Deadline.within(RELEASE_S)
+        self._helm(session.namespace).scale(component.name, 0, deadline=deadline, progress=_silent)
+        ReleasePods(self._api, session.namespace, component.name).wait_until_gone(deadline)
 
     def start(
         self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
@@ -390,6 +390,7 @@ class KubernetesCluster(Cluster):
         if component.kind != "vllm":
             return phases
         phases.append(self._first_token(session.model_copy(update={"model": release.arguments[0]})))
+        self._wait_for_scrape(session, after=phases[-1].started_at, progress=progress)
         took_s = sum(phase.duration_s for phase in phases)
         progress(f"{component.name} is up again after {took_s:.0f} s ({session.provenance})")
         return phases

@@ -1,7 +1,8 @@
 """The rehearsal target: a stack that exists in virtual time only, in the process that runs the lab.
 
 Belongs here: what the assets ask of a cluster, asked of a world. Doesn't belong here: the world itself
-(lab_pipelines/rehearsal/), its load and its telemetry (load_rehearsal.py, telemetry_rehearsal.py).
+(lab_pipelines/rehearsal/), how an engine comes up in it (rehearsed_engine.py), its load and its telemetry
+(load_rehearsal.py, telemetry_rehearsal.py).
 
 A world lives in the memory of one process, and so each process has leases of its own: two rehearsals of a lab at once
 don't meet. What a process that died may leave, the Prometheus over its series, the next rehearsal's reaper ends.
@@ -15,38 +16,42 @@ import random
 import shutil
 from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.catalog.spec import ApplyStep, Component, FireAlertStep, LabSpec, Overrides
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.args import EngineArgsError
-from lab_pipelines.engine.cold_start import PlannedPhase, drawn_cold_start, drawn_node_start
+from lab_pipelines.engine.cold_start import drawn_cold_start, drawn_node_start
 from lab_pipelines.engine.memory import GpuMemoryError
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import UnknownNameError
 from lab_pipelines.engine.trust import longest_sequence, trust_of
-from lab_pipelines.rehearsal.control_plane import ControlPlane, apply_all, node_of
-from lab_pipelines.rehearsal.scheduler import Node, NotModelledError
-from resources import chart_values, manifests, processes
-from resources.chart_values import ValuesError
+from lab_pipelines.rehearsal.control_plane import apply_all
+from lab_pipelines.rehearsal.lab_nodes import control_plane_of, engine_pod
+from lab_pipelines.rehearsal.scheduler import NotModelledError
+from resources import manifests, processes
 from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Reaped, Session, StackOrder
 from resources.cluster_loopback import LoopbackCluster
 from resources.leases import LeaseBook
 from resources.rehearsals import ELSEWHERE, Rehearsal, close_rehearsal, newest_rehearsal, open_rehearsal, rehearsal_at
+from resources.rehearsed_engine import (
+    arguments_of,
+    at,
+    come_up,
+    first_token,
+    gpu_of,
+    is_known,
+    place,
+    values_of,
+    weights_of,
+)
 
-if TYPE_CHECKING:
-    from lab_pipelines.rehearsal.world import World
-
-FIRST_PROMPT_TOKENS = 8
-SETTLE_S = 0.001
 LOOK_EVERY_S = 1.0
 """Between two looks at pods that are waited for, virtual seconds."""
 API_CALL_S = 0.02
 """What a step of manifests takes at least, so that no two happen at once; virtual seconds, an estimate."""
-SYSTEM_SKU = "Standard_D4s_v5"
-"""Of the untainted node that every AKS cluster has for its own pods. It is no part of a lab's cost."""
 STARTS_AT = time(9, 0, tzinfo=UTC)
 MODELLED = frozenset({"vllm", "dcgm_exporter", "monitoring", "logging"})
 """Kinds of components that a rehearsal knows. Only `vllm` has something to do there."""
@@ -60,6 +65,8 @@ class RehearsalCluster(LoopbackCluster):
     """
 
     seed: int = 78
+    vcpu_quota: int | None = None
+    """vCPUs of each machine family that the subscription grants, for pools that scale; None: as many as they ask."""
 
     @property
     def _home(self) -> Path:
@@ -72,7 +79,7 @@ class RehearsalCluster(LoopbackCluster):
     def now(self) -> datetime:
         """The clock of the rehearsal that was begun last in this process; the wall's before there was one."""
         rehearsal = newest_rehearsal()
-        return datetime.now(UTC) if rehearsal is None else _at(rehearsal.world.now_s)
+        return datetime.now(UTC) if rehearsal is None else at(rehearsal.world.now_s)
 
     def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
         if order.hold is not None:
@@ -101,7 +108,8 @@ class RehearsalCluster(LoopbackCluster):
             seed=self.seed,
             client_scale=order.pace.time_scale,
         )
-        rehearsal = Rehearsal(lease_id, spec, world, ControlPlane(spec.namespace, _nodes(order)), environ)
+        plane = control_plane_of(spec, order.variant, seed=self.seed, start_s=world.now_s, vcpu_quota=self.vcpu_quota)
+        rehearsal = Rehearsal(lease_id, spec, world, plane, environ)
         open_rehearsal(rehearsal)
         session = self._session(order, rehearsal, former=None, progress=progress)
         if session.refusal is not None:
@@ -122,30 +130,35 @@ class RehearsalCluster(LoopbackCluster):
         spec, variant, world = order.spec, order.variant, rehearsal.world
         node = spec.nodes_of(variant)
         engine = spec.stack.of_kind("vllm")
-        values = {c.name: _values(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
-        requested_s = world.now_s
+        values = {c.name: values_of(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
+        requested_s, seed = world.now_s, f"{self.seed}/{spec.id}/{variant.id}"
         phases, refusal, model, arguments, gpu = list[Phase](), None, None, list[str](), None
         if engine is not None:
-            arguments = _arguments(engine, values[engine.name])
-            gpu = _gpu_of(node.sku)
-            numbers = random.Random(f"{self.seed}/{spec.id}/{variant.id}")
-            warm = former is not None and former.sku == node.sku
+            arguments = arguments_of(engine, values[engine.name])
+            gpu = gpu_of(node.sku)
+            numbers = random.Random(seed)
+            scales = node.min_count is not None
+            warm = scales or (former is not None and former.sku == node.sku)
             try:
                 model = EngineModel.of(arguments, gpu, node.gpus)
             except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
                 refusal = str(error)
-            planned = drawn_cold_start(gpu, arguments[0], numbers, warm=warm) if _known(arguments[0], gpu) else []
+            planned = drawn_cold_start(gpu, arguments[0], numbers, warm=warm) if is_known(arguments[0], gpu) else []
+            if scales:
+                phases = place(rehearsal, engine_pod(engine.name, values[engine.name], gpus=node.gpus))
+            machine = f"{self.seed}/{spec.id}/{node.sku}"
+            rehearsal.weights = weights_of(engine, values[engine.name], spec, arguments[0], seed=machine)
             # An engine that runs out of memory does so while it loads.
-            phases = self._pass(world, [p for p in planned if refusal is None or p.name != "engine_ready"])
-        elif former is None and load_prices().sku(node.sku).gpu is not None:
-            numbers = random.Random(f"{self.seed}/{spec.id}/{variant.id}")
-            phases = self._pass(world, drawn_node_start(_gpu_of(node.sku), numbers))
+            planned = [phase for phase in planned if refusal is None or phase.name != "engine_ready"]
+            phases += come_up(rehearsal, planned, seed=seed)
+        elif former is None and node.min_count is None and load_prices().sku(node.sku).gpu is not None:
+            phases = come_up(rehearsal, drawn_node_start(gpu_of(node.sku), random.Random(seed)), seed=seed)
         ready_s = world.now_s
         trust = None
         if model is not None and engine is not None:
             world.bring_up(engine.name, model)
             trust = trust_of(model, context=longest_sequence(spec.steps))
-            phases.append(_first_token(world))
+            phases.append(first_token(world))
             took_s = sum(phase.duration_s for phase in phases)
             progress(f"{variant.id}: {arguments[0]} on {gpu} is ready after {took_s:.0f} virtual s (modelled)")
             progress(
@@ -167,8 +180,8 @@ class RehearsalCluster(LoopbackCluster):
             metric_selector=f'namespace="{spec.namespace}"',
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
             values_digest=canonical_digest(values),
-            requested_at=_at(requested_s),
-            ready_at=_at(ready_s),
+            requested_at=at(requested_s),
+            ready_at=at(ready_s),
             phases=phases,
             refusal=refusal,
             model_range=trust.model_range if trust else None,
@@ -182,26 +195,35 @@ class RehearsalCluster(LoopbackCluster):
         )
 
     def stop(self, session: Session, component: Component) -> None:
-        world = rehearsal_at(session.prometheus_url).world
+        rehearsal = rehearsal_at(session.prometheus_url)
+        world = rehearsal.world
         if component.kind == "vllm" and world.engine is None:
             raise ClusterError(f"component {component.name} is not up, so it can't be stopped")
         world.take_down()
+        rehearsal.control_plane.delete(component.name, world.now_s)
+        if rehearsal.weights is not None:
+            rehearsal.weights.gone()
 
     def start(
         self, session: Session, component: Component, overrides: list[Overrides], *, restart: bool, progress: Progress
     ) -> list[Phase]:
         if component.kind != "vllm" or session.sku is None:
             raise ClusterError(f"component {component.name} ({component.kind}) can't be restarted in a rehearsal")
-        world = rehearsal_at(session.prometheus_url).world
-        arguments, gpu = _arguments(component, _values(component, overrides)), _gpu_of(session.sku)
+        rehearsal = rehearsal_at(session.prometheus_url)
+        world, values = rehearsal.world, values_of(component, overrides)
+        arguments, gpu = arguments_of(component, values), gpu_of(session.sku)
         try:
             model = EngineModel.of(arguments, gpu, session.gpus)
         except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
             raise ClusterError(f"{component.name} does not come up: {error}") from None
         numbers = random.Random(f"{self.seed}/{session.lab}/{session.variant}/{world.now_s}")
-        phases = self._pass(world, drawn_cold_start(gpu, arguments[0], numbers, warm=True))
+        phases = list[Phase]()
+        if _scales(rehearsal.spec, session.sku):
+            phases = place(rehearsal, engine_pod(component.name, values, gpus=session.gpus))
+        planned = drawn_cold_start(gpu, arguments[0], numbers, warm=True)
+        phases += come_up(rehearsal, planned, seed=f"{self.seed}/{session.lab}/{session.variant}", same_pod=restart)
         world.bring_up(component.name, model)
-        phases.append(_first_token(world))
+        phases.append(first_token(world))
         took_s = sum(phase.duration_s for phase in phases)
         progress(f"{component.name} is up again after {took_s:.0f} virtual s (modelled)")
         return phases
@@ -238,6 +260,8 @@ class RehearsalCluster(LoopbackCluster):
                 break
             world.advance(min(until_s, world.now_s + LOOK_EVERY_S))
         progress(f"{step.name}: taken by the modelled API server")
+        for pod in (pod for pod in pods if pod.phase == "Pending"):
+            progress(f"{pod.name} is pending: {plane.why_waiting(pod.name)}")
         return ApplyOutcome(accepted=True, message=None, pods=manifests.found(pods, step.pods))
 
     def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
@@ -271,22 +295,6 @@ class RehearsalCluster(LoopbackCluster):
             shutil.rmtree(folder, ignore_errors=True)  # another reaper may be as far
         return reaped
 
-    def _pass(self, world: World, planned: list[PlannedPhase]) -> list[Phase]:
-        """Let the phases of a cold start pass, one after the other."""
-        phases = []
-        for one in planned:
-            started_s = world.now_s
-            world.advance(started_s + one.duration_s)
-            phases.append(
-                Phase(
-                    name=one.name,
-                    started_at=_at(started_s),
-                    ended_at=_at(world.now_s),
-                    duration_s=world.now_s - started_s,
-                )
-            )
-        return phases
-
 
 def _without_model(spec: LabSpec) -> list[str]:
     """What of a lab a rehearsal can't do, for a person."""
@@ -294,11 +302,8 @@ def _without_model(spec: LabSpec) -> list[str]:
     return components + [f"{step.name} ({step.kind})" for step in spec.steps if isinstance(step, FireAlertStep)]
 
 
-def _nodes(order: StackOrder) -> list[Node]:
-    """The lab's nodes, Ready, beside the cluster's own."""
-    prices, own = load_prices(), order.spec.nodes_of(order.variant)
-    lab = [node_of(f"{order.spec.namespace}-{number}", own.sku, prices.sku(own.sku)) for number in range(own.count)]
-    return [node_of("system-0", SYSTEM_SKU, prices.sku(SYSTEM_SKU)), *lab]
+def _scales(spec: LabSpec, sku: str) -> bool:
+    return any(nodes.sku == sku and nodes.min_count is not None for nodes in spec.nodes)
 
 
 def _first_morning(spec: LabSpec) -> datetime:
@@ -307,25 +312,6 @@ def _first_morning(spec: LabSpec) -> datetime:
 
     week = next(week for week in load_calendar().weeks if week.number == spec.week)
     return datetime.combine(week.starts, STARTS_AT)
-
-
-def _first_token(world: World) -> Phase:
-    """Ask the engine for one token, as the readiness that counts."""
-    from lab_pipelines.rehearsal.world import VirtualRequest
-
-    assert world.engine is not None
-    started_s = world.now_s
-    request = VirtualRequest(FIRST_PROMPT_TOKENS, 1, arrived_s=started_s, request_id="first-token")
-    world.engine.replica.submit(request)
-    while not world.advance(started_s + 3600.0):
-        pass
-    ended_s = world.ended_s
-    # Whatever is next begins after it, also when both are rounded to a timestamp's microseconds; and its counters
-    # begin with this request in them, or L04 would find one request more in the metrics than in the log.
-    world.advance(ended_s + SETTLE_S)
-    world.scrape()
-    world.advance(world.now_s + SETTLE_S)
-    return Phase(name="first_token", started_at=_at(started_s), ended_at=_at(ended_s), duration_s=ended_s - started_s)
 
 
 def _endpoint(component: Component, rehearsal: Rehearsal) -> Endpoint:
@@ -338,35 +324,3 @@ def _endpoint(component: Component, rehearsal: Rehearsal) -> Endpoint:
         gpu_metrics_url=None,
         log=None,
     )
-
-
-def _values(component: Component, overrides: list[Overrides]) -> dict[str, Any]:
-    try:
-        return chart_values.load_values(REPO_ROOT / component.chart.values, *overrides)
-    except ValuesError as error:
-        raise ClusterError(str(error)) from None
-
-
-def _arguments(component: Component, values: dict[str, Any]) -> list[str]:
-    try:
-        return chart_values.vllm_arguments(values, source=component.chart.values)
-    except ValuesError as error:
-        raise ClusterError(str(error)) from None
-
-
-def _gpu_of(sku: str) -> str:
-    gpu = load_prices().sku(sku).gpu
-    if gpu is None:
-        raise ClusterError(f"the stack has an engine, and {sku} has no GPU; name a GPU node in the spec's `nodes`")
-    return gpu
-
-
-def _known(model: str, gpu: str) -> bool:
-    """Whether a cold start of it can be planned at all."""
-    from lab_pipelines.engine import tables
-
-    return model in tables.all_models() and gpu in tables.all_hardware()
-
-
-def _at(unix_s: float) -> datetime:
-    return datetime.fromtimestamp(unix_s, UTC)

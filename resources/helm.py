@@ -117,6 +117,25 @@ class HelmReleases:
         progress(f"{release}: revision {last.revision} is ready")
         return Applied(release=last, manifest_digest=chart_objects.digest_of(manifests), notes=notes)
 
+    def scale(self, release: str, replicas: int, *, deadline: Deadline, progress: Progress) -> None:
+        """Let every deployment and stateful set of a release have `replicas` pods, and wait until it is so.
+
+        A revision of its own, with everything else as it is: whoever changed the number beside Helm would own it, and
+        Helm's next upgrade would be refused as a conflict (seen: server-side apply). Raises `ReleaseError`.
+        """
+        with self._helm() as helm:
+            history = helm.history(release, deadline=deadline)
+            if not history:
+                raise ReleaseError(f"component {release} is not up, so it can't be stopped or started")
+            manifests = chart_objects.objects_of(helm.manifest(release, deadline=deadline), helm_sdk.read_yaml)
+            scaled = chart_objects.scaled(manifests, replicas)
+            metadata = {"apiVersion": "v2", "name": history[-1]["chart_name"], "version": history[-1]["chart_version"]}
+            archive = chart_objects.finished_chart(metadata, scaled, labels={}, notes=None)
+            progress(f"{release}: {replicas} pods")
+            with helm_sdk.archived(archive) as finished:
+                helm.write(finished, release, upgrade=True, deadline=deadline)
+            self._wait(release, chart_objects.workloads_of(scaled), deadline, progress, lambda: None)
+
     def history(self, release: str, *, deadline: Deadline) -> list[Release]:
         """The revisions that are kept, oldest first; empty for a release that isn't there. Raises `ClusterError`."""
         with self._helm() as helm:

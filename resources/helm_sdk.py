@@ -82,6 +82,11 @@ class Helm:
 
         return self._call(f"the history of release {release} can't be read", read, deadline)
 
+    def manifest(self, release: str, *, deadline: Deadline) -> str:
+        """What the newest revision consists of, without hooks."""
+        doing = f"release {release} can't be read"
+        return self._call(doing, lambda _: self._config.status(release), deadline)["manifest"]
+
     def notes(self, release: str, *, deadline: Deadline) -> str | None:
         """What the chart's NOTES.txt says of the newest revision."""
         doing = f"release {release} can't be read"

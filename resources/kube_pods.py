@@ -1,4 +1,4 @@
-"""The pods of one Helm release: which there are, what is known of them, how many there shall be.
+"""The pods of one Helm release: which there are, and what is known of them.
 
 Belongs here: asking the API server about them, and what an engine's log says. Doesn't belong here: installing a release
 and waiting for it (helm.py), why pods are not ready (diagnosis.py), or what they do (cluster_kubernetes.py).
@@ -25,7 +25,6 @@ Json = Mapping[str, Any]
 LOG_LINES = 5000
 """At most so many of a log's last lines are read."""
 
-_SCALED = ("deployments", "statefulsets")
 _REFUSALS = (
     re.compile(r'"event": "(?:wrong_arguments|out_of_memory)".*"message": "(?P<said>(?:[^"\\]|\\.)*)"'),
     re.compile(r"(?P<said>(?:torch\.)?(?:OutOfMemoryError|cuda\.OutOfMemoryError): .*)"),
@@ -53,18 +52,6 @@ class ReleasePods:
             if deadline.remaining_s == 0:
                 raise ClusterError(f"{', '.join(left)}: still there after being stopped")
             time.sleep(kube_api.RETRY_S)  # a pod's end is its kubelet's business
-
-    def scale(self, replicas: int, deadline: Deadline) -> None:
-        """Let every deployment and stateful set of the release have `replicas` pods. Raises `ClusterError`."""
-        changed = 0
-        for kind in _SCALED:
-            collection = f"/apis/apps/v1/namespaces/{self._namespace}/{kind}"
-            for one in self._get(collection, deadline, query=self._selected)["items"]:
-                path = f"{collection}/{one['metadata']['name']}"
-                self._patch(path, {"spec": {"replicas": replicas}}, deadline)
-                changed += 1
-        if not changed:
-            raise ClusterError(f"component {self._release} is not up, so it can't be stopped or started")
 
     def log(self, pod: Json, *, container: str | None, deadline: Deadline) -> list[LogLine]:
         """The log of one container, or of the pod's first; empty for one that has none yet. Raises `ClusterError`."""
@@ -98,12 +85,6 @@ class ReleasePods:
     def _get(self, path: str, deadline: Deadline, *, query: Mapping[str, str] | None = None) -> Any:
         try:
             return kube_api.request(self._api, "GET", path, query=query, deadline=deadline)
-        except RefusedError as refused:
-            raise ClusterError(f"{path}: {refused}") from None
-
-    def _patch(self, path: str, body: Json, deadline: Deadline) -> None:
-        try:
-            kube_api.request(self._api, "PATCH", path, body=body, content_type=kube_api.MERGE_PATCH, deadline=deadline)
         except RefusedError as refused:
             raise ClusterError(f"{path}: {refused}") from None
 

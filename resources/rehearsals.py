@@ -14,6 +14,7 @@ from resources.prometheus_blocks import PrometheusBlocks
 if TYPE_CHECKING:
     from lab_pipelines.catalog.spec import LabSpec
     from lab_pipelines.rehearsal.control_plane import ControlPlane
+    from lab_pipelines.rehearsal.weights import Weights
     from lab_pipelines.rehearsal.world import World
 
 SCHEME = "rehearsal://"
@@ -33,7 +34,10 @@ class Rehearsal:
         self.spec = spec
         self.world = world
         self.control_plane = control_plane
+        self.weights: Weights | None = None
+        """Of the engine that is up or was last, where its values name a volume for them."""
         world.extra.append(control_plane.series)
+        world.extra.append(lambda at_s: () if self.weights is None else self.weights.series(at_s))
         self._blocks = PrometheusBlocks(world.folder / "prometheus", environ)
         self._known = -1
         """What had changed in the world when its series were taken last."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dagster import ConfigurableResource
 
-from resources.lake import WarehouseError
-from resources.warehouse_core import SCHEMA_DIR, SNAPSHOT, VIEWS_DIR, WarehouseCore, open_snapshot
+from resources.contract import WarehouseError
+from resources.lake import Within
+from resources.snapshot import SNAPSHOT, open_snapshot
+from resources.warehouse_core import SCHEMA_DIR, VIEWS_DIR, WarehouseCore
 
-__all__ = ["SNAPSHOT", "Warehouse", "WarehouseError", "open_snapshot"]
+__all__ = ["SNAPSHOT", "Warehouse", "WarehouseError", "Within", "open_snapshot"]
 
 
 class Warehouse(WarehouseCore, ConfigurableResource):
@@ -19,3 +21,4 @@ class Warehouse(WarehouseCore, ConfigurableResource):
     data_dir: str
     schema_dir: str = SCHEMA_DIR
     views_dir: str = VIEWS_DIR
+    lake_url: str | None = None

@@ -1,8 +1,8 @@
-"""The warehouse: publishes rows into the lake, answers SQL over it, and rebuilds labs.duckdb for people.
+"""The warehouse: publishes rows into the lake, answers SQL over it, and keeps labs.duckdb for people.
 
-Belongs here: tables and views as one DuckDB, over the lake itself or as a snapshot of it.
-Doesn't belong here: checking and writing rows (lake.py), any particular question (warehouse/views, queries), or Dagster
-(warehouse.py): the command line asks without importing it.
+Belongs here: a question to the lake, with its tables and views as one DuckDB.
+Doesn't belong here: checking rows (contract.py) and writing them (lake.py), labs.duckdb (snapshot.py), any particular
+question (warehouse/views, queries), or Dagster (warehouse.py): the command line asks without importing it.
 
 The lake is the truth. labs.duckdb is a copy that may be deleted at any time: DuckDB lets one process write or many
 read, so the pipeline asks the lake, and people ask the copy that `rebuild` swaps in.
@@ -10,10 +10,7 @@ read, so the pipeline asks the lake, and people ask the copy that `rebuild` swap
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,14 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.files import TEMPORARY, sync_directory
-from resources.lake import Lake, Row, Table, WarehouseError, connect, own_schema
+from resources.contract import Row, WarehouseError
+from resources.duck import own_schema
+from resources.lake import Lake, Within
+from resources.lake_remote import open_lake
+from resources.lake_sql import create_views, explained, quoted, read_parquet
+from resources.snapshot import SNAPSHOT, rebuild
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-SNAPSHOT = "labs.duckdb"
 _CREATES = re.compile(r"CREATE VIEW (\w+)", re.IGNORECASE)
 """What a file of views_dir makes."""
 
@@ -45,6 +45,8 @@ class WarehouseCore:
     data_dir: str
     schema_dir: str
     views_dir: str
+    lake_url: str | None
+    """Where the lake is; None: the folder `lake` below `data_dir`. See lake_remote.py."""
 
     @property
     def snapshot_path(self) -> Path:
@@ -54,7 +56,7 @@ class WarehouseCore:
     @property
     def lake(self) -> Lake:
         """The files themselves."""
-        return Lake(Path(self.data_dir) / "lake", Path(self.schema_dir))
+        return open_lake(self.lake_url, Path(self.data_dir), Path(self.schema_dir))
 
     def publish(
         self, table: str, rows: Sequence[Row], *, target: str, lab: str, run_id: str, part: str | None = None
@@ -70,13 +72,16 @@ class WarehouseCore:
         """
         return self.lake.publish(table, rows, target=target, lab=lab, run_id=run_id, part=part)
 
-    def query(self, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> list[dict[str, Any]]:
+    def query(
+        self, sql: str, params: Sequence[object] | Mapping[str, object] = (), *, within: Within | None = None
+    ) -> list[dict[str, Any]]:
         """The answer to `sql` over the lake as it is now: one dict per row, times as aware UTC datetimes.
 
-        `params` fill the `?` of `sql`, or by name its `$name`. Raises `WarehouseError` for wrong SQL, a damaged file,
-        or two columns of the same name.
+        `params` fill the `?` of `sql`, or by name its `$name`. The tables hold the rows `within` what is given
+        alone, e.g. one run: what asks about a run then takes as long after a year of runs as after the first.
+        Raises `WarehouseError` for wrong SQL, a damaged file, or two columns of the same name.
         """
-        with self._lake_database(sql) as connection:
+        with self._lake_database(sql, within) as connection:
             cursor = connection.execute(sql, params if isinstance(params, Mapping) else list(params))
             names = [column[0] for column in cursor.description or []]
             if repeated := {name for name in names if names.count(name) > 1}:
@@ -96,68 +101,43 @@ class WarehouseCore:
             f'SELECT run_id FROM "{self.lake.table(table).name}" WHERE lab = ? AND target = ? '
             "GROUP BY run_id ORDER BY run_id IS NOT DISTINCT FROM ? DESC, max(recorded_at) DESC, run_id LIMIT 1",
             [lab, target, prefer],
+            within={"lab": lab, "target": target},
         )
         return found[0]["run_id"] if found else None
 
     def rebuild(self) -> Path:
-        """Build labs.duckdb anew from lake, schema and views, and swap it in. Readers keep the file they have open.
-
-        Processes take turns, so the last one to begin sees every file that was published before. Also sweeps what
-        dead writers left. Raises `WarehouseError`, with the former labs.duckdb left in place.
-        """
-        target = self.snapshot_path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with (target.parent / f"{SNAPSHOT}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            lake = self.lake
-            lake.sweep()
-            for stale in target.parent.glob(f".{SNAPSHOT}.*{TEMPORARY}*"):  # only the lock's holder writes these
-                stale.unlink()
-            building = target.with_name(f".{SNAPSHOT}.{uuid.uuid4().hex}{TEMPORARY}")
-            try:
-                with connect(building) as connection, _explained(lake):
-                    for table in lake.tables.values():
-                        connection.execute(table.ddl)
-                        _load(connection, lake, table)
-                    _create_views(connection, sorted(Path(self.views_dir).glob("*.sql")))
-                descriptor = os.open(building, os.O_RDONLY)
-                os.fsync(descriptor)
-                os.close(descriptor)
-                # Someone who opened labs.duckdb for writing may have left its log; it doesn't fit the new file.
-                target.with_name(f"{SNAPSHOT}.wal").unlink(missing_ok=True)
-                building.replace(target)
-            finally:
-                building.unlink(missing_ok=True)
-            sync_directory(target.parent)
-        return target
+        """Bring labs.duckdb up to date with lake, schema and views; its path. See `snapshot.rebuild`."""
+        return rebuild(self.snapshot_path, self.lake, sorted(Path(self.views_dir).glob("*.sql")))
 
     @contextmanager
-    def _lake_database(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _lake_database(self, sql: str, within: Within | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """An in-memory DuckDB whose tables are views of the lake's files, listed once; only what `sql` may name.
 
         Binding every view took 60 of the 72 ms of a small question, and a lab with many stages asks hundreds.
         """
         lake = self.lake
+        # Of one run's files: another run's name may begin with this one's.
+        where = f" WHERE run_id = '{within['run_id']}'" if within and "run_id" in within else ""
         views = {path: _text(path) for path in sorted(Path(self.views_dir).glob("*.sql"))}
         definitions = {name.lower(): text for text in views.values() for name in _CREATES.findall(text)}
         named = _named(sql, {**dict.fromkeys(lake.tables, ""), **definitions})
-        with own_schema() as connection, _explained(lake):
+        with own_schema() as connection, explained(lake):
             for table in lake.tables.values():
                 if table.name not in named:
                     continue
-                files = {path: lake.columns(table, path) for path in lake.files(table)}
+                files = {path: lake.columns(table, path) for path in lake.files(table, within)}
                 if not files:
                     connection.execute(table.ddl)
                     continue
                 existing = frozenset[str]().union(*files.values())
                 columns = ", ".join(
-                    f"CAST({_quoted(column) if column in existing else 'NULL'} AS {kind}) AS {_quoted(column)}"
+                    f"CAST({quoted(column) if column in existing else 'NULL'} AS {kind}) AS {quoted(column)}"
                     for column, kind in table.types.items()
                 )
                 same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
-                source = _read_parquet(list(files), union=not same)
-                connection.execute(f"CREATE VIEW {_quoted(table.name)} AS SELECT {columns} FROM {source}")
-            _create_views(connection, [path for path, text in views.items() if named & set(_CREATES.findall(text))])
+                source = read_parquet(list(files), union=not same)
+                connection.execute(f"CREATE VIEW {quoted(table.name)} AS SELECT {columns} FROM {source}{where}")
+            create_views(connection, [path for path, text in views.items() if named & set(_CREATES.findall(text))])
             yield connection
 
 
@@ -168,45 +148,7 @@ class PlainWarehouse(WarehouseCore):
     data_dir: str
     schema_dir: str = SCHEMA_DIR
     views_dir: str = VIEWS_DIR
-
-
-def open_snapshot(path: Path) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to a labs.duckdb, in UTC, that reaches no other file. Raises `WarehouseError`."""
-    import duckdb
-
-    if not path.exists():
-        raise WarehouseError(f"{path} does not exist yet; `make demo` runs a lab and builds it")
-    try:
-        connection = duckdb.connect(
-            str(path), read_only=True, config={"enable_external_access": "false", "autoload_known_extensions": "false"}
-        )
-    except duckdb.Error as error:
-        raise WarehouseError(
-            f"{path} can't be opened: {error}. It is a copy of the lake: delete it and rebuild."
-        ) from None
-    connection.execute("SET TimeZone = 'UTC'")
-    return connection
-
-
-def _create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
-    """Run the files. One may use another in any order: what fails is tried again after the rest."""
-    import duckdb
-
-    pending = list(files)
-    while pending:
-        failed: dict[Path, duckdb.Error] = {}
-        for path in pending:
-            connection.execute("BEGIN")
-            try:
-                connection.execute(path.read_text(encoding="utf-8"))
-                connection.execute("COMMIT")
-            except duckdb.Error as error:
-                connection.execute("ROLLBACK")
-                failed[path] = error
-        if len(failed) == len(pending):
-            reasons = "\n".join(f"{path}: {error}" for path, error in failed.items())
-            raise WarehouseError(f"views that can't be created:\n{reasons}")
-        pending = list(failed)
+    lake_url: str | None = None
 
 
 @cache
@@ -230,60 +172,6 @@ def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
         found |= new
         pending += [definitions[name] for name in new]
     return found or set(definitions)
-
-
-@contextmanager
-def _explained(lake: Lake) -> Iterator[None]:
-    """Turn DuckDB's errors into ours: a damaged file of the lake is named, otherwise DuckDB's own words stand."""
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        reading = isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
-        damage = lake.find_damage() if reading else []
-        raise WarehouseError("\n".join(damage) or str(error)) from None
-
-
-def _load(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table) -> None:
-    """Copy the table's files into it, under the rules of its DDL. Raises `WarehouseError` that names the file."""
-    import duckdb
-
-    files = lake.files(table)
-    if not files:
-        return
-    try:
-        _insert(connection, lake, table, files)
-    except (duckdb.ConstraintException, duckdb.ConversionException) as error:
-        for path in files:
-            try:
-                _insert(connection, lake, table, [path])
-            except (duckdb.ConstraintException, duckdb.ConversionException) as reason:
-                raise WarehouseError(f"{path} breaks a rule of {table.source.name}: {reason}") from None
-        raise WarehouseError(f"the files of {table.name} break a rule of {table.source.name}: {error}") from None
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, lake: Lake, table: Table, files: list[Path]) -> None:
-    existing = frozenset[str]().union(*(lake.columns(table, path) for path in files))
-    columns = ", ".join(_quoted(column) for column in table.types if column in existing)
-    connection.execute(
-        f"INSERT INTO {_quoted(table.name)} BY NAME SELECT {columns} FROM {_read_parquet(files, union=True)}"
-    )
-
-
-def _read_parquet(files: list[Path], *, union: bool) -> str:
-    listed = ", ".join(_literal(path) for path in files)
-    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {str(union).lower()})"
-
-
-def _literal(path: Path) -> str:
-    """A path as a SQL string that DuckDB doesn't take for a pattern."""
-    escaped = re.sub(r"([\[*?])", r"[\1]", str(path)).replace("'", "''")
-    return f"'{escaped}'"
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
 
 
 def _in_utc(value: Any) -> Any:

@@ -74,8 +74,17 @@ class Nodes(SpecModel):
 
     sku: Text
     count: int = Field(default=1, ge=1)
+    """All that there are, or with `min_count` the most that there may be at once."""
     gpus: int = Field(default=0, ge=0)
     """GPUs that the lab uses on each node: two of the four of an NC64as_T4_v3 are 2."""
+    min_count: int | None = Field(default=None, ge=0)
+    """The pool scales: an autoscaler keeps it between so many nodes and `count`. None: all are there all the time."""
+
+    @model_validator(mode="after")
+    def _min_not_above_count(self) -> Nodes:
+        if self.min_count is not None and self.min_count > self.count:
+            raise ValueError(f"min_count ({self.min_count}) is above count ({self.count})")
+        return self
 
 
 class Erratum(SpecModel):
@@ -433,7 +442,7 @@ class Measure(SpecModel):
     In PromQL `$selector` stands for the label matchers of the lab's namespace and `$stage` for the window's length as a
     PromQL duration. `sql` names a file in warehouse/measures/ that answers with one value. It may use `$session_id`
     (one variant's session), for a stage `$step`, `$stage`, `$start` and `$end`, and for `over: variants` only `$run_id`
-    and `$target`.
+    and `$target`. The tables hold the rows of its own run, and only for `over: variants` those of all.
     """
 
     name: Name

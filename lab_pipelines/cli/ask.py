@@ -38,7 +38,8 @@ def sql(
         fail("--json and --csv exclude each other; give one", code=WRONG_CALL)
     statement = _statement(question.strip())
     named = statement != question.strip()
-    from resources.warehouse_core import SNAPSHOT, WarehouseError, open_snapshot
+    from resources.contract import WarehouseError
+    from resources.snapshot import SNAPSHOT, open_snapshot
 
     with explained(WarehouseError):
         path = Deployment.from_env(os.environ).data_dir / SNAPSHOT

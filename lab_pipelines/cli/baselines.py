@@ -23,7 +23,7 @@ def pin(
     """Pin the numbers of a lab's newest run as a file that is never changed."""
     from lab_pipelines import baseline
     from lab_pipelines.catalog.loader import LabNotWrittenError, SpecError, load_catalog
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     with explained(WarehouseError, baseline.BaselineError, SpecError, LabNotWrittenError):
         settings, catalog = settings_for(target), load_catalog()

@@ -29,7 +29,7 @@ def forecast(lab: LabArgument, target: TargetOption = None, as_json: JsonOption 
     """A lab's newest rehearsal beside its newest run on every other target: forecast, measured, error."""
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.report.read import FORECAST_ERROR
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     with explained(SpecError, WarehouseError):
         settings = settings_for(target)

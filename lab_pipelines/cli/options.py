@@ -137,4 +137,4 @@ def dagster_home() -> Path:
 def warehouse_of(settings: Deployment) -> PlainWarehouse:
     from resources.warehouse_core import PlainWarehouse
 
-    return PlainWarehouse(data_dir=str(settings.data_dir))
+    return PlainWarehouse(data_dir=str(settings.data_dir), lake_url=settings.lake_url)

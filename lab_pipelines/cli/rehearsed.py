@@ -160,7 +160,9 @@ def _variants(
                 cold_start_s=row["cold_start_s"],
                 outside_s=row["outside_s"],
                 stages=stages.get(row["session_id"], []),
-                draw_cold_start=_cold_start(row, sheet, warm=former == row["sku"]),
+                draw_cold_start=_cold_start(
+                    row, sheet, warm=former == row["sku"], on_volume=_on_volume(spec, by_id[row["variant"]])
+                ),
                 model_error=_model_error(spec, by_id[row["variant"]], sheet),
             )
         )
@@ -168,8 +170,23 @@ def _variants(
     return found
 
 
-def _cold_start(row: dict[str, Any], sheet: PriceSheet, *, warm: bool) -> Any:
-    """Draws a cold start of the session's engine; the one that was rehearsed where there is no engine."""
+def _on_volume(spec: LabSpec, variant: Variant) -> bool:
+    """Whether the variant's weights lie on a volume, whose limits the rehearsal of its load followed."""
+    from lab_pipelines.deployment import REPO_ROOT
+    from lab_pipelines.rehearsal.weights import volume_of
+    from resources.chart_values import load_values
+
+    engine = spec.stack.of_kind("vllm")
+    if engine is None:
+        return False
+    return volume_of(load_values(REPO_ROOT / engine.chart.values, variant.values.get(engine.name, {}))) is not None
+
+
+def _cold_start(row: dict[str, Any], sheet: PriceSheet, *, warm: bool, on_volume: bool) -> Any:
+    """Draws a cold start of the session's engine; the one that was rehearsed where there is no engine.
+
+    `on_volume`: its model load is the rehearsed one, since the drawn one is from no store in particular.
+    """
     from lab_pipelines.engine.cold_start import drawn_cold_start
 
     gpu, model = sheet.sku(row["sku"]).gpu, row["model"]
@@ -177,7 +194,9 @@ def _cold_start(row: dict[str, Any], sheet: PriceSheet, *, warm: bool) -> Any:
         return lambda numbers: row["cold_start_s"]
 
     def draw(numbers: random.Random) -> float:
-        return sum(phase.duration_s for phase in drawn_cold_start(gpu, model, numbers, warm=warm))
+        phases = drawn_cold_start(gpu, model, numbers, warm=warm)
+        known = {"model_loaded": row["model_loaded_s"]} if on_volume else {}
+        return sum(known.get(phase.name, phase.duration_s) for phase in phases)
 
     return draw
 

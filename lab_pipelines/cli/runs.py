@@ -116,7 +116,7 @@ def _fail_interrupted(settings: Deployment, lab: str, log: Path) -> None:
 
 def _refresh(settings: Deployment) -> None:
     """Bring the rows of a run that ended early into labs.duckdb, which only a finished run does by itself."""
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     try:
         warehouse_of(settings).rebuild()
@@ -131,7 +131,7 @@ def _events_of(ended: Ended) -> list[str]:
 def _print_results(settings: Deployment, lab: Identity, run_id: str | None) -> None:
     from lab_pipelines.cli.run_table import print_section
     from lab_pipelines.report.read import read_sections
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     with explained(WarehouseError):
         warehouse = warehouse_of(settings)
@@ -153,7 +153,7 @@ def show_run(lab: LabArgument, target: TargetOption = None, as_json: JsonOption 
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.cli.run_table import print_section
     from lab_pipelines.report.read import read_sections
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     with explained(WarehouseError, SpecError):
         settings = settings_for(target)
@@ -207,7 +207,7 @@ def status(as_json: JsonOption = False) -> None:
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.cli.lab_page import status_of
     from lab_pipelines.cli.stacks import stacks
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     with explained(WarehouseError, SpecError):
         settings, catalog = Deployment.from_env(os.environ), load_catalog()
@@ -236,7 +236,8 @@ def status(as_json: JsonOption = False) -> None:
 
 
 def _newest_runs(settings: Deployment) -> list[dict[str, Any]]:
-    from resources.warehouse_core import SNAPSHOT, WarehouseError, open_snapshot
+    from resources.contract import WarehouseError
+    from resources.snapshot import SNAPSHOT, open_snapshot
 
     path = settings.data_dir / SNAPSHOT
     if not path.exists():
@@ -269,7 +270,7 @@ def report() -> None:
     """Write the year in numbers from what the warehouse holds, and build labs.duckdb anew."""
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.report.write import write_report
-    from resources.lake import WarehouseError
+    from resources.contract import WarehouseError
 
     with explained(WarehouseError, SpecError):
         settings = Deployment.from_env(os.environ)

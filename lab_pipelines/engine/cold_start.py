@@ -30,7 +30,9 @@ class PlannedPhase:
     confidence: tables.Confidence
 
 
-class _Spread(BaseModel):
+class Spread(BaseModel):
+    """The shortest and the longest that was seen or is claimed, as multiples of an anchor's time."""
+
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
     shortest: float = Field(gt=0, le=1)
     longest: float = Field(ge=1)
@@ -42,7 +44,7 @@ class _Anchor(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
     name: PhaseName
     fixed_s: float = Field(ge=0)
-    spread: _Spread
+    spread: Spread
     weights_bytes_per_s: float | None = Field(default=None, gt=0)
     source: str
 
@@ -86,20 +88,38 @@ OF_THE_NODE: frozenset[PhaseName] = frozenset({"node_ready", "driver_ready"})
 """What a node with a GPU takes until pods may ask for it, whatever they run."""
 
 
-def drawn_node_start(gpu: str, numbers: random.Random) -> list[PlannedPhase]:
-    """The phases of a node alone, with times drawn around the plan's. Raises `UnknownNameError`."""
-    table = _table()
-    confidence: tables.Confidence = "A" if tables.hardware(gpu).name == table.measured_on else "C"
-    return [
-        PlannedPhase(
-            name=anchor.name,
-            duration_s=anchor.fixed_s * _triangular(numbers.random(), anchor.spread),
-            source=anchor.source,
-            confidence=confidence,
-        )
-        for anchor in table.phases
-        if anchor.name in OF_THE_NODE
-    ]
+def drawn_node_start(gpu: str | None, numbers: random.Random) -> list[PlannedPhase]:
+    """The phases of a node alone, with times drawn around the plan's; without a GPU there is no driver to wait for.
+
+    Raises `UnknownNameError`.
+    """
+    wanted = OF_THE_NODE if gpu is not None else OF_THE_NODE - {"driver_ready"}
+    return [_drawn(anchor, gpu, numbers) for anchor in _table().phases if anchor.name in wanted]
+
+
+def drawn_image_pull(gpu: str | None, numbers: random.Random) -> PlannedPhase:
+    """The pull of an engine's image to a node that lacks it, its time drawn around the plan's.
+
+    Raises `UnknownNameError`.
+    """
+    return _drawn(next(anchor for anchor in _table().phases if anchor.name == "image_pulled"), gpu, numbers)
+
+
+def drawn_bootstrap_s(numbers: random.Random) -> float:
+    """What a model load takes beside moving its weights: container, framework, engine. Drawn around its anchor."""
+    anchor = next(anchor for anchor in _table().phases if anchor.name == "model_loaded")
+    return anchor.fixed_s * triangular(numbers.random(), anchor.spread)
+
+
+def _drawn(anchor: _Anchor, gpu: str | None, numbers: random.Random) -> PlannedPhase:
+    """A phase whose time hangs on no model."""
+    measured = gpu is not None and tables.hardware(gpu).name == _table().measured_on
+    return PlannedPhase(
+        name=anchor.name,
+        duration_s=anchor.fixed_s * triangular(numbers.random(), anchor.spread),
+        source=anchor.source,
+        confidence="A" if measured else "C",
+    )
 
 
 def drawn_cold_start(gpu: str, model: str, numbers: random.Random, *, warm: bool) -> list[PlannedPhase]:
@@ -109,13 +129,13 @@ def drawn_cold_start(gpu: str, model: str, numbers: random.Random, *, warm: bool
     """
     spreads = {anchor.name: anchor.spread for anchor in _table().phases}
     return [
-        replace(phase, duration_s=phase.duration_s * _triangular(numbers.random(), spreads[phase.name]))
+        replace(phase, duration_s=phase.duration_s * triangular(numbers.random(), spreads[phase.name]))
         for phase in cold_start_plan(gpu, model)
         if not warm or phase.name in OF_THE_ENGINE
     ]
 
 
-def _triangular(u: float, spread: _Spread) -> float:
+def triangular(u: float, spread: Spread) -> float:
     """The quantile `u` of the triangular distribution with its mode at 1."""
     low, high = spread.shortest, spread.longest
     if high == low:

@@ -50,12 +50,12 @@ class Unschedulable(NamedTuple):
 def place(pod: Json, nodes: Sequence[Node], placed: Sequence[Placed]) -> Node | Unschedulable:
     """The node for `pod`, given what the nodes hold. Raises `NotModelledError`."""
     _check(pod["spec"])
-    refusals = {node.name: _refusals(pod, node, placed) for node in nodes}
-    fitting = [node for node in nodes if not refusals[node.name]]
+    turned_down = {node.name: refusals(pod, node, placed) for node in nodes}
+    fitting = [node for node in nodes if not turned_down[node.name]]
     if fitting:
         # The preferred one; of several the emptiest, then the first by name.
         return min(fitting, key=lambda node: (-_preference(pod, node), len(_on(node, placed)), node.name))
-    counted = Counter(reason for reasons in refusals.values() for reason in reasons)
+    counted = Counter(reason for reasons in turned_down.values() for reason in reasons)
     reasons = ", ".join(sorted(f"{count} {reason}" for reason, count in counted.items()))
     none = f"0/{len(nodes)} nodes are available"
     # All pods of a lab have one priority: none is ever evicted for another.
@@ -73,8 +73,8 @@ def _check(spec: Json) -> None:
         raise NotModelledError(f"spec.{unknown[0]}")
 
 
-def _refusals(pod: Json, node: Node, placed: Sequence[Placed]) -> list[str]:
-    """Why the first filter that turns the node down does so; empty if none does."""
+def refusals(pod: Json, node: Node, placed: Sequence[Placed]) -> list[str]:
+    """Why the first filter that turns the node down does so; empty if none does. Raises `NotModelledError`."""
     filters = (_taints(pod, node), _affinity(pod, node), _resources(pod, node, placed), _neighbours(pod, node, placed))
     return next((reasons for one in filters if (reasons := list(one))), [])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from resources.lake import contract
+from resources.contract import contract
 from resources.warehouse import Warehouse
 from tests.support.main_command import Place, prepared, processes_of, start
 

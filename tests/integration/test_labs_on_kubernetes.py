@@ -9,6 +9,7 @@ import pytest
 
 from resources.lake import contract
 from resources.warehouse import Warehouse
+from tests.support import rbac
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import LabCluster, lab_cluster
 from tests.support.main_command import Place, Run, prepared, processes_of, start
@@ -92,6 +93,12 @@ def test_l11_walks_its_variants_as_upgrades_of_one_release(place: Place, cluster
     )
     assert [row["variant"] for row in blocks] == ["gmu-0.70", "gmu-0.85", "gmu-0.95"]
     assert_nothing_is_left(place, cluster, "L11")
+
+
+def test_whatever_these_runs_asked_of_the_cluster_the_run_account_may(place: Place, cluster: LabCluster) -> None:
+    asked = {rbac.asked(one.method, one.path, one.query) for one in cluster.api.seen if one not in cluster.before}
+    may = rbac.granted(rbac.roles()["lab-runs"])
+    assert {right for right in asked if right is not None} <= may, asked - may - {None}
 
 
 def assert_nothing_is_left(place: Place, cluster: LabCluster, lab: str) -> None:

@@ -18,7 +18,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.deployment import REPO_ROOT, Deployment
 from resources import processes
 from resources.cluster_rehearsal import RehearsalCluster
-from resources.lake import contract
+from resources.contract import contract
 from resources.warehouse import Warehouse
 
 LAB_ASSETS = ("deployed_stack", "load_run", "metrics_snapshot", "cost_attribution", "finops_sheet")

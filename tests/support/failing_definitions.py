@@ -18,7 +18,7 @@ from dagster import (
     in_process_executor,
 )
 
-from resources.lake import WarehouseError
+from resources.contract import WarehouseError
 
 RELEASED = "RELEASED_FILE"
 """Environment variable: the file that the interrupted asset's `finally` writes."""

@@ -26,7 +26,7 @@ from resources import processes, prometheus_server
 from resources.prometheus_server import TARGETS_FILE, ScrapeTarget, target_groups
 from tests.support import kube_state_metrics, probe_pods
 from tests.support.kube.kubelet import Delays, PodCrashedError, PodProcess
-from tests.support.kube_api import KubeApi
+from tests.support.kube_api import KubeApi, Seen
 
 Json = dict[str, Any]
 
@@ -46,6 +46,8 @@ class LabCluster:
     api: KubeApi
     folder: Path
     prometheus_url: str
+    before: list[Seen] = field(default_factory=list)
+    """What was asked of the API server to set the cluster up."""
     _targets: dict[str, list[tuple[str, ScrapeTarget]]] = field(default_factory=dict)
     """By the pod's uid: (namespace, target)."""
     _state_metrics: str = ""
@@ -152,6 +154,7 @@ def lab_cluster(folder: Path, *, delays: Delays | None = None, gpus: int = 1) ->
             api.plays(cluster.start_probe, image="docker.io/library/python")
             api.plays(cluster.start_prometheus, image=PROMETHEUS_IMAGE)
             _put_prometheus(api)
+            cluster.before = list(api.seen)
             yield cluster
         finally:
             processes.end(processes.find_marked(folder).get("lab-cluster", []))

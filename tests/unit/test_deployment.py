@@ -23,6 +23,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             "LABS_PACE": "smoke",
             "LABS_VARIANT": "gmu-0.85",
             "LABS_DATA_DIR": str(tmp_path),
+            "LABS_LAKE_URL": "abfss://lake@account.dfs.core.windows.net/lake",
             "LABS_OPENAI_BASE_URL": "http://127.0.0.1:8000/v1/",
             "LABS_OPENAI_MODEL": "tiny",
             "LABS_PROMETHEUS_URL": "http://127.0.0.1:9090",
@@ -32,6 +33,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     )
     assert (deployment.pace, deployment.data_dir, deployment.sku) == ("smoke", tmp_path, "Standard_NC4as_T4_v3")
     assert deployment.variant == "gmu-0.85"
+    assert deployment.lake_url == "abfss://lake@account.dfs.core.windows.net/lake"
     assert deployment.external_engine is not None
     assert deployment.external_engine.base_url == "http://127.0.0.1:8000/v1"
     assert deployment.external_engine.prometheus_selector == 'namespace="llm"'
@@ -43,7 +45,6 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         ({"LABS_TARGET": "cloud"}, r"LABS_TARGET='cloud' is not a target; set one of: local"),
         ({"LABS_OPENAI_BASE_URL": "localhost:8000"}, r"LABS_OPENAI_BASE_URL='localhost:8000' is not an http\(s\) URL"),
         ({"LABS_PROMETHEUS_URL": "http://127.0.0.1:9090"}, r"LABS_PROMETHEUS_URL is set without LABS_OPENAI_BASE_URL"),
-        ({"LABS_LAKE_URL": "lake"}, r"LABS_LAKE_URL='lake' is not a URL; set e.g. abfss://"),
         ({"LABS_TARGET": "aks", "LABS_LOAD": "there"}, r"LABS_LOAD='there' is not known; set one of: here, in-cluster"),
         ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "0"}, r"LABS_LOAD_WORKERS='0' is no number from 1 to 32"),
         ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "many"}, r"LABS_LOAD_WORKERS='many' is no number from 1 to 32"),
@@ -51,11 +52,20 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             {"LABS_TARGET": "aks", "LABS_LOAD_SECRET": "lake"},
             r"LABS_LOAD_SECRET='lake' can't come to a lab's",
         ),
+        ({"LABS_LAKE_URL": "/mnt/lake"}, r"LABS_LAKE_URL='/mnt/lake' is not a URL; expected e.g. abfss://"),
+        ({"LABS_LAKE_URL": "s3://key:planted@bucket/lake"}, r"LABS_LAKE_URL holds a password or a query"),
+        ({"LABS_LAKE_URL": "https://a.blob/lake?sig=planted"}, r"LABS_LAKE_URL holds a password or a query"),
+        ({"LABS_EXECUTOR": "celery"}, r"LABS_EXECUTOR='celery' is not known; set one of: in-process, k8s"),
+        (
+            {"LABS_EXECUTOR": "k8s"},
+            r"LABS_EXECUTOR=k8s needs a target whose stacks are .*: kubernetes, aks",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_remedy(environ: dict[str, str], message: str) -> None:
-    with pytest.raises(DeploymentError, match=message):
+    with pytest.raises(DeploymentError, match=message) as raised:
         Deployment.from_env(environ)
+    assert "planted" not in str(raised.value)
 
 
 def test_the_settings_of_a_load_in_the_cluster_are_read() -> None:

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 import pytest
 
-from resources.lake import contract
-from resources.warehouse import Warehouse, WarehouseError, open_snapshot
+from resources.contract import contract
+from resources.warehouse import Warehouse, WarehouseError, Within, open_snapshot
 from tests.support import rows
 
 SCHEMA = Path(Warehouse(data_dir="unused").schema_dir)
@@ -213,6 +213,29 @@ def test_a_damaged_file_is_named_and_no_number_is_given_without_it(warehouse: Wa
     assert [p.name for p in Path(warehouse.data_dir).iterdir() if p.name.endswith(".tmp")] == []
 
 
+def test_a_question_within_a_run_or_a_lab_sees_its_rows_alone(warehouse: Warehouse) -> None:
+    for lab, run_id, part in (("L06", "a", None), ("L06", "a", "more"), ("L06", "a-b", None), ("L07", "c", None)):
+        publish(warehouse, "events", rows.event_row(lab=lab, run_id=run_id), lab=lab, run_id=run_id, part=part)
+
+    def runs(**within: Unpack[Within]) -> list[str]:
+        return [row["run_id"] for row in warehouse.query("SELECT run_id FROM events ORDER BY 1", within=within)]
+
+    assert runs() == ["a", "a", "a-b", "c"]
+    assert runs(run_id="a") == ["a", "a"], "a run whose name goes on is another run"
+    assert runs(run_id="a-b") == ["a-b"]
+    assert runs(lab="L06", target="local") == ["a", "a", "a-b"]
+    assert runs(lab="L06", target="aks") == runs(run_id="nobody") == runs(run_id="*") == runs(lab="../L06") == []
+
+
+def test_another_runs_damage_stops_no_question_within_a_run(warehouse: Warehouse) -> None:
+    publish(warehouse, "events", rows.event_row(run_id="good"), run_id="good")
+    bad = publish(warehouse, "events", rows.event_row(run_id="bad"), run_id="bad")
+    bad.write_bytes(bad.read_bytes()[:-20])
+    assert warehouse.query("SELECT run_id FROM events", within={"run_id": "good"}) == [{"run_id": "good"}]
+    with pytest.raises(WarehouseError, match=bad.name):
+        warehouse.query("SELECT run_id FROM events", within={"run_id": "bad"})
+
+
 def test_a_file_damaged_inside_is_named(warehouse: Warehouse) -> None:
     new = [rows.request_row(request_id=str(n), error=f"e{n * 7919}") for n in range(2000)]
     path = publish(warehouse, "requests", *new)
@@ -270,6 +293,14 @@ def test_a_file_that_no_longer_meets_the_contract_is_named(tmp_path: Path, wareh
     later = Warehouse(data_dir=warehouse.data_dir, schema_dir=str(stricter), views_dir=warehouse.views_dir)
     with pytest.raises(WarehouseError, match=rf"{path.name} breaks a rule of events.sql"):
         later.rebuild()
+
+
+def test_a_contract_that_files_cannot_keep_is_refused(tmp_path: Path) -> None:
+    schema = tmp_path / "schema"
+    schema.mkdir()
+    (schema / "events.sql").write_text("CREATE TABLE events (lab VARCHAR, name VARCHAR, UNIQUE (lab, name))")
+    with pytest.raises(WarehouseError, match=r"events\.sql: UNIQUE\(lab, \"?name\"?\): a file's rows can be held to"):
+        contract(schema)
 
 
 def test_views_may_use_one_another_in_any_order(warehouse: Warehouse) -> None:
