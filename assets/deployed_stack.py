@@ -11,6 +11,7 @@ from assets.variants import publish_opening
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.status import labs_markdown
+from lab_pipelines.dead_runs import settle_dead_runs
 from resources.billing import Billing
 from resources.cluster import Cluster, StackOrder
 from resources.labs import Labs
@@ -38,6 +39,8 @@ def deployed_stack(
     billing: Billing,
     warehouse: Warehouse,
 ) -> MaterializeResult:
+    for run_id in settle_dead_runs(context.instance):
+        context.log.warning(f"run {run_id} was killed; it is marked as failed, and no pool waits for it any more")
     spec = labs.spec(context.partition_key)
     variants = labs.chosen_variants(spec)
     pace_name, pace = labs.pace_of(spec)

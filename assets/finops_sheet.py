@@ -6,6 +6,7 @@ from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.cost_attribution import cost_attribution
 from lab_pipelines import rows
 from lab_pipelines.cost import StageWork, sheet_rows
+from lab_pipelines.dead_runs import WAREHOUSE_POOL
 from lab_pipelines.report.stage_table import stage_markdown
 from resources.labs import Labs
 from resources.warehouse import Warehouse, Within
@@ -25,7 +26,7 @@ _WORK = """
 """
 
 
-@asset(**LAB_ASSET, deps=[cost_attribution], description=__doc__)
+@asset(**LAB_ASSET, deps=[cost_attribution], pool=WAREHOUSE_POOL, description=__doc__)
 def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehouse) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
     sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)

@@ -17,6 +17,7 @@ from assets.steps import Walk
 from assets.variants import switch
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import Variant
+from lab_pipelines.dead_runs import GPU_POOL
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
 from lab_pipelines.rows import Row
@@ -40,7 +41,7 @@ _STAGE_COLUMNS = {
 _STEP_COLUMNS = {"variant": "string", "kind": "string", "name": "string", "duration_s": "float", "outcome": "string"}
 
 
-@asset(**LAB_ASSET, deps=[deployed_stack], description=__doc__)
+@asset(**LAB_ASSET, deps=[deployed_stack], pool=GPU_POOL, description=__doc__)
 def load_run(
     context: AssetExecutionContext,
     labs: Labs,

@@ -19,19 +19,25 @@ from dagster import (
 )
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
-from lab_pipelines.deployment import Deployment, DeploymentError, Target
+from lab_pipelines.deployment import ClusterSettings, Deployment, DeploymentError, Target
+from lab_pipelines.gpu_policy import POLICY_FILE
+from lab_pipelines.jobs import lab_job
+from lab_pipelines.sensors import gpu_scale_to_zero, reaper, run_status
 from resources.billing import PriceSheetBilling
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
 from resources.cluster_kubernetes import KubernetesCluster
 from resources.cluster_local import LocalCluster
 from resources.cluster_rehearsal import RehearsalCluster
+from resources.gpu_switch import GpuSwitch
+from resources.kube_reach import Service
 from resources.labs import Labs
 from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import LoadGenerator
 from resources.load_locust import LocustLoadGenerator
 from resources.load_rehearsal import RehearsalLoadGenerator
 from resources.node_pools import NodePools, NoNodePools
+from resources.pool_signals import PoolSignals
 from resources.telemetry import Telemetry
 from resources.telemetry_rehearsal import RehearsalTelemetry
 from resources.warehouse import Warehouse
@@ -50,6 +56,8 @@ def build_defs(
             [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, year_in_numbers]
         ),
         asset_checks=load_asset_checks_from_modules([checks]),
+        jobs=[lab_job],
+        sensors=[*reaper.sensors, *gpu_scale_to_zero.sensors, *run_status.sensors],
         resources={**RESOURCES[target](settings), **(resource_overrides or {})},
         executor=_executor(settings),
     )
@@ -63,6 +71,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
         "cluster": _local_cluster(settings, data_dir),
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
+        **_pools(settings, NoNodePools()),
         "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
@@ -76,6 +85,7 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
         "cluster": RehearsalCluster(data_dir=data_dir),
         "load_generator": RehearsalLoadGenerator(),
         "telemetry": RehearsalTelemetry(),
+        **_pools(settings, NoNodePools()),
         "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
@@ -122,9 +132,44 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
         ),
         "load_generator": _cluster_load(settings),
         "telemetry": Telemetry(),
+        **_pools(settings, node_pools),
+        "pool_signals": _pool_signals(cluster),
         "billing": PriceSheetBilling(region=settings.region),
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
+
+
+def _executor(settings: Deployment) -> ExecutorDefinition:
+    """One process for the whole run, in a cluster too, unless the deployment wants a pod for each step.
+
+    A process per step costs 28 s more for these five assets, and the run's process is what owns the stack's lease
+    (docs/decisions/0018-one-pod-per-run.md).
+    """
+    if settings.executor == "k8s":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor
+    return in_process_executor
+
+
+def _pools(settings: Deployment, node_pools: NodePools) -> dict[str, Any]:
+    """What the sensors need to know of nodes, and to take them away; on most targets nobody can."""
+    return {"node_pools": node_pools, "pool_signals": PoolSignals(), "gpu_switch": gpu_switch(settings)}
+
+
+def _pool_signals(cluster: ClusterSettings) -> PoolSignals:
+    """Of the cluster's own Prometheus: a sensor's tick is too short for a port-forward."""
+    service = Service.of(cluster.prometheus_service).url if cluster.reach == "direct" else None
+    return PoolSignals(
+        prometheus_url=cluster.prometheus_url or service,
+        provenance="modelled" if cluster.engine == "modelled" else "measured",
+    )
+
+
+def gpu_switch(settings: Deployment) -> GpuSwitch:
+    return GpuSwitch(
+        data_dir=str(settings.data_dir), mode=settings.gpu_sensor, policy_file=str(settings.gpu_policy or POLICY_FILE)
+    )
 
 
 def _cluster_load(settings: Deployment) -> LoadGenerator:
@@ -146,19 +191,6 @@ def _cluster_load(settings: Deployment) -> LoadGenerator:
         secret_store=cluster.secret_store,
         secrets_namespace=cluster.secrets_namespace,
     )
-
-
-def _executor(settings: Deployment) -> ExecutorDefinition:
-    """One process for the whole run, in a cluster too, unless the deployment wants a pod for each step.
-
-    A process per step costs 28 s more for these five assets, and the run's process is what owns the stack's lease
-    (docs/decisions/0018-one-pod-per-run.md).
-    """
-    if settings.executor == "k8s":
-        from dagster_k8s import k8s_job_executor
-
-        return k8s_job_executor
-    return in_process_executor
 
 
 def _labs(settings: Deployment) -> Labs:

@@ -21,6 +21,7 @@ ClusterEngine = Literal["vllm", "modelled"]
 Reach = Literal["port-forward", "direct"]
 LoadPlace = Literal["here", "in-cluster"]
 Executor = Literal["in-process", "k8s"]
+GpuSensor = Literal["off", "dry-run", "on"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 
@@ -165,6 +166,10 @@ class Deployment:
     """`LABS_EXECUTOR`: `k8s` gives each step a pod of its own, where Dagster's runs are Jobs of a cluster."""
     budget_usd: Decimal | None = None
     """The most that one run may cost; None: no limit. A run whose plan allows more doesn't start."""
+    gpu_sensor: GpuSensor = "dry-run"
+    """`LABS_GPU_SENSOR`: whether the sensor decides and acts, only decides, or neither."""
+    gpu_policy: Path | None = None
+    """`LABS_GPU_POLICY`: by which settings it decides; None: lab_pipelines/gpu_policy.yaml."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Deployment:
@@ -185,6 +190,8 @@ class Deployment:
             region=environ.get("LABS_REGION") or cls.region,
             executor=_executor(environ, target),
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
+            gpu_sensor=_one_of("LABS_GPU_SENSOR", environ, get_args(GpuSensor), cls.gpu_sensor),
+            gpu_policy=Path(policy).resolve() if (policy := environ.get("LABS_GPU_POLICY")) else None,
         )
 
 

@@ -185,6 +185,8 @@ class Reaped(Record):
     run_id: str
     reason: str
     removed: list[str]
+    trouble: str | None = None
+    """Why it is still there, and left to the next time. None: it is gone, or on its way."""
 
 
 class Cluster(ConfigurableResource, ABC):

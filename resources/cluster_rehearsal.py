@@ -120,7 +120,6 @@ class RehearsalCluster(LoopbackCluster):
         rehearsal = rehearsal_at(session.prometheus_url)
         if rehearsal.world.engine is not None:
             rehearsal.world.take_down()
-        rehearsal.keep_series()
         return self._session(order, rehearsal, former=session, progress=progress)
 
     def _session(

@@ -242,7 +242,7 @@ def with_words(api_client: ApiClient, seen: Seen, *, namespace: str, deadline: D
         gone = failed[0].get("restartCount", 0) > 0 and "running" not in (failed[0].get("state") or {})
         query = {"container": failed[0]["name"], "tailLines": str(LOG_LINES), **({"previous": "true"} if gone else {})}
         try:
-            logs[name] = kube_api.text(api_client, f"{core}/pods/{name}/log", query=query, deadline=deadline)
+            logs[name] = kube_api.read_text(api_client, f"{core}/pods/{name}/log", query=query, deadline=deadline)
         except (kube_api.ClusterError, RefusedError):
             continue  # a container that has not started has none
     return Seen(seen.workloads, seen.pods, events, logs)

@@ -60,7 +60,7 @@ def _becomes_ready(process: subprocess.Popen[bytes], url: str) -> bool:
                 # Only our own child counts: another server on this port would answer while ours has died.
                 return process.poll() is None
         except (urllib.error.URLError, OSError):
-            time.sleep(0.05)  # nothing listens yet, so there is nothing to wait on
+            time.sleep(0.01)  # nothing listens yet, so there is nothing to wait on
     return False
 
 

@@ -13,7 +13,7 @@ from lab_pipelines.catalog.spec import Nodes
 from resources.cluster import ClusterError, Progress, Reaped
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, NodePools, PoolChangedError, PoolError, choose_pool, pools_over
-from resources.ownership import LEASE_LABEL
+from resources.ownership import LEASE_LABEL, NO_LEASE
 
 UNKNOWN = "unknown"
 
@@ -80,21 +80,23 @@ def reap(
     """Begin to bring back to zero what no good lease holds, of `pools` as they were read before `good`.
 
     Doesn't wait for nodes to go: a tick is short, and the next one sees what became of it. A pool that somebody changed
-    since, or that can't be changed now, is left to the next tick.
+    since, or that can't be changed now, is told with what it said and nothing removed, and left to the next tick.
     """
     reaped = []
     for over in pools_over(pools, good, now):
+        removed, trouble = [f"{over.pool.count} nodes of pool {over.pool.name}"], None
         try:
-            node_pools.begin_scale(over.pool, 0, tags={}, deadline=deadline, progress=lambda line: None)
-        except PoolError:
-            continue
+            node_pools.begin_scale(over.pool, 0, tags=NO_LEASE, deadline=deadline, progress=lambda line: None)
+        except ClusterError as error:
+            removed, trouble = [], str(error)
         reaped.append(
             Reaped(
                 lease_id=over.lease_id or UNKNOWN,
                 lab=over.lab or UNKNOWN,
                 run_id=over.run_id or UNKNOWN,
                 reason=over.reason,
-                removed=[f"{over.pool.count} nodes of pool {over.pool.name}"],
+                removed=removed,
+                trouble=trouble,
             )
         )
     return reaped
@@ -105,7 +107,7 @@ def _to_zero(node_pools: NodePools, pool: NodePool, lease_id: str, deadline: Dea
     while True:
         try:
             progress(f"pool {pool.name}: {pool.count} → 0 nodes")
-            node_pools.scale(pool, 0, tags={}, deadline=deadline, progress=progress)
+            node_pools.scale(pool, 0, tags=NO_LEASE, deadline=deadline, progress=progress)
             return
         except PoolChangedError:
             pool = node_pools.pool(pool.name)

@@ -89,8 +89,8 @@ class NodePools(ConfigurableResource, ABC):
         Waits for an operation of somebody else to end first. Turns an autoscaler off, which would scale back, and says
         so. Raises `PoolChangedError` when the pool's ETag is another by now, `PoolError` for a pool that isn't ours, a
         quota that is used up, a system pool at zero, and a deadline that has passed; the message says which.
-        A pool that already is as asked for is left alone. At zero, leave the tags as they are: machines are billed
-        by the tags of the hour in which they go.
+        A pool that already is as asked for is left alone. At zero, take the lease's tags away alone
+        (`ownership.NO_LEASE`): machines are billed by the tags of the hour in which they go.
         """
 
     @abstractmethod

@@ -26,9 +26,15 @@ LEASE_LABEL = "lab-pipelines-lease"
 EXPIRES_LABEL = "lab-pipelines-expires"
 """Unix seconds, whole. A number without separators is a label value and an Azure tag alike."""
 
+BY_HAND = "by-hand"
+"""How the run's name begins where no run but somebody gave a pool nodes (`labs gpu up`): no namespace is its lease, and
+its tag alone says until when."""
+
 POOL_TAG = "lab-pipelines"
 """An Azure node pool is ours when it has this tag with the value `POOL_TAG_VALUE`; nobody but its owner sets it."""
 POOL_TAG_VALUE = "managed"
+NO_LEASE: Mapping[str, None] = {LEASE_LABEL: None, RUN_LABEL: None, EXPIRES_LABEL: None}
+"""Tags to set when a pool's nodes are taken away. The lab's own stay: what is billed later is split by them."""
 
 LEASE_TTL = timedelta(minutes=15)
 """How long a lease lasts without a renewal. An image pull is silent for less; an A100 costs a dollar in it."""
@@ -95,20 +101,34 @@ def why_over(labels: Mapping[str, str], *, created_at: datetime, now: datetime) 
     return f"its lease expired at {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def pool_tag_until(tags: Mapping[str, str]) -> datetime | None:
+    """The time in a pool's tags; None for a tag that is missing or no time."""
+    said = tags.get(EXPIRES_LABEL, "")
+    return datetime.fromtimestamp(int(said), UTC) if re.fullmatch(r"[0-9]{1,11}", said) else None
+
+
+def is_by_hand(tags: Mapping[str, str]) -> bool:
+    """Whether somebody, and no run, gave the pool its nodes."""
+    return tags.get(RUN_LABEL, "").startswith(BY_HAND)
+
+
 def why_pool_over(tags: Mapping[str, str], good_leases: Collection[str] | None, now: datetime) -> str | None:
     """Why a pool of ours should have no nodes, or None while it may. Pure.
 
     A pool's tags are written once, when it gets its nodes: renewing them with the lease would be an operation of a
-    minute each time. So their expiry is no end while the lease lives, and `LONGEST` after it no lease can.
-    `good_leases`: None when they can't be read.
+    minute each time. So their time is no end while a run's lease lives, and `LONGEST` after it no lease can; for nodes
+    that were given by hand it is the end. A pool without a lease's tag is not the reaper's: whether anybody uses it,
+    the scale-to-zero sensor finds out. `good_leases`: None when they can't be read.
     """
-    lease = tags.get(LEASE_LABEL)
+    lease, said = tags.get(LEASE_LABEL), pool_tag_until(tags)
     if not lease:
-        return "no lease holds its nodes"
+        return "its tags tell of an end, and of no lease" if EXPIRES_LABEL in tags else None
+    if is_by_hand(tags):
+        held = said is not None and now < said <= now + LONGEST
+        return None if held else "the time for which somebody gave it nodes is over"
     if good_leases is not None:
         return None if lease in good_leases else f"its lease {lease} has ended"
-    said = tags.get(EXPIRES_LABEL, "")
-    if not re.fullmatch(r"[0-9]{1,11}", said):
+    if said is None:
         return "its lease has no end, which no run of ours writes"
-    end = datetime.fromtimestamp(int(said), UTC) + LONGEST
+    end = said + LONGEST
     return f"its lease can't have lasted beyond {end:%Y-%m-%d %H:%M:%S} UTC" if now >= end else None

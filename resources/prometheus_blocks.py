@@ -7,6 +7,7 @@ Belongs here: making blocks of OpenMetrics files and serving them. Doesn't belon
 from __future__ import annotations
 
 import subprocess
+import threading
 from pathlib import Path
 
 from resources import binaries, free_port, processes
@@ -84,11 +85,11 @@ class PrometheusBlocks:
 
     def _finish(self, openmetrics: Path, process: subprocess.Popen[bytes]) -> None:
         """Wait for a file's blocks, and put them with the others."""
-        try:
-            code = process.wait(LONGEST_MAKING_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
+        # wait(timeout) looks every 50 ms; this returns when the process does.
+        limit = threading.Timer(LONGEST_MAKING_S, process.kill)
+        limit.start()
+        code = process.wait()
+        limit.cancel()
         log, made = openmetrics.with_suffix(".log"), openmetrics.with_suffix(".blocks")
         if code != 0:
             said = log.read_text(encoding="utf-8", errors="replace").strip()[-500:]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -93,12 +94,12 @@ class Telemetry(ConfigurableResource):
     ) -> Reading:
         """A measure by PromQL over the window, in its unit and in stack time. Raises `TelemetryError`."""
         promql = measure.query(selector=selector, stage_s=(end - start).total_seconds())
-        with self._connect(prometheus_url) as client:
-            if measure.over != "stage":
-                answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
-                series = [[Sample(float(one["value"][0]), float(one["value"][1]))] for one in answer]
-            else:
-                series = ask_range(client, promql, start_s=start.timestamp(), end_s=end.timestamp(), step_s=step_s)
+        client = self._client(prometheus_url)
+        if measure.over != "stage":
+            answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
+            series = [[Sample(float(one["value"][0]), float(one["value"][1]))] for one in answer]
+        else:
+            series = ask_range(client, promql, start_s=start.timestamp(), end_s=end.timestamp(), step_s=step_s)
         return summarise(series, measure, promql=promql, time_scale=time_scale)
 
     def wait_until(
@@ -117,13 +118,13 @@ class Telemetry(ConfigurableResource):
         """
         asked = Template(promql).substitute(selector=selector)
         began, seen = time.monotonic(), None
-        with self._connect(prometheus_url) as client:
-            while (waited_s := (time.monotonic() - began) * time_scale) <= within_s:
-                answer = _ask(asked, lambda: client.custom_query(asked))
-                seen = float(answer[0]["value"][1]) if len(answer) == 1 else None
-                if seen is not None and holds(seen):
-                    return Waited(held=True, waited_s=waited_s, value=seen)
-                time.sleep(OBSERVE_EVERY_S)  # Prometheus has no way to tell us
+        client = self._client(prometheus_url)
+        while (waited_s := (time.monotonic() - began) * time_scale) <= within_s:
+            answer = _ask(asked, lambda: client.custom_query(asked))
+            seen = float(answer[0]["value"][1]) if len(answer) == 1 else None
+            if seen is not None and holds(seen):
+                return Waited(held=True, waited_s=waited_s, value=seen)
+            time.sleep(OBSERVE_EVERY_S)  # Prometheus has no way to tell us
         return Waited(held=False, waited_s=waited_s, value=seen)
 
     def increase(
@@ -135,8 +136,8 @@ class Telemetry(ConfigurableResource):
         """
         seconds = math.ceil((end - start).total_seconds()) + _BASE_LOOKBACK_S
         promql = f"{Template(counter).substitute(selector=selector)}[{seconds}s]"
-        with self._connect(prometheus_url) as client:
-            answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
+        client = self._client(prometheus_url)
+        answer = _ask(promql, lambda: client.custom_query(promql, params={"time": end.timestamp()}))
         if not answer:
             return None
         return math.fsum(counter_increase(_samples(one["values"]), since=start.timestamp()) for one in answer)
@@ -145,18 +146,42 @@ class Telemetry(ConfigurableResource):
         """Wait until every target that is known has been scraped after `after`; False if that took too long."""
         promql = f"min(timestamp(up{{{selector}}}))"
         deadline = time.monotonic() + timeout_s
-        with self._connect(prometheus_url) as client:
-            while time.monotonic() < deadline:
-                answer = _ask(promql, lambda: client.custom_query(promql))
-                if answer and float(answer[0]["value"][1]) > after.timestamp():
-                    return True
-                time.sleep(0.1)  # Prometheus has no way to tell us; a scrape comes every few tenths of a second
+        client = self._client(prometheus_url)
+        while time.monotonic() < deadline:
+            answer = _ask(promql, lambda: client.custom_query(promql))
+            if answer and float(answer[0]["value"][1]) > after.timestamp():
+                return True
+            time.sleep(0.1)  # Prometheus has no way to tell us; a scrape comes every few tenths of a second
         return False
 
-    def _connect(self, url: str) -> PrometheusConnect:
-        from prometheus_api_client import PrometheusConnect
+    def _client(self, url: str) -> PrometheusConnect:
+        return _kept_client(url, self.timeout_s)
 
-        return PrometheusConnect(url, timeout=self.timeout_s)  # pyright: ignore[reportCallIssue] - its stubs lag
+
+@lru_cache(maxsize=2)
+def _kept_client(url: str, timeout_s: float) -> PrometheusConnect:
+    """Kept for the questions to come, which are hundreds of one Prometheus: a new one connects anew for each."""
+    return _connect(url, timeout_s)
+
+
+def _connect(url: str, timeout_s: float, **options: Any) -> PrometheusConnect:
+    from prometheus_api_client import PrometheusConnect
+
+    # Its stubs lag: seconds may be a fraction.
+    return PrometheusConnect(url, timeout=timeout_s, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def ask_now(prometheus_url: str, promql: str, *, at: datetime, timeout_s: float) -> list[dict[str, Any]]:
+    """What `promql` answers at one moment, as Prometheus's API has it. Raises `TelemetryError`.
+
+    `timeout_s` bounds Prometheus's own work and each wait for its bytes. Asked once: a caller with a deadline has no
+    time for the client's three silent retries.
+    """
+    from urllib3.util.retry import Retry
+
+    when = {"time": at.timestamp(), "timeout": f"{timeout_s:g}s"}
+    with _connect(prometheus_url, timeout_s, retry=Retry(total=0)) as client:
+        return _ask(promql, lambda: client.custom_query(promql, params=when))
 
 
 def ask_range(

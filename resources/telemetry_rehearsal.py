@@ -31,11 +31,15 @@ class RehearsalTelemetry(Telemetry):
 
         It comes after the engine's last step, and what happens next comes after it: else a counter's base for the next
         step would be the scrape before, and that step would count what this one did.
+
+        The load is over, so this is the time to begin with its blocks: they are there when it is asked about.
         """
-        world = rehearsal_at(prometheus_url).world
+        rehearsal = rehearsal_at(prometheus_url)
+        world = rehearsal.world
         world.advance(max(world.now_s, world.ended_s) + SETTLE_S)
         world.scrape()
         world.advance(world.now_s + SETTLE_S)
+        rehearsal.keep_series()
         return True
 
     def wait_until(
@@ -57,13 +61,13 @@ class RehearsalTelemetry(Telemetry):
         while world.advance(began_s + within_s):
             pass
         asked = Template(promql).substitute(selector=selector)
-        with self._connect(prometheus_url) as client:
-            series = ask_range(client, asked, start_s=began_s, end_s=world.now_s, step_s=LOOK_EVERY_S)
+        client = self._client(prometheus_url)
+        series = ask_range(client, asked, start_s=began_s, end_s=world.now_s, step_s=LOOK_EVERY_S)
         samples = series[0] if len(series) == 1 else []
         for sample in samples:
             if holds(sample.value):
                 return Waited(held=True, waited_s=sample.at - began_s, value=sample.value)
         return Waited(held=False, waited_s=within_s, value=samples[-1].value if samples else None)
 
-    def _connect(self, url: str) -> PrometheusConnect:
-        return super()._connect(rehearsal_at(url).prometheus_url() if url.startswith(SCHEME) else url)
+    def _client(self, url: str) -> PrometheusConnect:
+        return super()._client(rehearsal_at(url).prometheus_url() if url.startswith(SCHEME) else url)

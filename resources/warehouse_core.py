@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lab_pipelines.deployment import REPO_ROOT
 from resources.contract import Row, WarehouseError
@@ -118,8 +118,8 @@ class WarehouseCore:
         lake = self.lake
         # Of one run's files: another run's name may begin with this one's.
         where = f" WHERE run_id = '{within['run_id']}'" if within and "run_id" in within else ""
-        views = {path: _text(path) for path in sorted(Path(self.views_dir).glob("*.sql"))}
-        definitions = {name.lower(): text for text in views.values() for name in _CREATES.findall(text)}
+        views = [_view_file(path) for path in sorted(Path(self.views_dir).glob("*.sql"))]
+        definitions = {name.lower(): view.text for view in views for name in view.creates}
         named = _named(sql, {**dict.fromkeys(lake.tables, ""), **definitions})
         with own_schema() as connection, explained(lake):
             for table in lake.tables.values():
@@ -137,7 +137,7 @@ class WarehouseCore:
                 same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
                 source = read_parquet(list(files), union=not same)
                 connection.execute(f"CREATE VIEW {quoted(table.name)} AS SELECT {columns} FROM {source}{where}")
-            create_views(connection, [path for path, text in views.items() if named & set(_CREATES.findall(text))])
+            create_views(connection, [view.path for view in views if named & view.creates])
             yield connection
 
 
@@ -151,13 +151,20 @@ class PlainWarehouse(WarehouseCore):
     lake_url: str | None = None
 
 
+class _ViewFile(NamedTuple):
+    path: Path
+    text: str
+    creates: frozenset[str]
+
+
+def _view_file(path: Path) -> _ViewFile:
+    return _read_view_file(path, path.stat().st_mtime_ns)
+
+
 @cache
-def _read(path: Path, changed_ns: int) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def _text(path: Path) -> str:
-    return _read(path, path.stat().st_mtime_ns)
+def _read_view_file(path: Path, changed_ns: int) -> _ViewFile:
+    text = path.read_text(encoding="utf-8")
+    return _ViewFile(path, text, frozenset(_CREATES.findall(text)))
 
 
 def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:

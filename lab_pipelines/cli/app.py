@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, checking, forecast, lab_page, plans, runs
+from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, runs
 
-_CATALOGUE, _RUNS, _RESULTS = "The year", "Runs", "Results"
+_CATALOGUE, _RUNS, _RESULTS, _LEFT = "The year", "Runs", "Results", "Nothing left running"
 
 app = typer.Typer(
     name="labs",
     help="78 LLM-serving labs: what they are, what they cost, what came of them.",
-    epilog="Exit codes: 0 done; 1 it can't be done, or failed; 2 the call is wrong; 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 it can't be done, or failed; 2 a wrong call; 3 ci-guard cleaned up; 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -29,6 +29,10 @@ app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
 app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
+app.add_typer(gpu.app, name="gpu", rich_help_panel=_LEFT)
+app.command("teardown", rich_help_panel=_LEFT)(cleanup.teardown)
+app.command("reap", rich_help_panel=_LEFT)(cleanup.reap)
+app.command("ci-guard", rich_help_panel=_LEFT)(cleanup.ci_guard)
 app.add_typer(baselines.app, name="baseline", rich_help_panel=_RESULTS)
 
 

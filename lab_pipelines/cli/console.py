@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-CANT, WRONG_CALL, INTERRUPTED = 1, 2, 130
-"""Exit codes: it can't be done or failed; the call is wrong; interrupted."""
+CANT, WRONG_CALL, CLEANED, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes: it can't be done or failed; the call is wrong; something was left behind, and is gone; interrupted."""
 ROWS_SHOWN = 200
 """Longest answer that is printed as a table; --csv and --json print all of it."""
 NO_TERMINAL_WIDTH = 10_000

@@ -37,7 +37,7 @@ from lab_pipelines.cli.options import (
     settings_for,
     warehouse_of,
 )
-from lab_pipelines.cli.targets import left_of, require_usable
+from lab_pipelines.cli.places import left_of, require_usable
 from lab_pipelines.deployment import Deployment
 
 if TYPE_CHECKING:

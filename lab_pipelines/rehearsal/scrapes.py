@@ -51,10 +51,13 @@ class Scrapes:
         self._folder = folder
         self._numbers = count()
         self._file = self._next()
+        self.pages = 0
+        """Of targets, since the last cut."""
 
     def add(self, at_s: float, target: ScrapeTarget, page: bytes) -> None:
         """One scrape of one target at a Unix time."""
-        self._file.writelines(target.samples(at_s, page))
+        self.pages += 1
+        self._file.write("".join(target.samples(at_s, page)))
 
     def add_series(self, at_s: float, series: Iterable[tuple[str, float]]) -> None:
         """Series with all of their labels, at a Unix time."""
@@ -66,6 +69,7 @@ class Scrapes:
         self._file.write("# EOF\n")
         self._file.close()
         complete, self._file = Path(self._file.name), self._next()
+        self.pages = 0
         return complete
 
     def discard(self) -> None:

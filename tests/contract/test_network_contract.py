@@ -69,7 +69,7 @@ def test_a_service_is_reached_through_a_port_forward(place: Place, server: str, 
 def test_a_pods_log_is_text(place: Place, server: str) -> None:
     def log(**query: str) -> str:
         path = f"/api/v1/namespaces/{place.namespace}/pods/{server}/log"
-        return kube_api.text(place.api_client, path, query=query, deadline=Deadline.within(WITHIN_S))
+        return kube_api.read_text(place.api_client, path, query=query, deadline=Deadline.within(WITHIN_S))
 
     assert "Started HTTP server on port 8080" in until(log, "something is in the log")
     assert len(log(tailLines="1").splitlines()) == 1

@@ -1,55 +1,148 @@
-"""Pools whose nodes start in round times, and pods that ask for their GPUs, for tests of nodes that come and go."""
+"""A cluster's node pools in a file: what NodePools promises, with Azure's own refusals, and nothing behind it.
+
+Every write makes a new ETag, as Azure does. The pools live in a file, because Dagster makes a resource anew for each
+evaluation. Doesn't belong here: Azure's protocol.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.rehearsal.control_plane import ControlPlane, node_of
-from lab_pipelines.rehearsal.node_pools import NodePools, NodeStart, Pool
+from resources import node_holds
+from resources.cluster import ClusterError, Lease, Progress, Reaped
+from resources.cluster_local import LocalCluster
+from resources.kube_api import Deadline
+from resources.node_pools import NodePool, NodePools, PoolChangedError, PoolError, Scaled
 
-T4, PLAIN = "Standard_NC4as_T4_v3", "Standard_D4s_v5"
-READY_S, DRIVER_S, PULL_S = 300.0, 120.0, 100.0
-FIRST_SCAN_S = 5.0
+T4 = "Standard_NC4as_T4_v3"
 
 
-def gpu_pool(
-    maximum: int = 1,
-    *,
-    minimum: int = 0,
-    quota_vcpus: int | None = None,
-    start_of: Callable[[str], NodeStart] = lambda name: NodeStart(READY_S, DRIVER_S),
-) -> Pool:
-    """Nodes with one T4 each."""
-    sku = load_prices().sku(T4)
-    return Pool(
-        name="gpu",
-        machine=node_of("gpu", T4, sku),
-        minimum=minimum,
-        maximum=maximum,
-        start_of=start_of,
-        pull_s_of=lambda node, image: PULL_S,
-        vcpus=sku.vcpus,
-        quota_vcpus=quota_vcpus,
+def node_pool(name: str = "t4", **fields: Any) -> NodePool:
+    """A pool of ours with one node, unless `fields` say otherwise."""
+    return NodePool(
+        **{
+            "name": name,
+            "vm_size": T4,
+            "mode": "User",
+            "count": 1,
+            "autoscaled": False,
+            "spot": False,
+            "tags": {"lab-pipelines": "managed"},
+            "labels": {},
+            "taints": ["sku=gpu:NoSchedule"],
+            "state": "Succeeded",
+            "etag": "1",
+        }
+        | fields
     )
 
 
-def plane_with(*pools: Pool) -> tuple[ControlPlane, NodePools]:
-    """A cluster from second 0 on: one node without a GPU that stays, and the pools."""
-    scaling = NodePools(pools, 0.0, FIRST_SCAN_S)
-    system = node_of("system-0", PLAIN, load_prices().sku(PLAIN))
-    return ControlPlane("lab-00", [system], scaling), scaling
+class FilePools(NodePools):
+    """The pools in `folder`; `asked` there has one line for each call."""
+
+    folder: str
+
+    def put(self, *pools: NodePool) -> None:
+        """Have these pools, and no others."""
+        (Path(self.folder) / "pools.json").write_text(json.dumps([pool.model_dump() for pool in pools]))
+
+    def touch(self, name: str, **fields: Any) -> None:
+        """Somebody else changes a pool."""
+        found = self.read()
+        for number, pool in enumerate(found):
+            if pool.name == name:
+                found[number] = pool.model_copy(update={"etag": str(int(pool.etag or 0) + 1), **fields})
+        self.put(*found)
+
+    def read(self) -> list[NodePool]:
+        if not (Path(self.folder) / "pools.json").exists():
+            return []
+        return [NodePool(**one) for one in json.loads((Path(self.folder) / "pools.json").read_text())]
+
+    def calls(self) -> list[str]:
+        """What was asked so far."""
+        asked = Path(self.folder) / "asked"
+        return asked.read_text().splitlines() if asked.exists() else []
+
+    def pools(self) -> list[NodePool]:
+        self._note("pools")
+        return self.read()
+
+    def pool(self, name: str) -> NodePool:
+        self._note(f"pool {name}")
+        for pool in self.read():
+            if pool.name == name:
+                return pool
+        raise PoolError(f"there is no pool {name}")
+
+    def scale(
+        self, pool: NodePool, count: int, *, tags: Mapping[str, str | None], deadline: Deadline, progress: Progress
+    ) -> Scaled:
+        self._note(f"scale {pool.name} {pool.count}->{count}")
+        found = next(one for one in self.read() if one.name == pool.name)
+        if found.etag != pool.etag:
+            raise PoolChangedError(f"{pool.name} has changed since it was read")
+        if not found.ours:
+            raise PoolError(f"{pool.name} isn't ours")
+        if found.mode == "System" and count == 0:
+            raise PoolError(f"{pool.name} is a system pool and can't reach zero")
+        kept = {**found.tags, **tags}
+        self.touch(pool.name, count=count, tags={key: value for key, value in kept.items() if value is not None})
+        at = datetime.now(UTC)
+        return Scaled(pool=pool.name, before=found.count, after=count, requested_at=at, done_at=at)
+
+    def begin_scale(
+        self, pool: NodePool, count: int, *, tags: Mapping[str, str | None], deadline: Deadline, progress: Progress
+    ) -> datetime:
+        return self.scale(pool, count, tags=tags, deadline=deadline, progress=progress).requested_at
+
+    def _note(self, line: str) -> None:
+        with (Path(self.folder) / "asked").open("a") as asked:
+            asked.write(f"{line}\n")
 
 
-def gpu_pod(name: str, *, gpus: int = 1, lasts_s: int | None = None, **spec: Any) -> dict[str, Any]:
-    """A pod that tolerates the pool's taint and asks for GPUs; `lasts_s` after its placement it is ended."""
-    container = {"name": "vllm", "image": "engine:1", "resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
-    taint = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
-    deadline = {} if lasts_s is None else {"activeDeadlineSeconds": lasts_s}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {"containers": [container], "tolerations": [taint], **deadline, **spec},
-    }
+class LeasedCluster(LocalCluster):
+    """A local cluster whose leases are those in `leases.json` of `data_dir`, so that a test can write them.
+
+    Its nodes are those of the `FilePools` in the same folder.
+    """
+
+    def node_pools(self) -> NodePools:
+        return FilePools(folder=self.data_dir)
+
+    def put(self, *leases: Lease) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps([lease.model_dump(mode="json") for lease in leases]))
+
+    def leases(self) -> list[Lease]:
+        if (Path(self.data_dir) / "unreachable").exists():
+            raise ClusterError("the API server can't be reached")
+        return [Lease(**one) for one in json.loads(self._file.read_text())] if self._file.exists() else []
+
+    def release(self, lab: str, *, run_id: str | None = None) -> datetime | None:
+        left = [lease for lease in self.leases() if lease.lab != lab or run_id not in (None, lease.run_id)]
+        if len(left) == len(self.leases()):
+            return None
+        self.put(*left)
+        return datetime.now(UTC)
+
+    def reap(self) -> list[Reaped]:
+        node_pools, now = self.node_pools(), datetime.now(UTC)
+        pools = node_pools.pools()
+        over = [lease for lease in self.leases() if lease.expires_at <= now]
+        good = [lease for lease in self.leases() if lease.expires_at > now]
+        self.put(*good)
+        ended = [
+            Reaped(lease_id=one.lease_id, lab=one.lab, run_id=one.run_id, reason="its lease expired", removed=["all"])
+            for one in over
+        ]
+        ids = {lease.lease_id for lease in good}
+        return [*ended, *node_holds.reap(node_pools, pools, good=ids, now=now, deadline=Deadline.within(10.0))]
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.data_dir) / "leases.json"

@@ -279,6 +279,49 @@ def finding_row(**columns: Any) -> Row:
     } | columns
 
 
+def gpu_decision_row(**columns: Any) -> Row:
+    """A pool of one T4 that was looked at while L06 held it."""
+    return {
+        **{name: shared()[name] for name in ("target", "provenance", "recorded_at")},
+        "lab": "all",
+        "run_id": "gpu-20260302T090000Z-00000000",
+        "tick_at": REQUESTED_AT,
+        "pool": "t4",
+        "vm_size": SKU,
+        "mode": "User",
+        "nodes": 1,
+        "ours": True,
+        "autoscaled": False,
+        "spot": False,
+        "state": "Succeeded",
+        "usd_per_h": USD_PER_NODE_HOUR,
+        "held_by": ["L06"],
+        "held_until": REQUESTED_AT + timedelta(minutes=15),
+        "requests": 3.0,
+        "requests_age_s": 12.0,
+        "requests_reporting": 1,
+        "requests_expected": 1,
+        "utilisation_percent": 80.0,
+        "utilisation_age_s": 8.0,
+        "utilisation_reporting": 1,
+        "utilisation_expected": 1,
+        "signals_gap": None,
+        "idle_for_s": None,
+        "expected_idle_s": None,
+        "expected_idle_source": None,
+        "since_change_s": 1200.0,
+        "cold_start_s": 640.5,
+        "cold_start_source": "median of the last 3 sessions",
+        "switch": "dry-run",
+        "policy": "{}",
+        "action": "keep",
+        "rule": "leased",
+        "reason": "L06 holds it until 2026-03-02 09:15:00 UTC",
+        "outcome": None,
+        "detail": None,
+    } | columns
+
+
 def lab_run(
     *,
     users: Sequence[int] = (1, 4, 8),

@@ -316,6 +316,7 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
         (["sql", "select 1 as one"], {"duckdb"}),
         (["show-run", "L06"], {"duckdb", "pyarrow", "numpy"}),
         (["baseline", "show"], set()),
+        (["gpu", "replay"], {"duckdb", "pyarrow", "numpy"}),
     ],
     ids=" ".join,
 )

@@ -45,13 +45,6 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         ({"LABS_TARGET": "cloud"}, r"LABS_TARGET='cloud' is not a target; set one of: local"),
         ({"LABS_OPENAI_BASE_URL": "localhost:8000"}, r"LABS_OPENAI_BASE_URL='localhost:8000' is not an http\(s\) URL"),
         ({"LABS_PROMETHEUS_URL": "http://127.0.0.1:9090"}, r"LABS_PROMETHEUS_URL is set without LABS_OPENAI_BASE_URL"),
-        ({"LABS_TARGET": "aks", "LABS_LOAD": "there"}, r"LABS_LOAD='there' is not known; set one of: here, in-cluster"),
-        ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "0"}, r"LABS_LOAD_WORKERS='0' is no number from 1 to 32"),
-        ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "many"}, r"LABS_LOAD_WORKERS='many' is no number from 1 to 32"),
-        (
-            {"LABS_TARGET": "aks", "LABS_LOAD_SECRET": "lake"},
-            r"LABS_LOAD_SECRET='lake' can't come to a lab's",
-        ),
         ({"LABS_LAKE_URL": "/mnt/lake"}, r"LABS_LAKE_URL='/mnt/lake' is not a URL; expected e.g. abfss://"),
         ({"LABS_LAKE_URL": "s3://key:planted@bucket/lake"}, r"LABS_LAKE_URL holds a password or a query"),
         ({"LABS_LAKE_URL": "https://a.blob/lake?sig=planted"}, r"LABS_LAKE_URL holds a password or a query"),
@@ -59,6 +52,13 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         (
             {"LABS_EXECUTOR": "k8s"},
             r"LABS_EXECUTOR=k8s needs a target whose stacks are .*: kubernetes, aks",
+        ),
+        ({"LABS_TARGET": "aks", "LABS_LOAD": "there"}, r"LABS_LOAD='there' is not known; set one of: here, in-cluster"),
+        ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "0"}, r"LABS_LOAD_WORKERS='0' is no number from 1 to 32"),
+        ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "many"}, r"LABS_LOAD_WORKERS='many' is no number from 1 to 32"),
+        (
+            {"LABS_TARGET": "aks", "LABS_LOAD_SECRET": "lake"},
+            r"LABS_LOAD_SECRET='lake' can't come to a lab's",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from resources import ownership
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, NoNodePools, PoolError, choose_pool, pools_over
-from resources.ownership import EXPIRES_LABEL, LEASE_LABEL, LONGEST
+from resources.ownership import BY_HAND, EXPIRES_LABEL, LEASE_LABEL, LONGEST, RUN_LABEL
 
 MADE = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 COSTS = {"lab": "l06", "cost-center": "serving", "phase": "1"}
@@ -114,9 +114,20 @@ def test_a_pool_is_never_over_while_its_lease_is_good_however_old_its_tag_is() -
 
 
 @pytest.mark.parametrize("good_leases", [None, {"1e4a"}])
-def test_a_pool_with_nodes_that_no_lease_holds_is_over(good_leases: set[str] | None) -> None:
-    [over] = pools_over([held("t4", lease_id=None)], good_leases, MADE)
-    assert over.reason == "no lease holds its nodes" and over.lab is over.run_id is over.lease_id is None
+def test_a_pool_that_never_had_a_lease_is_left_to_the_sensor_that_asks_who_uses_it(
+    good_leases: set[str] | None,
+) -> None:
+    assert pools_over([held("t4", tags={"lab-pipelines": "managed"})], good_leases, MADE) == []
+    [over] = pools_over([held("t4", tags={"lab-pipelines": "managed", EXPIRES_LABEL: "soon"})], good_leases, MADE)
+    assert over.reason == "its tags tell of an end, and of no lease"
+
+
+def test_nodes_given_by_hand_stay_until_the_time_that_their_tag_says_and_no_longer() -> None:
+    until = str(int((MADE + timedelta(hours=2)).timestamp()))
+    tags = {"lab-pipelines": "managed", LEASE_LABEL: "1e4a", RUN_LABEL: f"{BY_HAND}-me", EXPIRES_LABEL: until}
+    assert pools_over([held("t4", tags=tags)], set(), MADE + timedelta(minutes=119)) == []
+    [over] = pools_over([held("t4", tags=tags)], {"1e4a"}, MADE + timedelta(hours=2))
+    assert over.reason == "the time for which somebody gave it nodes is over"
 
 
 def test_leases_that_cannot_be_read_are_no_sign_that_one_has_ended() -> None:

@@ -16,7 +16,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.rehearsal.control_plane import STARTS_WITHIN_S, ControlPlane, apply_all
 from lab_pipelines.rehearsal.lab_nodes import control_plane_of
 from lab_pipelines.rehearsal.node_pools import NodePools, NodeStart, autoscaler_times
-from tests.support.node_pools import DRIVER_S, FIRST_SCAN_S, PULL_S, READY_S, gpu_pod, gpu_pool, plane_with
+from tests.support.virtual_pools import DRIVER_S, FIRST_SCAN_S, PULL_S, READY_S, gpu_pod, gpu_pool, plane_with
 
 NO_GPU_YET = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. "
 TIMES = autoscaler_times()

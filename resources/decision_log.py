@@ -1,0 +1,115 @@
+"""Keeps the sensor's decisions: at once in a file beside the lake, then an hour of them as one file of the lake.
+
+A tick a minute would be half a million files a year in the lake, and every question opens each file once. A batch's
+name is made with its first row, so publishing it twice, because a process died between publishing and removing the
+batch, is the lake's own no-op.
+
+Doesn't belong here: what is in a row (lab_pipelines/gpu_decisions.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from lab_pipelines.gpu_decisions import ALL_LABS, TABLE
+from lab_pipelines.rows import Row
+from resources.warehouse_core import WarehouseCore
+
+PUBLISH_AFTER = timedelta(hours=1)
+_TIMES = ("recorded_at", "tick_at", "held_until")
+
+
+class DecisionLog:
+    """The decisions of one target, below the data folder of `warehouse`. Any number of processes may write."""
+
+    def __init__(self, warehouse: WarehouseCore, target: str) -> None:
+        self._warehouse, self._target = warehouse, target
+        self._folder = Path(warehouse.data_dir) / "state" / TABLE / target
+
+    def append(self, rows: Sequence[Row], *, now: datetime) -> None:
+        """Write `rows` down. They are on disk when this returns, whatever dies then. Raises `OSError`."""
+        if not rows:
+            return
+        with self._locked():
+            batches = self._batches()
+            path = batches[-1] if batches else self._folder / f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.jsonl"
+            lines = "".join(f"{json.dumps(row, default=_plain)}\n" for row in rows)
+            with path.open("ab+") as batch:
+                if batch.seek(0, os.SEEK_END):
+                    batch.seek(-1, os.SEEK_END)
+                    if batch.read() != b"\n":
+                        batch.write(b"\n")  # a writer died within its line; that line is left out, not this one
+                batch.write(lines.encode())
+                batch.flush()
+                os.fsync(batch.fileno())
+
+    def newest(self) -> dict[str, Row]:
+        """The last row of each pool, published or not. Raises `WarehouseError`."""
+        sql = (
+            f"FROM {TABLE} WHERE target = ? QUALIFY row_number() OVER (PARTITION BY pool ORDER BY recorded_at DESC) = 1"
+        )
+        found = {row["pool"]: row for row in self._warehouse.query(sql, [self._target])}
+        for path in self._batches():  # later than whatever is published
+            found |= {row["pool"]: row for row in _read(path)}
+        return found
+
+    def publish(self, *, now: datetime, at_once: bool = False) -> int:
+        """Publish batches that are an hour old, or all; how many rows. Raises `WarehouseError`, the batch kept."""
+        published = 0
+        with self._locked():
+            for path in self._batches():
+                began = datetime.strptime(path.stem.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                if not at_once and now - began < PUBLISH_AFTER:
+                    continue
+                rows = list(_read(path))
+                run_id = f"gpu-{path.stem}"
+                self._warehouse.publish(
+                    TABLE,
+                    [{**row, "run_id": run_id} for row in rows],
+                    target=self._target,
+                    lab=ALL_LABS,
+                    run_id=run_id,
+                )
+                path.unlink()
+                published += len(rows)
+        return published
+
+    def _batches(self) -> list[Path]:
+        return sorted(self._folder.glob("*.jsonl"))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Ticks may overlap; a killed holder's lock is freed by the kernel."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{value!r} is in no column of {TABLE}")
+
+
+def _read(path: Path) -> Iterator[Row]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the last line of a writer that was killed: its tick wrote nothing else
+        for name in _TIMES:
+            row[name] = None if row[name] is None else datetime.fromisoformat(row[name])
+        row["usd_per_h"] = None if row["usd_per_h"] is None else Decimal(row["usd_per_h"])
+        yield row
