@@ -75,7 +75,7 @@ def metrics_snapshot(
             warehouse.publish("metric_summaries", across, **where, part="variants")
         if findings := judge(spec, sessions, warehouse):
             warehouse.publish("findings", findings, **where)
-        released_at = cluster.release(spec.id) or cluster.now()
+        released_at = cluster.release(spec.id, run_id=last.run_id) or cluster.now()
         publish(warehouse, "stack_sessions", [rows.session_row(last, released_at=released_at)], last, part="closed")
     gaps = sorted({row["measure"] for row in summaries if row["status"] == "gap"})
     progress_to(context)(f"read {len(summaries)} measures, {len(gaps)} kinds with gaps; the stack is released")

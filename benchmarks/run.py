@@ -19,7 +19,18 @@ from typing import Any
 import psutil
 from rich.console import Console
 
-from benchmarks import catalogue, client_lag, demo, engine_loop, figures, imports, overhead, rehearsal, replicas
+from benchmarks import (
+    catalogue,
+    client_lag,
+    cluster_ticks,
+    demo,
+    engine_loop,
+    figures,
+    imports,
+    overhead,
+    rehearsal,
+    replicas,
+)
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 
@@ -28,7 +39,7 @@ _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 _BUSY = 0.5
 """Load average from which on other work is likely to have disturbed the figures."""
-BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "replicas", "rehearsal")
+BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "replicas", "rehearsal", "ticks")
 
 
 def main() -> int:
@@ -79,6 +90,9 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "rehearsal" in wanted:
         _say("rehearsing " + ("one lab" if quick else "every lab that can be"))
         measured += rehearsal.measure(labs=["L06"] if quick else None)
+    if "ticks" in wanted:
+        _say("ticking in a cluster of 1,000 node pools and 10,000 pods")
+        measured += cluster_ticks.measure()
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"

@@ -253,6 +253,11 @@ def _external_engine(environ: Mapping[str, str]) -> ExternalEngine | None:
 
 def _http_url(name: str, value: str) -> str:
     parts = urlsplit(value)
+    if "@" in value:  # not repeated: it is or may be a password
+        raise DeploymentError(
+            f"{name} has a user or a password before its host. Rows, logs and the lab's own objects would repeat it: "
+            "give the URL without, of a proxy that adds them if the server wants some"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise DeploymentError(f"{name}={value!r} is not an http(s) URL; expected e.g. http://127.0.0.1:8000/v1")
     return value.rstrip("/")

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from resources.redaction import redacted
+
 Kind = Literal["busy", "changed", "quota", "sku", "capacity", "autoscaler", "other"]
 
 LONGEST_MESSAGE = 400
@@ -27,12 +29,6 @@ _QUOTA = re.compile(r"quota", re.I)
 _SKU = re.compile(r"SkuNotAvailable|NotAvailableForSubscription|VM size .{0,80}(not allowed|not available)", re.I)
 _CAPACITY = re.compile(r"AllocationFailed|Overconstrained\w*AllocationRequest|sufficient capacity|SpotCapacity", re.I)
 _AUTOSCALER = re.compile(r"autoscal", re.I)
-_SECRET = re.compile(
-    r"bearer\s+\S+"
-    r"|\beyJ[\w-]+\.[\w-]+\.?[\w-]*"  # a JSON web token
-    r"|\b(sig|client_secret|client_assertion|access_token|refresh_token|password)(=|\"\s*:\s*\"?)[^\s&\",]+",
-    re.I,
-)
 _SIGN_IN_CODE = re.compile(r"AADSTS\d+")
 # Refresh token expired, revoked or idle for too long; password changed; session ended by policy.
 _LOGIN_OVER = {"AADSTS70043", "AADSTS700082", "AADSTS50173", "AADSTS700084", "AADSTS70008", "AADSTS50133"}
@@ -110,11 +106,11 @@ def said_by(status: int, error: object) -> Said:
     if within:
         # The outer error of a scale-out often says no more than that it failed.
         message = f"{message[:LONGEST_OUTER_MESSAGE]} ({within})"
-    return Said(status, without_secrets(code), message[:LONGEST_MESSAGE], within)
+    return Said(status, redacted(code), message[:LONGEST_MESSAGE], within)
 
 
 def _presentable(text: object) -> str:
-    return without_secrets(one_line(text or "no explanation"))
+    return redacted(one_line(text or "no explanation"))
 
 
 def _details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -159,11 +155,6 @@ def sign_in_failed(reason: str) -> str:
         f"Azure refused the sign-in ({code[0]}): run `az login`, or check the pod's or CI's identity: AZURE_CLIENT_ID, "
         "AZURE_TENANT_ID and its secret or federation (docs/aks.md)"
     )
-
-
-def without_secrets(text: str) -> str:
-    """The text without anything that looks like a credential, in case somebody on the way repeats what was sent."""
-    return _SECRET.sub("[removed]", text)
 
 
 def one_line(text: object) -> str:

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resources.azure_errors import Said, explained, one_line, said, sign_in_failed, without_secrets
+from resources.azure_errors import Said, explained, one_line, said, sign_in_failed
 from resources.cluster import ClusterError
 from resources.kube_api import Deadline
+from resources.redaction import redacted
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -113,7 +114,7 @@ def ask(call: Callable[..., _T], *, what: str, deadline: Deadline, tries: int = 
         except SdkError as error:
             wait_s, failed = 0.0, failed + 1
             if failed >= tries or retry_s > deadline.remaining_s:
-                cause = without_secrets(one_line(error))[:200]
+                cause = redacted(one_line(error))[:200]
                 raise UnansweredError(
                     f"{what}: Azure can't be reached, {failed} times ({type(error).__name__}: {cause}); is the network "
                     "up, and does a proxy need to be set?"

@@ -280,9 +280,15 @@ class Cluster(ConfigurableResource, ABC):
 
     @contextmanager
     def released_on_error(self, lab: str) -> Iterator[None]:
-        """Release the lab's stack when the block fails or is interrupted; the error goes on its way."""
+        """Release the lab's stack when the block fails or is interrupted; the error goes on its way.
+
+        Only the stack that is up as the block begins: a run that has lost its lease, because its machine was asleep,
+        fails, and by then another run may hold the lab.
+        """
+        held = next((lease for lease in self.leases() if lease.lab == lab), None)
         try:
             yield
         except BaseException:  # Dagster's interrupt is not an Exception, and it must not leave a stack behind
-            self.release(lab)
+            if held is not None:
+                self.release(lab, run_id=held.run_id)
             raise

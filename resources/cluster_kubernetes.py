@@ -11,6 +11,7 @@ reap. What this machine adds are port-forwards, which carry the lease's mark and
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -52,12 +53,13 @@ from resources.first_token import first_token
 from resources.helm import HelmReleases
 from resources.helm_sdk import ReleaseError
 from resources.kube_api import Deadline
-from resources.kube_leases import Held, NamespaceLeases
+from resources.kube_leases import Held, LeaseLostError, NamespaceLeases
 from resources.kube_pods import ReleasePods, refusal_in
 from resources.kube_reach import ClusterReach, Service
 from resources.kube_stack import Release, Surroundings
 from resources.lease_keeper import kept
 from resources.node_pools import NodePools
+from resources.ownership import LEASE_TTL
 from resources.prometheus_server import scraped
 
 if TYPE_CHECKING:
@@ -73,6 +75,9 @@ NODES_S = 1500.0
 """For Azure to give or take nodes."""
 RELEASE_S = 600.0
 """For a namespace to go away: a pod may take its grace period, a volume its detachment."""
+TICK_S = 20.0
+"""For a tick of the reaper to have nodes taken away. Azure makes one change at a time, each of minutes: what it has not
+taken by then, the next tick asks for."""
 SCRAPED_S = 180.0
 """For Prometheus to find new pods: the operator's reload, discovery, and one interval."""
 RENEW_EVERY_S = 20.0
@@ -106,6 +111,8 @@ class KubernetesCluster(Cluster):
     are."""
 
     _renewed: dict[str, float] = PrivateAttr(default_factory=dict)
+    _taken: dict[str, str] = PrivateAttr(default_factory=dict)
+    """The leases that this process took itself, by lab."""
     _client: Any = PrivateAttr(default=None)
     """An `ApiClient`, once it was needed."""
 
@@ -128,6 +135,7 @@ class KubernetesCluster(Cluster):
             progress(f"reaped {', '.join(reaped.removed)} of {reaped.lab}, because {reaped.reason}")
         requested_at = datetime.now(UTC)
         lease = self._leases.take(order.spec, order.run_id, hold=order.hold, deadline=Deadline.within(TAKE_S))
+        self._taken[order.spec.id] = lease.lease_id
         progress(f"{order.spec.id} holds namespace {lease.namespace} until {lease.expires_at:%H:%M:%S} UTC, and renews")
         try:
             with kept(lambda: self._renew(lease)):
@@ -138,13 +146,14 @@ class KubernetesCluster(Cluster):
                         f"variant {order.variant.id} of {order.spec.id} does not come up: {session.refusal}"
                     )
                 self._record([session])
+                reachable = self._reachable(session)
         except BaseException:  # Dagster's interrupt is not an Exception, and it must not leave a stack behind
             self._end(lease, progress)
             raise
         if order.hold is None:
             # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
             atexit.register(self._end_quietly, lease)
-        return self._reachable(session)
+        return reachable
 
     def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
         self._require_possible(order)
@@ -283,6 +292,8 @@ class KubernetesCluster(Cluster):
 
     def sessions(self, lab: str) -> list[Session]:
         held = self._live(lab)
+        if held is None and lab in self._taken:
+            raise LeaseLostError(f"the lease of {lab} is gone: its stack was released or reaped meanwhile")
         found = self._recorded(held.lease) if held is not None else []
         if not found:
             raise ClusterError(
@@ -303,9 +314,18 @@ class KubernetesCluster(Cluster):
     def renew(self, session: Session) -> None:
         lease_id = _lease_id(session)
         now = time.monotonic()
-        if now - self._renewed.get(lease_id, -RENEW_EVERY_S) >= RENEW_EVERY_S:
+        since_s = now - self._renewed.get(lease_id, -RENEW_EVERY_S)
+        if since_s < RENEW_EVERY_S:
+            return
+        try:
             self._leases.renew(session.namespace, lease_id, deadline=Deadline.within(ASK_S))
             self._renewed[lease_id] = now
+        except LeaseLostError:
+            raise
+        except ClusterError:
+            # An hour of load must not end with an API server's bad minute, as long as the lease outlasts it.
+            if since_s > LEASE_TTL.total_seconds() / 2:
+                raise
 
     def _renew(self, lease: Lease) -> None:
         self._leases.renew(str(lease.namespace), lease.lease_id, deadline=Deadline.within(ASK_S))
@@ -327,6 +347,7 @@ class KubernetesCluster(Cluster):
         What fails doesn't keep the rest from being taken away. Raises the first failure.
         """
         failures, nodes = list[ClusterError](), Deadline.within(NODES_S)
+        progress = partial(_told_if_possible, progress)
 
         def attempt(take_away: Callable[[], _T]) -> _T | None:
             try:
@@ -361,12 +382,12 @@ class KubernetesCluster(Cluster):
             good = self._leases.good(now=now, deadline=deadline)
         except ClusterError:
             # Money runs on while the API server can't be asked: what is over by its own tag's time goes all the same.
-            node_holds.reap(self.node_pools, pools, good=None, now=now, deadline=Deadline.within(NODES_S))
+            node_holds.reap(self.node_pools, pools, good=None, now=now, deadline=Deadline.within(TICK_S))
             raise
         for lease_id, found in marked.items():
             if lease_id not in good:
                 processes.end(found)
-        nodes = node_holds.reap(self.node_pools, pools, good=set(good), now=now, deadline=Deadline.within(NODES_S))
+        nodes = node_holds.reap(self.node_pools, pools, good=set(good), now=now, deadline=Deadline.within(TICK_S))
         return [*reaped, *nodes]
 
     # --- What steps do to a stack that is up ---
@@ -491,7 +512,7 @@ class KubernetesCluster(Cluster):
         """What every object of the lease carries. Raises `ClusterError` when the lease is gone."""
         held = self._leases.read(str(lease.namespace), deadline=Deadline.within(ASK_S))
         if held is None or held.lease.lease_id != lease.lease_id:
-            raise ClusterError(f"the lease on {lease.namespace} is gone: its stack was released or reaped meanwhile")
+            raise LeaseLostError(f"the lease on {lease.namespace} is gone: its stack was released or reaped meanwhile")
         return ownership.labels_within(held.labels)
 
     def _record(self, sessions: list[Session]) -> None:
@@ -507,15 +528,18 @@ class KubernetesCluster(Cluster):
         return self._leases.sessions(str(lease.namespace), deadline=Deadline.within(ASK_S))
 
     def _live(self, lab: str) -> Held | None:
-        """The lab's lease, if it is good."""
+        """The lab's lease, if it is good; for a run that took one itself, no other than that."""
         good = self._leases.good(now=datetime.now(UTC), deadline=Deadline.within(ASK_S))
-        return next((held for held in good.values() if held.lease.lab == lab), None)
+        taken = self._taken.get(lab)
+        return next(
+            (held for lease_id, held in good.items() if held.lease.lab == lab and taken in (None, lease_id)), None
+        )
 
     def _held(self, session: Session) -> Held:
         """The lease of a session. Raises `ClusterError` when it is gone."""
         held = self._leases.read(session.namespace, deadline=Deadline.within(ASK_S))
         if held is None or held.terminating or held.lease.lease_id != _lease_id(session):
-            raise ClusterError(f"the lease of {session.lab} is gone: its stack was released or reaped meanwhile")
+            raise LeaseLostError(f"the lease of {session.lab} is gone: its stack was released or reaped meanwhile")
         return held
 
     def _reachable(self, session: Session) -> Session:
@@ -588,6 +612,12 @@ def _lease_id(session: Session) -> str:
 
 def _told(progress: Progress, variant: str, line: str) -> None:
     progress(f"{variant}: {line}")
+
+
+def _told_if_possible(progress: Progress, line: str) -> None:
+    """A run's log on a full disk takes no more lines. That must not be why its nodes run on."""
+    with contextlib.suppress(Exception):
+        progress(line)
 
 
 def _silent(line: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import yaml
 
 from resources.cluster import ClusterError
+from resources.redaction import redacted
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, ApiException
@@ -196,7 +197,8 @@ def watch(
 ) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """(type, object) of every change below `path` after `version`, until the server or the deadline ends the watch.
 
-    A `version` that the server has forgotten (410) also ends it: list again. Raises as `request`.
+    A `version` that the server has forgotten (410) also ends it, and so does a server that is overloaded, fails or
+    breaks the connection off: list again, which tells whether it is there. Raises as `request` for what it refuses.
     """
     import urllib3
     from kubernetes.client import ApiException
@@ -220,20 +222,23 @@ def watch(
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
-                    if status.get("code") == 410:
+                    if _passes(status.get("code")):
                         return
                     raise ClusterError(f"{host(api_client)}: watching {path}: {status.get('message')}")
                 yield event["type"], event["object"]
         finally:
             response.close()
             response.release_conn()
-    except urllib3.exceptions.ReadTimeoutError:
-        return  # the server forgot to end it
-    except urllib3.exceptions.HTTPError as error:
-        raise _unreachable(api_client, error) from None
+    except urllib3.exceptions.HTTPError:
+        return  # broken off, or the server forgot to end it
     except ApiException as error:
-        if error.status != 410:
+        if not _passes(error.status):
             raise _explained(api_client, path, error) from None
+
+
+def _passes(status: int | None) -> bool:
+    """Whether what has ended a watch may be over when it is begun anew."""
+    return status is not None and (status in (410, 429) or status >= 500)
 
 
 def _unreachable(api_client: ApiClient, error: Exception) -> ClusterError:
@@ -268,9 +273,11 @@ def _status(error: ApiException) -> tuple[str, str]:
     """Reason and message of the answer's `Status` object; a proxy on the way may answer with something else."""
     try:
         status = json.loads(error.body or "")
-        return str(status.get("reason") or error.reason), str(status["message"])
+        reason, message = str(status.get("reason") or error.reason), str(status["message"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return str(error.reason), _one_line(error.body)[:300]
+        reason, message = str(error.reason), _one_line(error.body)[:300]
+    # An admission webhook or a proxy may repeat what it was sent.
+    return reason, redacted(message)
 
 
 def _one_line(said: object) -> str:

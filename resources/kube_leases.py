@@ -58,6 +58,10 @@ _TRIES = 4
 _T = TypeVar("_T")
 
 
+class LeaseLostError(ClusterError):
+    """The run no longer holds the lease that it took."""
+
+
 class Held(NamedTuple):
     """A namespace of ours as it was read."""
 
@@ -107,6 +111,18 @@ class NamespaceLeases:
             "annotations": {**annotations, **({HOLD_ANNOTATION: "true"} if hold else {})},
         }
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+        try:
+            self._make(body, lease, deadline)
+        except ClusterError:
+            raise
+        except BaseException:  # an interrupt: the server may have made it, and nobody else would know whose it is
+            self.release(spec.namespace, lease.lease_id, deadline=deadline, progress=lambda line: None)
+            raise
+        return lease
+
+    def _make(self, body: Mapping[str, Any], lease: Lease, deadline: Deadline) -> None:
+        """Make the namespace of `lease`, once nobody else has it. Raises as `take`."""
+        namespace = str(lease.namespace)
         while True:
             try:
                 self._ask(
@@ -115,20 +131,20 @@ class NamespaceLeases:
                 )  # fmt: skip
             except RefusedError as refused:
                 if refused.status != 409:
-                    raise ClusterError(f"namespace {spec.namespace} can't be made: {refused}") from None
+                    raise ClusterError(f"namespace {namespace} can't be made: {refused}") from None
                 if self._is_taken_by(lease, deadline):
-                    return lease
-                self._wait_for_former(spec.namespace, deadline)
+                    return
+                self._wait_for_former(namespace, deadline)
             except ClusterError:
                 # The server may have made it before its answer was lost.
                 if not self._is_taken_by(lease, deadline):
                     raise
-                return lease
+                return
             else:
-                return lease
+                return
 
     def _is_taken_by(self, lease: Lease, deadline: Deadline) -> bool:
-        held = self._again(lambda: self.read(str(lease.namespace), deadline=deadline))
+        held = self.read(str(lease.namespace), deadline=deadline)
         return held is not None and held.lease.lease_id == lease.lease_id
 
     def _wait_for_former(self, namespace: str, deadline: Deadline) -> None:
@@ -151,11 +167,14 @@ class NamespaceLeases:
         self._wait_until_gone(namespace, held.uid, deadline)
 
     def renew(self, namespace: str, lease_id: str, *, deadline: Deadline) -> Lease:
-        """Extend the lease to `LEASE_TTL` from now, if it ends sooner. Raises `ClusterError` when it is gone."""
+        """Extend the lease to `LEASE_TTL` from now, if it ends sooner.
+
+        Raises `LeaseLostError` when it is gone, `ClusterError` when the API server can't be asked.
+        """
         while True:
             held = self.read(namespace, deadline=deadline)
             if held is None or held.terminating or held.lease.lease_id != lease_id:
-                raise ClusterError(
+                raise LeaseLostError(
                     f"the lease on {namespace} is gone: its stack was released or reaped meanwhile, or another "
                     "run has it"
                 )
@@ -178,7 +197,7 @@ class NamespaceLeases:
 
     def read(self, namespace: str, *, deadline: Deadline) -> Held | None:
         """The lease on a namespace, or None where there is no namespace of ours. Raises `ClusterError`."""
-        found = self._namespace(namespace, deadline)
+        found = self._again(lambda: self._namespace(namespace, deadline))
         return _held(found) if found is not None else None
 
     def all(self, *, deadline: Deadline) -> list[Held]:
@@ -237,7 +256,7 @@ class NamespaceLeases:
         Another lease on the same namespace is left alone. Raises `ClusterError`, also for a namespace that is still
         there at the deadline, with what the API server says holds it up.
         """
-        held = self._again(lambda: self.read(namespace, deadline=deadline))
+        held = self.read(namespace, deadline=deadline)
         if held is None or held.lease.lease_id != lease_id:
             return None
         for path, name, _ in self._cluster_scoped(deadline, f"{LEASE_LABEL}={lease_id}"):

@@ -149,6 +149,6 @@ def test_a_token_is_in_no_error_log_progress_or_representation(
         arm.clear_faults()
         said += [str(raised.value), repr(raised.value)]
     written = "\n".join([*said, caplog.text, repr(pools), str(pools)])
-    assert "[removed]" in written
+    assert "[hidden]" in written
     for part in [secret, *secret.split(".")]:
         assert part not in written

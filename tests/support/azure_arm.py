@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,8 @@ class AzureArm:
     """Actions that the caller's role lacks, e.g. `Microsoft.ContainerService/managedClusters/agentPools/write`."""
     on_count: Callable[[str, int], None] | None = None
     """Called with pool and number when nodes have come or gone, e.g. to change a cluster's Node objects."""
+    on_request: Callable[[str, str], Fault | None] | None = None
+    """Called with method and path (with its query) of each request while its sender waits; what it returns happens."""
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     seen: list[Seen] = field(default_factory=list)
     _pools: dict[str, Json] = field(default_factory=dict)
@@ -114,8 +117,15 @@ class AzureArm:
         class Handler(_Handler):
             azure = arm
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """As the server's own, but for a client that has died: tests kill them."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
         return self
@@ -147,6 +157,13 @@ class AzureArm:
         with self._lock:
             self._pools[name]["properties"] |= properties
             self._new_etag(name)
+
+    def end_operations(self) -> None:
+        """Let time pass until nothing is under way any more."""
+        with self._lock:
+            for operation in self._operations.values():
+                if operation.ended_at is None:
+                    self._end(operation)
 
     def begin_operation(self, name: str, *, steps: int, state: str = "Updating") -> None:
         """Start an operation of somebody else on a pool, which changes none of its properties."""
@@ -184,6 +201,8 @@ class AzureArm:
     # --- The answers ---
 
     def faulty(self, method: str, path: str) -> Fault | None:
+        if self.on_request is not None and (ordered := self.on_request(method, path)) is not None:
+            return ordered
         with self._lock:
             for one in self._faults:
                 if one.times and one.method == method and one.path.search(path):

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import yaml
@@ -49,6 +51,8 @@ class KubeApi:
     delays: Delays = field(default_factory=Delays)
     log_stamps: dict[str, list[str]] = field(default_factory=dict)
     """By a pod's uid: when each line of its log was taken in."""
+    on_request: Callable[[str, str], Fault | None] | None = None
+    """Called with method and path (with its query) of each request while its sender waits; what it returns happens."""
     _faults: list[Fault] = field(default_factory=list)
     _expired: int = 0
     _closing: bool = False
@@ -72,6 +76,11 @@ class KubeApi:
         class Server(ThreadingHTTPServer):
             request_queue_size = 128
             daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """As the server's own, but for a client that has died: tests kill them."""
+                if not isinstance(sys.exception(), ConnectionError):
+                    super().handle_error(request, client_address)
 
         self._loop.__enter__()
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -203,6 +212,8 @@ class KubeApi:
     # --- The answers ---
 
     def fault(self, method: str, path: str) -> Fault | None:
+        if self.on_request is not None and (ordered := self.on_request(method, path)) is not None:
+            return ordered
         with self.store.changed:
             for one in self._faults:
                 if one.times and one.method == method and one.path.search(path):

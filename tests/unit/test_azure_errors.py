@@ -11,6 +11,7 @@ import pytest
 from resources import azure_errors
 from resources.azure_errors import Kind, Said
 from resources.azure_session import retry_after_s
+from resources.redaction import redacted
 
 QUOTA = (
     "Operation could not be completed as it results in exceeding approved standardNCASv3_T4Family Cores quota. "
@@ -121,15 +122,15 @@ def test_the_right_that_is_missing_on_a_linked_resource_is_the_one_that_is_named
     ],
 )
 def test_what_looks_like_a_credential_is_removed(text: str) -> None:
-    cleaned = azure_errors.without_secrets(text)
-    assert "[removed]" in cleaned
+    cleaned = redacted(text)
+    assert "[hidden]" in cleaned
     for secret in ("hunter2", "abc.def", "eyJ", "c2ln"):
         assert secret not in cleaned
 
 
 def test_ordinary_words_are_left_alone() -> None:
-    assert azure_errors.without_secrets(BUSY) == BUSY
-    assert azure_errors.without_secrets(QUOTA) == QUOTA
+    assert redacted(BUSY) == BUSY
+    assert redacted(QUOTA) == QUOTA
 
 
 def test_a_failed_sign_in_repeats_nothing_but_its_code() -> None:

@@ -54,6 +54,8 @@ class Fault:
     """The connection ends without an answer."""
     carried_out: bool = False
     """What was asked for is done all the same."""
+    silent: bool = False
+    """The connection stays open without an answer, until the server is closed."""
 
 
 def status_object(status: int, message: str, reason: str) -> str:
@@ -98,7 +100,9 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _fail(self, fault: Fault, seen: Seen) -> None:
         if fault.carried_out:
             self.kube.handle(seen)
-        if fault.drop:
+        if fault.silent:
+            self.kube.wait_for_end()
+        if fault.drop or fault.silent:
             self.close_connection = True
             return
         self._answer(fault.status, fault.body.encode(), fault.headers)
