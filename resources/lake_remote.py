@@ -1,7 +1,8 @@
 """A lake on object storage, or wherever else fsspec reaches: the truth is there, and this machine has a mirror of it.
 
-Belongs here: files at a URL (list, fetch, create), and the lake that keeps a mirror of them. Doesn't belong here: what
-a file of the lake is (lake.py), or how it is asked (warehouse_core.py), both of which see the mirror's folder alone.
+Belongs here: files at a URL (list, fetch, create, remove), and the lake that keeps a mirror of them.
+Doesn't belong here: what a file of the lake is (lake.py), or how it is asked (warehouse_core.py), both of which see the
+mirror's folder alone.
 
 A published file never changes, so a mirrored one can't be out of date, and each is fetched once. What there is, is
 asked anew each time: another machine may have published since (docs/decisions/0019-a-mirror-of-the-lake.md).
@@ -101,6 +102,11 @@ class RemoteFiles:
             except FileExistsError:
                 return False
         return True
+
+    def remove(self, folder: str) -> None:
+        """Remove every file below `folder`, which is no table's. Idempotent."""
+        with self._explained(), suppress(FileNotFoundError):
+            self._files.rm(f"{self._root}/{folder}", recursive=True)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -20,14 +20,15 @@ from pydantic import Field, PrivateAttr
 
 from resources import kube_api, kube_namespace, kube_secrets, load_incoming, manifests, ownership
 from resources.cluster import ClusterError, Endpoint, Progress
+from resources.contract import WarehouseError
 from resources.helm import RELEASE_LABEL
 from resources.kube_api import Deadline, RefusedError
 from resources.kube_leases import NamespaceLeases
 from resources.kube_pods import ReleasePods
 from resources.kube_reach import service_of
 from resources.kube_timeline import LogLine
+from resources.lake_remote import RemoteFiles
 from resources.load_generator import LoadError, LoadGenerator, LoadPlan, LoadResult
-from resources.load_incoming import IncomingError
 from resources.load_jobs import (
     CONTAINER,
     START_S,
@@ -102,19 +103,20 @@ class ClusterLoadGenerator(LoadGenerator):
             plan=plan,
             workers=self.workers or workers_for(plan),
             image=self.image,
-            incoming=load_incoming.folder_of(self.lake_url, load_id, now=now),
+            lake_url=self.lake_url,
+            incoming=load_incoming.folder_of(load_id, now=now),
             secret=self.secret,
         )
         try:
-            load_incoming.sweep(self.lake_url, now=now)
+            load_incoming.sweep(self._lake, now=now)
             with self._running(load, service.namespace, progress) as jobs:
                 jobs.follow(workdir / LOG_FILE)
                 self._collect(load, jobs.pods(), workdir)
-        except (ClusterError, IncomingError) as error:
+        except (ClusterError, WarehouseError) as error:
             raise LoadError(str(error)) from error
         finally:
             # After the pods are gone: what one of them brings too late would stay.
-            _quietly(lambda: load_incoming.remove(load.incoming), progress)
+            _quietly(lambda: self._lake.remove(load.incoming), progress)
         return whole_result(workdir, plan, remedy=f"The log of Locust's master is {workdir / LOG_FILE}")
 
     @contextlib.contextmanager
@@ -151,15 +153,18 @@ class ClusterLoadGenerator(LoadGenerator):
                 self._api, [self.secret], source=source, namespace=namespace, labels=labels, deadline=deadline
             )
 
-    @staticmethod
-    def _collect(load: ClusterLoad, pods: Sequence[Json], workdir: Path) -> None:
+    def _collect(self, load: ClusterLoad, pods: Sequence[Json], workdir: Path) -> None:
         """Every pod's files to `workdir`. Raises `LoadError` for a pod that ended well and brought none."""
-        brought = set(load_incoming.fetch(load.incoming, workdir))
+        brought = set(load_incoming.fetch(self._lake, load.incoming, workdir))
         if missing := sorted({pod["metadata"]["name"] for pod in pods} - brought):
             raise LoadError(
-                f"the records of {', '.join(missing)} are not at {load.incoming}, though those pods ended well; "
-                "LABS_LAKE_URL must name the same place for a pod and for this process"
+                f"the records of {', '.join(missing)} are not in {load.lake_url}/{load.incoming}, though those pods "
+                "ended well; LABS_LAKE_URL must name the same place for a pod and for this process"
             )
+
+    @property
+    def _lake(self) -> RemoteFiles:
+        return RemoteFiles(self.lake_url)
 
     @property
     def _api(self) -> ApiClient:
@@ -307,5 +312,5 @@ def _quietly(take_away: Callable[[], object], progress: Progress) -> None:
     """As the load ends, it has a result or an error already, and what is left ends by its own time."""
     try:
         take_away()
-    except (ClusterError, IncomingError) as error:
+    except (ClusterError, WarehouseError) as error:
         progress(f"left behind, to end by its own time: {error}")

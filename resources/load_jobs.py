@@ -63,8 +63,9 @@ class ClusterLoad:
     plan: LoadPlan
     workers: int
     image: str
+    lake_url: str
     incoming: str
-    """URL of the folder that each pod brings its records to."""
+    """The folder of the lake that each pod brings its records to."""
     secret: str | None = None
     """A Secret of the namespace whose keys are the pods' environment: what the lake asks for."""
 
@@ -154,7 +155,7 @@ def _job(load: ClusterLoad, role: Role, *, pods: int, locust: Sequence[str], res
         "name": CONTAINER,
         "image": load.image,
         "command": ["python", "-m", "resources.load_pod"],
-        "args": ["--records", RECORDS, "--incoming", load.incoming, "--", *arguments, *locust],
+        "args": ["--records", RECORDS, "--lake", load.lake_url, "--incoming", load.incoming, "--", *arguments, *locust],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "HOME", "value": SCRATCH},

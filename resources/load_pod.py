@@ -1,6 +1,6 @@
 """What a pod of a load runs: Locust, and when that has ended well, the way of its records to the lake.
 
-    python -m resources.load_pod --records FOLDER --incoming URL -- LOCUST'S ARGUMENTS
+    python -m resources.load_pod --records FOLDER --lake URL --incoming FOLDER -- LOCUST'S ARGUMENTS
 
 Belongs here: the first process of the pod. Doesn't belong here: what it is started with (load_jobs.py), or anything
 that costs time beside Locust: what writes to the lake is imported when the load is over.
@@ -41,25 +41,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + told[0]
     if code != 0:
         return code
-    return _bring(options.records, options.incoming)
+    return _bring(options.records, options.lake, options.incoming)
 
 
-def _bring(records: Path, incoming: str) -> int:
-    from resources.load_incoming import IncomingError, put
+def _bring(records: Path, lake: str, incoming: str) -> int:
+    from resources.contract import WarehouseError
+    from resources.lake_remote import RemoteFiles
+    from resources.load_incoming import put
 
     try:
-        lines = put(incoming, os.environ["POD_NAME"], records)
-    except IncomingError as error:
-        print(f"load_pod/ERROR/ the records can't be written to {error}", flush=True)
+        lines = put(RemoteFiles(lake), incoming, os.environ["POD_NAME"], records)
+    except WarehouseError as error:
+        print(f"load_pod/ERROR/ the records are not in the lake: {error}", flush=True)
         return NOT_BROUGHT
-    print(f"{lines} lines are at {incoming}", flush=True)
+    print(f"{lines} lines are in {lake}/{incoming}", flush=True)
     return 0
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m resources.load_pod", description=__doc__)
     parser.add_argument("--records", type=Path, required=True, help="the folder that Locust writes to; made anew")
-    parser.add_argument("--incoming", required=True, help="URL of the folder in the lake")
+    parser.add_argument("--lake", required=True, help="its URL")
+    parser.add_argument("--incoming", required=True, help="the load's folder in the lake")
     parser.add_argument("locust", nargs=argparse.REMAINDER, help="Locust's own arguments, behind --")
     options = parser.parse_args(argv)
     options.locust = options.locust[1:] if options.locust[:1] == ["--"] else options.locust

@@ -236,7 +236,7 @@ def test_pods_that_a_quota_refuses_are_told_of_by_their_job(
 def test_a_pod_that_ends_well_without_bringing_records_is_named(double: KubeApi, tmp_path: Path) -> None:
     lease_on(double, tmp_path)
     with pytest.raises(
-        LoadError, match=r"the records of load-\w+-master-\w+, load-.* are not at file://.*LABS_LAKE_URL"
+        LoadError, match=r"the records of load-\w+-master-\w+, load-.* are not in file://.*LABS_LAKE_URL"
     ):
         run(plan(f"{SERVICE}/v1", stage(0, 1)), tmp_path)
     assert left(double, tmp_path) == []
@@ -283,7 +283,7 @@ def test_a_lake_that_this_process_can_t_use_is_found_out_before_anything_is_made
     double: KubeApi, tmp_path: Path
 ) -> None:
     lease_on(double, tmp_path)
-    with pytest.raises(LoadError, match=r"nowhere://lake/_load_incoming: ValueError: Protocol not known"):
+    with pytest.raises(LoadError, match=r"the lake nowhere://lake can't be reached: Protocol not known"):
         run(plan(f"{SERVICE}/v1", stage(0, 1)), tmp_path, lake_url="nowhere://lake")
     assert double.requests("PATCH", "/jobs/") == []
 
@@ -301,16 +301,18 @@ def test_l06_runs_in_a_cluster_with_its_load_inside(tmp_path: Path) -> None:
 
         pods = LoadPods(cluster.api, tmp_path / "load-pods", root_of)
         cluster.api.plays(pods.start, image=LAB_IMAGE)
-        lake = {"LABS_LAKE_URL": f"file://{tmp_path}/lake", "LABS_LOAD": "in-cluster", "LABS_LOAD_WORKERS": "2"}
-        done = start(place, pace="smoke", environ=cluster.environ(**lake))
+        lake_url = f"file://{tmp_path}/lake"
+        settings = {"LABS_LAKE_URL": lake_url, "LABS_LOAD": "in-cluster", "LABS_LOAD_WORKERS": "2"}
+        done = start(place, pace="smoke", environ=cluster.environ(**settings))
         assert done.wait() == 0, done.output()
-        requests = Warehouse(data_dir=str(place.data_dir)).query("SELECT * FROM requests WHERE lab = 'L06'")
+        warehouse = Warehouse(data_dir=str(place.data_dir), lake_url=lake_url)
+        requests = warehouse.query("SELECT * FROM requests WHERE lab = 'L06'")
         assert {row["worker"] for row in requests} == {"worker-0", "worker-1"}
         assert {row["target"] for row in requests} == {"kubernetes"}
         assert sum(row["valid"] for row in requests) > 0
         assert "load-" in done.output() and "stage 1/" in done.output()
         assert [key for key in cluster.api.stored() if "lab-06" in key] == []
-        assert [path for path in (tmp_path / "lake").rglob("*") if path.is_file()] == []
+        assert [path for path in (tmp_path / "lake" / FOLDER).rglob("*") if path.is_file()] == []
 
 
 def test_load_in_the_cluster_without_a_lake_is_refused_as_definitions_are_built() -> None:

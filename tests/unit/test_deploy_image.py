@@ -27,6 +27,7 @@ COMMANDS = [
     ["python", "-m", "lab_pipelines.cli", "--help"],
     ["python", "-m", "lab_pipelines.engine.serve", "--help"],
     ["python", "-m", "locust", "-f", "load-tests/locust/locustfile.py", "--help"],
+    ["python", "-m", "resources.load_pod", "--help"],
 ]
 """What the cluster starts: code location, run worker, step worker, daemon, web server, CLI, modelled vLLM, Locust."""
 

@@ -28,7 +28,8 @@ def load(**changes: Any) -> ClusterLoad:
         "plan": plan("http://vllm.lab-06.svc:80/v1", stage(0, 8, max_s=100.0), stage(1, 300, max_s=200.5)),
         "workers": 2,
         "image": "registry.example/lab-pipelines:1",
-        "incoming": "abfss://lake@labs.dfs.core.windows.net/lake/_load_incoming/1795874400-0a1b2c3d4e",
+        "lake_url": "abfss://lake@labs.dfs.core.windows.net/lake",
+        "incoming": "_load_incoming/1795874400-0a1b2c3d4e",
         "secret": "lake-writer",
     }
     return ClusterLoad(**{**fields, **changes})
