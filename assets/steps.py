@@ -1,7 +1,7 @@
 """A lab's steps, one after the other: each is done, and becomes a row of `events` with its outcome.
 
 Belongs here: what each kind of step does, through the resources. Doesn't belong here: how a target does it
-(resources/cluster_*.py), or how load is applied (resources/load_locust.py).
+(resources/cluster_*.py), or how load is applied (resources/load_*.py).
 """
 
 from __future__ import annotations
@@ -108,14 +108,15 @@ class Walk:
 
     def _load(self, step: LoadStep) -> Done:
         session = self.session
-        plan = rows.load_plan(session, step, self.spec.paces[session.pace])
+        pace = self.spec.paces[session.pace]
+        plan = rows.load_plan(session, step, pace, address=self.load_generator.address)
         result = self.load_generator.run(
             plan,
             workdir=self.cluster.run_folder(session.run_id, session.lab) / session.variant / step.name,
             environ=self.cluster.marker(session.lab),
             progress=self.progress,
         )
-        stages = rows.stage_rows(session, plan, self.spec.paces[session.pace], result)
+        stages = rows.stage_rows(session, plan, pace, result)
         self._publish("requests", rows.request_rows(session, plan, result), part=step.name)
         self._publish("load_stages", stages, part=step.name)
         self.stages += stages

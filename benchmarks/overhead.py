@@ -23,7 +23,7 @@ from benchmarks.demo import BenchmarkError, Demo
 from benchmarks.figures import Figure
 from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.deployment import REPO_ROOT
-from resources.load_locust import read_result
+from resources.load_records import read_result
 
 NAME = "overhead"
 AT_MOST_S = 25.0

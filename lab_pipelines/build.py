@@ -19,7 +19,7 @@ from dagster import (
 )
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
-from lab_pipelines.deployment import ClusterSettings, Deployment, Target
+from lab_pipelines.deployment import ClusterSettings, Deployment, DeploymentError, Target
 from lab_pipelines.gpu_policy import POLICY_FILE
 from lab_pipelines.jobs import lab_job
 from lab_pipelines.sensors import gpu_scale_to_zero, reaper, run_status
@@ -32,6 +32,8 @@ from resources.cluster_rehearsal import RehearsalCluster
 from resources.gpu_switch import GpuSwitch
 from resources.kube_reach import Service
 from resources.labs import Labs
+from resources.load_cluster import ClusterLoadGenerator
+from resources.load_generator import LoadGenerator
 from resources.load_locust import LocustLoadGenerator
 from resources.load_rehearsal import RehearsalLoadGenerator
 from resources.node_pools import NodePools, NoNodePools
@@ -128,7 +130,7 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
             secret_store=cluster.secret_store,
             secrets_namespace=cluster.secrets_namespace,
         ),
-        "load_generator": LocustLoadGenerator(),
+        "load_generator": _cluster_load(settings),
         "telemetry": Telemetry(),
         **_pools(settings, node_pools),
         "pool_signals": _pool_signals(cluster),
@@ -167,6 +169,27 @@ def _pool_signals(cluster: ClusterSettings) -> PoolSignals:
 def gpu_switch(settings: Deployment) -> GpuSwitch:
     return GpuSwitch(
         data_dir=str(settings.data_dir), mode=settings.gpu_sensor, policy_file=str(settings.gpu_policy or POLICY_FILE)
+    )
+
+
+def _cluster_load(settings: Deployment) -> LoadGenerator:
+    cluster = settings.cluster
+    if cluster.load == "here":
+        return LocustLoadGenerator()
+    if settings.lake_url is None:
+        raise DeploymentError(
+            "LABS_LOAD=in-cluster brings its records back through the lake: set LABS_LAKE_URL to one that the pods "
+            "reach too, or LABS_LOAD=here"
+        )
+    return ClusterLoadGenerator(
+        lake_url=settings.lake_url,
+        image=cluster.image,
+        kubeconfig=str(cluster.kubeconfig) if cluster.kubeconfig else None,
+        context=cluster.context,
+        workers=cluster.load_workers,
+        secret=cluster.load_secret,
+        secret_store=cluster.secret_store,
+        secrets_namespace=cluster.secrets_namespace,
     )
 
 

@@ -25,6 +25,9 @@ GpuSensor = Literal["off", "dry-run", "on"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 
+MOST_LOAD_WORKERS = 32
+"""Pods of a load, beside a lab's own, within the quota of its namespace."""
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -61,6 +64,11 @@ class ClusterSettings:
     """`LABS_REACH`: `direct` within the cluster's own network, else through the API server."""
     load: LoadPlace = "here"
     """`LABS_LOAD`: where Locust runs, in this process's machine or as Jobs in the cluster."""
+    load_workers: int | None = None
+    """`LABS_LOAD_WORKERS`, of a load in the cluster; None: as many as the plan asks for."""
+    load_secret: str | None = None
+    """`LABS_LOAD_SECRET`: the Secret whose keys are the environment of load pods, as the lake's store wants it (e.g.
+    AZURE_STORAGE_SAS_TOKEN). It comes to the lab's namespace as the labs' own secrets do."""
     prometheus_url: str | None = None
     """`LABS_PROMETHEUS_URL`; None: `prometheus_service`."""
     prometheus_service: str = "monitoring/prometheus-operated:9090"
@@ -97,6 +105,8 @@ class ClusterSettings:
             image=environ.get("LABS_IMAGE") or cls.image,
             reach=_one_of("LABS_REACH", environ, get_args(Reach), reach),
             load=_one_of("LABS_LOAD", environ, get_args(LoadPlace), cls.load),
+            load_workers=_load_workers(environ.get("LABS_LOAD_WORKERS")),
+            load_secret=_load_secret(environ),
             prometheus_url=_http_url("LABS_PROMETHEUS_URL", prometheus_url) if prometheus_url else None,
             prometheus_service=service or cls.prometheus_service,
             loki_url=_http_url("LABS_LOKI_URL", loki_url) if loki_url else None,
@@ -106,6 +116,26 @@ class ClusterSettings:
             resource_group=environ.get("LABS_AKS_RESOURCE_GROUP") or None,
             aks_cluster=environ.get("LABS_AKS_CLUSTER") or None,
         )
+
+
+def _load_workers(value: str | None) -> int | None:
+    if not value:
+        return None
+    if not value.isdigit() or not 1 <= int(value) <= MOST_LOAD_WORKERS:
+        raise DeploymentError(
+            f"LABS_LOAD_WORKERS={value!r} is no number from 1 to {MOST_LOAD_WORKERS}; unset it, and the plan decides"
+        )
+    return int(value)
+
+
+def _load_secret(environ: Mapping[str, str]) -> str | None:
+    secret = environ.get("LABS_LOAD_SECRET") or None
+    if secret and not (environ.get("LABS_SECRET_STORE") or environ.get("LABS_SECRETS_NAMESPACE")):
+        raise DeploymentError(
+            f"LABS_LOAD_SECRET={secret!r} can't come to a lab's namespace; set LABS_SECRET_STORE or "
+            "LABS_SECRETS_NAMESPACE to where it is kept"
+        )
+    return secret
 
 
 def _one_of(name: str, environ: Mapping[str, str], known: tuple[Any, ...], default: Any) -> Any:

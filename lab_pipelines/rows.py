@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Literal
 
 from lab_pipelines.catalog.spec import Burst, CompletionRequest, HttpRequest, LoadStep, Measure, Pace, Profile, Rate
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
-from resources.cluster import Phase, Session
+from resources.cluster import Endpoint, Phase, Session
 from resources.load_generator import (
     CompletionShape,
     HttpShape,
@@ -159,12 +160,18 @@ def log_rows(session: Session, component: str, lines: Sequence[Mapping[str, Any]
     ]
 
 
-def load_plan(session: Session, step: LoadStep, pace: Pace) -> LoadPlan:
-    """What the load generator is to do, on the wall clock of this session.
+def load_plan(
+    session: Session,
+    step: LoadStep,
+    pace: Pace,
+    *,
+    address: Callable[[Endpoint], str | None] = attrgetter("base_url"),
+) -> LoadPlan:
+    """What the load generator is to do, on the wall clock of this session; `address` is how it reaches an endpoint.
 
     Raises `LoadError` where the component has no address or the stack no model, and `ValueError` as `load_stages` does.
     """
-    base_url = session.endpoint(step.component).base_url
+    base_url = address(session.endpoint(step.component))
     if base_url is None:
         raise LoadError(f"{step.name}: the component {step.component} has no address that requests could be sent to")
     if session.model is None and any(isinstance(request, CompletionRequest) for request in step.requests):

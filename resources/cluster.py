@@ -108,6 +108,8 @@ class Endpoint(Record):
     """Of the exporter that watches its GPUs, where it has one."""
     log: str | None
     """Where its structured log lines are: a file of JSON lines on this machine, or a LogQL selector."""
+    cluster_url: str | None = None
+    """What `base_url` is for the pods of its own cluster; None: it is in none."""
 
 
 class Session(Record):

@@ -160,6 +160,7 @@ def _endpoint(component: Component, root: str | None, gpu_root: str | None) -> E
         component=component.name,
         kind=component.kind,
         base_url=f"{root}/v1" if root else None,
+        cluster_url=f"{root}/v1" if root else None,
         metrics_url=f"{root}/metrics" if root else None,
         gpu_metrics_url=f"{gpu_root}/metrics" if gpu_root else None,
         log=None,

@@ -1,7 +1,7 @@
 """The contract of a load generator: apply a load step to a session and bring back one record per request.
 
 Belongs here: the plan that a generator is given, the records that it returns, the abstract `LoadGenerator`.
-Doesn't belong here: Locust's process (load_locust.py) and what runs inside it (load-tests/locust/).
+Doesn't belong here: Locust's processes (load_locust.py, load_cluster.py), what runs inside them (load-tests/locust/).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lab_pipelines.catalog.spec import TextKind
-from resources.cluster import Progress
+from resources.cluster import Endpoint, Progress
 
 Outcome = Literal["ok", "http_error", "timeout", "connection_error", "stream_error", "cut"]
 Profile = Literal["ramp", "constant", "burst", "rate"]
@@ -166,6 +166,10 @@ class LoadResult(Record):
 
 class LoadGenerator(ConfigurableResource, ABC):
     """Applies a plan. Everything it starts is gone when `run` returns or raises."""
+
+    def address(self, endpoint: Endpoint) -> str | None:
+        """Where the processes that this generator starts reach an endpoint: what a plan's `base_url` must be."""
+        return endpoint.base_url
 
     @abstractmethod
     def run(self, plan: LoadPlan, *, workdir: Path, environ: dict[str, str], progress: Progress) -> LoadResult:

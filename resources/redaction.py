@@ -19,7 +19,7 @@ _SECRET_NAME = (
 _LOOKS_SECRET = re.compile(
     rf"(?P<name>{_SECRET_NAME}[\"']?\s*[=:]\s*)(?:(?:Bearer|Basic)\s+)?[\"']?[^\s\"',;]+"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}"
-    r"|\bhf_\w{8,}|\beyJ[\w-]+\.[\w-]+\.?[\w-]*|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)",
+    r"|\bhf_\w{8,}|\beyJ[\w-]+\.[\w-]+\.?[\w-]*|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)|(?<=[?&]sig=)[^\s&]+",
     re.IGNORECASE,
 )
 _NAMES_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)

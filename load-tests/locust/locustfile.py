@@ -5,7 +5,7 @@
 Belongs here: what ties streaming_load/ to Locust - users, shape, options, events. It runs as it is in one process,
 with `--processes N`, and as master and workers on several machines: a user reports a finished request to whoever
 runs the shape by Locust's own messages. In a closed loop no process needs to know the current stage, because the stage
-of a request follows from its times and the stages' times (resources/load_locust.py puts them together). In an open
+of a request follows from its times and the stages' times (resources/load_records.py puts them together). In an open
 loop the shape tells every process when a stage begins, and each sends its part of the schedule.
 Doesn't belong here: HTTP, events, schedules, records (streaming_load/), or starting this (resources/load_locust.py).
 """

@@ -49,6 +49,8 @@ class KubeApi:
     silent: bool = False
     """Accept requests and never answer, until the server is closed."""
     delays: Delays = field(default_factory=Delays)
+    log_stamps: dict[str, list[str]] = field(default_factory=dict)
+    """By a pod's uid: when each line of its log was taken in."""
     on_request: Callable[[str, str], Fault | None] | None = None
     """Called with method and path (with its query) of each request while its sender waits; what it returns happens."""
     _faults: list[Fault] = field(default_factory=list)

@@ -150,7 +150,7 @@ def lab_cluster(folder: Path, *, delays: Delays | None = None, gpus: int = 1) ->
             url = prometheus_server.start(interval_s=SCRAPE_EVERY_S, folder=folder / "prometheus", environ=environ)
             cluster = LabCluster(api, folder, url, _state_metrics=state_metrics)
             cluster.write_targets()
-            api.plays(cluster.start_engine, image=IMAGE)
+            api.plays(cluster.start_engine, image=IMAGE, labels={"app.kubernetes.io/name": "modelled-vllm"})
             api.plays(cluster.start_probe, image="docker.io/library/python")
             api.plays(cluster.start_prometheus, image=PROMETHEUS_IMAGE)
             _put_prometheus(api)

@@ -234,9 +234,9 @@ def test_the_fence_lets_a_labs_leftovers_and_step_pods_be_removed_and_is_no_busi
     )
     assert step == []
     definition = thing("loraadapters.production-stack.vllm.ai")
-    definitions = {"resource": "customresourcedefinitions", "group": "apiextensions.k8s.io"}
-    assert refused_by_the_fence(operation="CREATE", **definitions, new=definition) == []
-    assert refused_by_the_fence(operation="DELETE", **definitions, old=definition)
+    plural, crds = "customresourcedefinitions", "apiextensions.k8s.io"
+    assert refused_by_the_fence(operation="CREATE", resource=plural, group=crds, new=definition) == []
+    assert refused_by_the_fence(operation="DELETE", resource=plural, group=crds, old=definition)
     somebody: dict[str, Any] = {"operation": "DELETE", "resource": "namespaces", "old": thing("default")}
     assert refused_by_the_fence(**somebody)
     assert refused_by_the_fence(**somebody, user="somebody") == []

@@ -53,9 +53,32 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
             {"LABS_EXECUTOR": "k8s"},
             r"LABS_EXECUTOR=k8s needs a target whose stacks are .*: kubernetes, aks",
         ),
+        ({"LABS_TARGET": "aks", "LABS_LOAD": "there"}, r"LABS_LOAD='there' is not known; set one of: here, in-cluster"),
+        ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "0"}, r"LABS_LOAD_WORKERS='0' is no number from 1 to 32"),
+        ({"LABS_TARGET": "aks", "LABS_LOAD_WORKERS": "many"}, r"LABS_LOAD_WORKERS='many' is no number from 1 to 32"),
+        (
+            {"LABS_TARGET": "aks", "LABS_LOAD_SECRET": "lake"},
+            r"LABS_LOAD_SECRET='lake' can't come to a lab's",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_remedy(environ: dict[str, str], message: str) -> None:
     with pytest.raises(DeploymentError, match=message) as raised:
         Deployment.from_env(environ)
     assert "planted" not in str(raised.value)
+
+
+def test_the_settings_of_a_load_in_the_cluster_are_read() -> None:
+    deployment = Deployment.from_env(
+        {
+            "LABS_TARGET": "aks",
+            "LABS_LAKE_URL": "abfss://lake@labs.dfs.core.windows.net/lake",
+            "LABS_LOAD": "in-cluster",
+            "LABS_LOAD_WORKERS": "4",
+            "LABS_LOAD_SECRET": "lake-writer",
+            "LABS_SECRETS_NAMESPACE": "lab-secrets",
+        }
+    )
+    assert deployment.lake_url == "abfss://lake@labs.dfs.core.windows.net/lake"
+    assert (deployment.cluster.load, deployment.cluster.load_workers) == ("in-cluster", 4)
+    assert (deployment.cluster.load_secret, deployment.cluster.secrets_namespace) == ("lake-writer", "lab-secrets")

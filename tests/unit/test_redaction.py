@@ -16,6 +16,10 @@ from resources.redaction import HIDDEN, redacted, secrets_in
         ("got Bearer abcdefgh12345 instead", f"got Bearer {HIDDEN} instead"),
         ("the token eyJhbGciOiJub25lIn0.eyJzdWIi.c2ln was refused", f"the token {HIDDEN} was refused"),
         ("https://ada:lovelace@charts.example/x", f"https://{HIDDEN}@charts.example/x"),
+        (
+            "GET https://labs.blob.example/lake?sv=1&sig=ab%2Bcd&se=2",
+            f"GET https://labs.blob.example/lake?sv=1&sig={HIDDEN}&se=2",
+        ),
         ("--api-key sk-1 --api-key=sk-2", f"--api-key sk-1 --api-key={HIDDEN}"),
     ],
 )

@@ -10,10 +10,12 @@ import pytest
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LoadStep, Measure
+from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import HttpShape, LoadError, LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
+from resources.load_locust import LocustLoadGenerator
 from resources.telemetry import Reading, Sample
 from tests.support.rows import warehouse_in
-from tests.support.sessions import READY, session
+from tests.support.sessions import READY, endpoint, session
 
 START = READY.timestamp() + 10
 SPEC = load_catalog().spec("L06")
@@ -155,6 +157,17 @@ def test_a_component_without_an_address_and_a_stack_without_an_engine_take_no_lo
         without_engine, step({"kind": "constant", "users": 1}, GET, component="http"), SPEC.paces["full"]
     )
     assert load.model is None
+
+
+def test_a_plan_s_requests_go_where_their_generator_reaches_the_component() -> None:
+    within, here = "http://vllm.lab-06.svc:80/v1", "http://127.0.0.1:1/v1"
+    in_a_cluster = session(endpoints=[endpoint("vllm", "vllm", here).model_copy(update={"cluster_url": within})])
+    constant, pace = step({"kind": "constant", "users": 1}), SPEC.paces["full"]
+    inside, outside = ClusterLoadGenerator(lake_url="file:///lake", image="labs:1"), LocustLoadGenerator()
+    assert rows.load_plan(in_a_cluster, constant, pace, address=inside.address).base_url == within
+    assert rows.load_plan(in_a_cluster, constant, pace, address=outside.address).base_url == here
+    with pytest.raises(LoadError, match="the component vllm has no address"):
+        rows.load_plan(session(), constant, pace, address=inside.address)
 
 
 def test_latencies_are_in_stack_seconds_from_the_scheduled_time_and_the_clients_lag_is_in_wall_seconds() -> None:

@@ -151,10 +151,13 @@ class RequestHandler(BaseHTTPRequestHandler):
                 said = f'container "{one["name"]}" in pod "{asked.name}" is waiting to start: {waiting["reason"]}'
                 raise RefusedError(400, "BadRequest", said)
         lines = self.kube.kubelet.log_of(pod).splitlines(keepends=True)
+        if seen.query.get("timestamps") == "true":
+            with self.kube.store.changed:
+                stamps = self.kube.log_stamps.setdefault(pod["metadata"]["uid"], [])
+                stamps += [_written_at(line) for line in lines[len(stamps) :]]
+                lines = [f"{stamp} {line}" for stamp, line in zip(stamps, lines, strict=False)]
         if tail := int(seen.query.get("tailLines") or 0):
             lines = lines[-tail:]
-        if seen.query.get("timestamps") == "true":
-            lines = [f"{_written_at(line)} {line}" for line in lines]
         self._answer(200, "".join(lines).encode(), {"Content-Type": "text/plain"})
 
     def _answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
@@ -197,7 +200,7 @@ def _read(data: bytes, content_type: str | None) -> Any:
 
 
 def _written_at(line: str) -> str:
-    """When the kubelet would have taken a line in: its own `ts`, if it is JSON and has one; else now."""
+    """When the kubelet would have taken in a new line: its own `ts`, if it is JSON and has one; else now."""
     try:
         at = datetime.fromtimestamp(json.loads(line)["ts"], UTC)
     except (ValueError, LookupError, TypeError):

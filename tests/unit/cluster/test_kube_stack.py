@@ -48,6 +48,7 @@ def test_vllms_chart_gets_the_labs_values_and_pods_that_are_replaced() -> None:
     assert serving["strategy"] == {"type": "Recreate"}  # a rolling one would wait for a second GPU
     assert serving["serviceMonitor"]["enabled"] is True
     assert release.endpoint.base_url == "http://vllm-phi-3-mini-engine-service.lab-11.svc:80/v1"
+    assert release.endpoint.cluster_url == release.endpoint.base_url  # load from within goes there, wherever we are
     assert release.arguments[0] == "microsoft/Phi-3-mini-4k-instruct"
 
 

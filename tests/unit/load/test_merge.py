@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resources.load_locust import CpuSample, cpu_share, read_result
+from resources.load_records import CpuSample, cpu_share, read_result
 
 
 def request(
