@@ -3,8 +3,8 @@
 Belongs here: the large cluster, on the doubles of the API server and of Azure, and each tick in a process of its own,
 so that its peak memory is its own. Doesn't belong here: whether a tick does the right thing (tests/crash).
 
-A tick is what `reap` does from the first request to the last; the process before that, which imports, is reported
-beside it. The doubles answer on loopback, so that neither Azure's nor a network's own time is in it.
+A tick lasts from the first request to the last; its process, which imports before that, is reported beside it. The
+doubles answer on loopback, so that neither Azure's nor a network's own time is in it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,9 +23,11 @@ from typing import Any
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 from lab_pipelines.deployment import REPO_ROOT
-from resources import ownership
+from resources import ownership, processes
+from resources.prometheus_blocks import PrometheusBlocks
 from tests.support.azure_arm import AzureArm
 from tests.support.kube_api import KubeApi
+from tests.support.pool_signals import node, openmetrics, series
 
 NAME = "cluster ticks"
 TICK_AT_MOST_S = 5.0
@@ -35,23 +39,37 @@ PODS = 10_000
 GOOD, OVER = 60, 18
 """Of the 78 labs: with a live lease, and with one that is over, each with a pool and an object of the whole cluster."""
 
-_REAP = """
-import json, resource, sys, time
+_TICK = """
+import json, sys, time
+from datetime import UTC, datetime
+from lab_pipelines.gpu_policy import load_policy
+from lab_pipelines.sensors.gpu_scale_to_zero import Memory, Sensed, tick
+from resources.cluster_kubernetes import KubernetesCluster
+from resources.pool_signals import PoolSignals
+from resources.warehouse import Warehouse
 from tests.support.azure_agent_pools import CLUSTER, RESOURCE_GROUP, SUBSCRIPTION
 from tests.support.azure_pools import PoolsOverLoopback
-from resources.cluster_kubernetes import KubernetesCluster
 
+which, folder, azure, token, prometheus = sys.argv[1:]
 began = time.perf_counter()
-folder, azure, token = sys.argv[1:]
 pools = PoolsOverLoopback(
     subscription_id=SUBSCRIPTION, resource_group=RESOURCE_GROUP, cluster=CLUSTER, base_url=azure, token=token,
     retry_s=0.01,
 )
 cluster = KubernetesCluster(node_pools=pools, data_dir=folder, target="aks", kubeconfig=folder + "/kubeconfig")
-reaped = cluster.reap()
+if which == "reaper":
+    did = [name for one in cluster.reap() for name in one.removed]
+else:
+    sensed = Sensed(
+        cluster=cluster, node_pools=pools, pool_signals=PoolSignals(prometheus_url=prometheus),
+        warehouse=Warehouse(data_dir=folder), policy=load_policy(), mode="dry-run", target="aks", region="eastus",
+    )
+    _, decisions = tick(sensed, Memory(), now=datetime.now(UTC), progress=lambda line: None)
+    did = [one.rule for one in decisions]
 took = time.perf_counter() - began
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"took_s": took, "peak_mib": peak, "removed": [name for one in reaped for name in one.removed]}))
+# Not ru_maxrss, which a process inherits from the one that has started it.
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+print(json.dumps({"took_s": took, "peak_mib": peak, "did": did}))
 """
 
 
@@ -60,8 +78,22 @@ def measure() -> list[Figure]:
     with TemporaryDirectory(prefix="labs-bench-") as folder, KubeApi() as api, AzureArm() as arm:
         api.kubeconfig(Path(folder))
         populate(api, arm)
-        # The tick of gpu_scale_to_zero belongs beside this one, on the same cluster, before the reaper changes it.
-        return _reaper(Path(folder), arm)
+        with _prometheus(Path(folder)) as prometheus:
+            sensed, sensor_s = _tick("sensor", Path(folder), arm, prometheus)
+        # Afterwards, since it changes the cluster.
+        reaped, reaper_s = _tick("reaper", Path(folder), arm)
+    if (
+        len(sensed["did"]) != POOLS
+        or "signal_missing" in sensed["did"]
+        or sensed["did"].count("leased") != POOLS - OVER
+    ):
+        raise BenchmarkError(
+            f"the sensor's tick decided on {len(sensed['did'])} pools of {POOLS}: {set(sensed['did'])}"
+        )
+    expected = OVER * 3  # a namespace, an object of the whole cluster and a pool's nodes for each
+    if len(reaped["did"]) != expected:
+        raise BenchmarkError(f"the reaper's tick removed {len(reaped['did'])} things of {expected}")
+    return [*_figures("gpu_scale_to_zero", sensed, sensor_s), *_figures("reaper", reaped, reaper_s)]
 
 
 def populate(api: KubeApi, arm: AzureArm) -> None:
@@ -75,11 +107,10 @@ def populate(api: KubeApi, arm: AzureArm) -> None:
         for number in range(GOOD + OVER):
             api.seed(_cluster_role(number))
     for number in range(POOLS):
-        if number < GOOD + OVER:
-            ours = {ownership.POOL_TAG: ownership.POOL_TAG_VALUE, "lab": f"l{number + 1:02}"}
-            arm.add(f"pool{number}", count=2, tags={**ours, ownership.LEASE_LABEL: _lease(number)})
-        else:
-            arm.add(f"pool{number}", count=number % 3, tags={"team": "search"})
+        # Each lab has one; the rest are others' of the labs whose lease is good.
+        lab = number if number < GOOD + OVER else number % GOOD
+        tags = {ownership.LEASE_LABEL: _lease(lab), ownership.LAB_LABEL: f"l{lab + 1:02}"}
+        arm.add(f"pool{number}", count=1, tags={ownership.POOL_TAG: ownership.POOL_TAG_VALUE, **tags})
 
 
 def _namespace(number: int, now: int) -> dict[str, Any]:
@@ -127,23 +158,47 @@ def _lease(number: int) -> str:
     return f"{number:032x}"
 
 
-def _reaper(folder: Path, arm: AzureArm) -> list[Figure]:
-    said, whole_s = _tick(_REAP, folder, arm)
-    expected = OVER * 3  # a namespace, an object of the whole cluster and a pool's nodes for each
-    if len(said["removed"]) != expected:
-        raise BenchmarkError(f"the reaper's tick removed {len(said['removed'])} things of {expected}")
+@contextmanager
+def _prometheus(folder: Path) -> Iterator[str]:
+    """The URL of a real Prometheus with the series of every pool's node and of the pods on it, some of which work."""
+    at_s = time.time()
+
+    def lines() -> Iterator[tuple[str, str]]:
+        for number in range(POOLS):
+            name = node(f"pool{number}")
+            yield from series("kube_node_info", {"node": name}, 1, at_s=at_s)
+            yield from series("DCGM_FI_DEV_GPU_UTIL", {"Hostname": name, "gpu": "0"}, 50, at_s=at_s)
+            for one in range(PODS // POOLS):
+                pod = {"namespace": f"team-{number}", "pod": f"vllm-{one}"}
+                held = {**pod, "node": name, "container": "vllm", "resource": "nvidia_com_gpu"}
+                yield from series("kube_pod_container_resource_requests", held, 1, at_s=at_s)
+                yield from series("kube_pod_status_phase", {**pod, "phase": "Running"}, 1, at_s=at_s)
+                for gauge in ("running", "waiting"):
+                    yield from series(f"vllm:num_requests_{gauge}", pod, number % 2, at_s=at_s)
+
+    blocks = PrometheusBlocks(folder / "prometheus", processes.marker(folder, "ticks"))
+    text = folder / "series.txt"
+    text.write_text(openmetrics(lines()), encoding="utf-8")
+    try:
+        blocks.add(text)
+        yield blocks.serve()
+    finally:
+        processes.end(processes.find_marked(folder).get("ticks", []))
+
+
+def _figures(name: str, said: dict[str, Any], whole_s: float) -> list[Figure]:
     return [
-        Figure(NAME, f"reaper, {POOLS:,} pools and {PODS:,} pods", said["took_s"], "s", at_most=TICK_AT_MOST_S),
-        Figure(NAME, "reaper, peak memory of its process", said["peak_mib"], "MiB", at_most=MEMORY_AT_MOST_MIB),
-        Figure(NAME, "reaper, its process from start to end", whole_s, "s", note="imports included"),
+        Figure(NAME, f"{name}, {POOLS:,} pools, {PODS:,} pods", said["took_s"], "s", at_most=TICK_AT_MOST_S),
+        Figure(NAME, f"{name}, peak memory", said["peak_mib"], "MiB", at_most=MEMORY_AT_MOST_MIB),
+        Figure(NAME, f"{name}, its process from start to end", whole_s, "s", note="imports included"),
     ]
 
 
-def _tick(script: str, folder: Path, arm: AzureArm) -> tuple[dict[str, Any], float]:
+def _tick(which: str, folder: Path, arm: AzureArm, prometheus: str = "") -> tuple[dict[str, Any], float]:
     """What a tick's process printed, and how long the process took."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder), arm.url, arm.token],
+        [sys.executable, "-c", _TICK, which, str(folder), arm.url, arm.token, prometheus],
         check=False,
         capture_output=True,
         text=True,
@@ -151,5 +206,5 @@ def _tick(script: str, folder: Path, arm: AzureArm) -> tuple[dict[str, Any], flo
         env={**os.environ, "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(REPO_ROOT)},
     )
     if done.returncode != 0:
-        raise BenchmarkError(f"a tick ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise BenchmarkError(f"the {which}'s tick ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout), time.perf_counter() - began
