@@ -13,9 +13,7 @@ from typing import Any
 HIDDEN = "[hidden]"
 
 # A name that ends so: `hf_token` and `--api-key`, but neither `max_tokens` nor `secretName`.
-_SECRET_NAME = (
-    r"[\w.-]*(?:token|password|passwd|secret|credentials?|authorization|assertion|\bsig|(?:api|access)[_-]?key)"
-)
+_SECRET_NAME = r"[\w.-]*(?:token|password|passwd|secret|credentials?|authorization|assertion|(?:api|access)[_-]?key)"
 _LOOKS_SECRET = re.compile(
     rf"(?P<name>{_SECRET_NAME}[\"']?\s*[=:]\s*)(?:(?:Bearer|Basic)\s+)?[\"']?[^\s\"',;]+"
     r"|(?P<scheme>\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}"
