@@ -22,7 +22,11 @@ _CLIENT_TOTALS = """
     SELECT coalesce(sum(output_tokens), 0)::DOUBLE AS output_tokens,
            count(*) FILTER (outcome = 'ok')::DOUBLE AS requests_ok,
            count(*) FILTER (outcome = 'cut')::DOUBLE AS requests_cut,
-           coalesce(sum(output_tokens) FILTER (outcome = 'cut'), 0)::DOUBLE AS output_tokens_cut
+           coalesce(sum(output_tokens) FILTER (outcome = 'cut'), 0)::DOUBLE AS output_tokens_cut,
+           -- How fast the streams that were cut went on, all together: tokens per stack second.
+           coalesce(sum(
+               (len(event_offsets_s) - 1) / nullif(event_offsets_s[len(event_offsets_s)] - event_offsets_s[1], 0)
+           ) FILTER (outcome = 'cut' AND len(event_offsets_s) > 1), 0)::DOUBLE AS cut_tokens_per_s
     FROM requests WHERE session_id = ? AND step = ?
 """
 
@@ -188,4 +192,5 @@ def _unknown(total: str, client: Row, session: Session) -> float:
         # Streams run in phase: when the load ends, several answers may be complete but not yet read.
         return client["requests_cut"]
     # A stream that was cut has no usage, so that its tokens are counted by events; an accepted draft shares one.
-    return client["output_tokens_cut"] * drafted_tokens(session.engine_args)
+    drafted = client["output_tokens_cut"] * drafted_tokens(session.engine_args)
+    return drafted + client["cut_tokens_per_s"] * session.time_scale * session.cut_noticed_s

@@ -145,6 +145,9 @@ class Session(Record):
     """Empty for an engine that was already running."""
     milestones: list[Milestone] = []
     """What was stamped on the way, in order; empty where phases are all that is known."""
+    cut_noticed_s: float = 0.0
+    """Wall seconds for which the engine may go on with a stream after its client has left, since the way between them
+    has more than one connection."""
     refusal: str | None = None
     """What the engine said when it would not start: nothing is up but what watches it. None: the stack is up."""
     model_range: str | None = None

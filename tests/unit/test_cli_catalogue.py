@@ -281,7 +281,7 @@ def test_the_completion_script_can_be_shown() -> None:
 
 def test_help_states_the_exit_codes(labs: Labs) -> None:
     shown = " ".join(labs("--help").stdout.split())
-    assert "0 done; 1 it can't be done, or failed; 2 the call is wrong; 130 interrupted" in shown
+    assert "0 done; 1 it can't be done, or failed; 2 a wrong call; 3 ci-guard cleaned up; 130 interrupted" in shown
 
 
 # labs validate

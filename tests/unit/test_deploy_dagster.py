@@ -81,7 +81,7 @@ def test_the_code_locations_environment_is_one_that_the_project_reads() -> None:
     deployment = Deployment.from_env(environment())
     assert deployment.target == "aks"
     assert deployment.cluster.image == f"{LOCATION['image']['repository']}:{LOCATION['image']['tag']}"
-    assert deployment.cluster.load == "in-cluster"
+    assert deployment.cluster.load == "here"
     assert LOCATION["dagsterApiGrpcArgs"] == ["--module-name", "lab_pipelines.definitions"]
 
 
