@@ -151,11 +151,11 @@ class KubernetesCluster(Cluster):
                 self._record([session])
                 reachable = self._reachable(session)
         except BaseException:  # Dagster's interrupt is not an Exception, and it must not leave a stack behind
-            self._end(lease, progress)
+            self._end_quietly(lease, progress)
             raise
         if order.hold is None:
             # A run that ends before metrics_snapshot (a failed check skips the rest) must not leave its stack behind.
-            atexit.register(self._end_quietly, lease)
+            atexit.register(self._end_quietly, lease, print)
         return reachable
 
     def switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
@@ -370,12 +370,12 @@ class KubernetesCluster(Cluster):
             raise failures[0]
         return gone_at
 
-    def _end_quietly(self, lease: Lease) -> None:
-        """As the process ends, nobody is there to catch an error; the reaper does what is left."""
+    def _end_quietly(self, lease: Lease, progress: Progress) -> None:
+        """As `_end`, where another error is on its way or nobody is left to catch one: the reaper does what is left."""
         try:
-            self._end(lease, _silent)
+            self._end(lease, progress)
         except ClusterError as error:
-            print(f"the stack of {lease.lab} could not be released; the reaper will: {error}")
+            _told_if_possible(progress, f"the stack of {lease.lab} could not be released; the reaper will: {error}")
 
     def reap(self) -> list[Reaped]:
         now, deadline = datetime.now(UTC), Deadline.within(ASK_S)
