@@ -181,6 +181,9 @@ provide_alertmanager() {
                 "(elsewhere: put alertmanager on PATH)"
     fi
     if has alertmanager; then runs alertmanager; else runs "$package"; fi
+    # Debian's build reads its templates from there and nowhere else.
+    [[ -e /usr/share/prometheus/alertmanager/default.tmpl ]] || has alertmanager ||
+        say "labs about alerts (L03) and their tests need Alertmanager's templates: sudo apt-get install $package"
 }
 
 runs() {
