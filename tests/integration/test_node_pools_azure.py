@@ -90,19 +90,14 @@ def test_every_pool_is_listed_over_all_pages_with_what_labs_need_to_know(arm: Az
     assert pools["off"].state == "Stopped"
 
 
-def test_a_thousand_pools_are_listed_and_judged_in_less_than_two_seconds_of_cpu(arm: AzureArm) -> None:
+def test_a_thousand_pools_are_listed_page_by_page_and_judged(arm: AzureArm) -> None:
     now = datetime.now(UTC)
     for number in range(1000):
         lease = f"lease-{number % 2}"
         tags = lease_labels({"lab": "l06"}, run_id="run-1", lease_id=lease, expires_at=now)
         arm.add(f"p{number}", count=1, tags={"lab-pipelines": "managed", **tags})
-    pools = pools_of(arm)
-    pools.pool("t4")  # the SDK's import is not what is measured
-    began = time.process_time()
-    over = pools_over(pools.pools(), {"lease-0"}, now)
-    took_s = time.process_time() - began
+    over = pools_over(pools_of(arm).pools(), {"lease-0"}, now)
     assert [one.lease_id for one in over] == ["lease-1"] * 500
-    assert took_s < 2.0, f"{took_s:.2f} s"
 
 
 def test_a_pool_that_is_not_there_is_named(arm: AzureArm) -> None:
