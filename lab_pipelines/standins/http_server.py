@@ -125,7 +125,10 @@ class HttpServerApi:
             return _status(int(status[1]))
         if delay := _DELAY.fullmatch(path):
             seconds = int(delay[1])
-            await asyncio.sleep(seconds / self._scale)
+            until = time.monotonic() + seconds / self._scale
+            # The loop's timers count whole milliseconds, and one may end a request early.
+            while (left_s := until - time.monotonic()) > 0:
+                await asyncio.sleep(left_s)
             return Answer("delay", 200, _body(delay=seconds), JSON)
         if path not in _PLAIN:
             return Answer(None, 404, b"404 page not found\n")
