@@ -59,7 +59,7 @@ from resources.kube_reach import ClusterReach, Service
 from resources.kube_stack import Release, Surroundings
 from resources.lease_keeper import kept
 from resources.node_pools import NodePools
-from resources.ownership import LEASE_TTL
+from resources.ownership import LEASE_TTL, MANAGED_BY, MANAGED_BY_LABEL
 from resources.prometheus_server import scraped
 
 if TYPE_CHECKING:
@@ -434,7 +434,7 @@ class KubernetesCluster(Cluster):
             root=REPO_ROOT,
             environ=os.environ,
             namespace=session.namespace,
-            labels=self._labels(self._held(session).lease),
+            labels=_made_by_us(self._labels(self._held(session).lease)),
             progress=progress,
         )
 
@@ -456,7 +456,7 @@ class KubernetesCluster(Cluster):
     def _guard(self, spec: LabSpec, lease: Lease) -> None:
         """Close the new namespace before anything runs in it."""
         objects = kube_namespace.guards(spec, monitoring_namespace=Service.of(self.prometheus_service).namespace)
-        names, labels = sorted(set(_secrets(spec))), self._labels(lease)
+        names, labels = sorted(set(_secrets(spec))), _made_by_us(self._labels(lease))
         if self.secret_store is not None:
             objects += kube_namespace.external_secrets(names, store=self.secret_store)
         namespace, deadline = str(lease.namespace), Deadline.within(ASK_S)
@@ -602,6 +602,11 @@ def _secrets(spec: LabSpec) -> list[str]:
             kube_stack.values_of(component, [variant.values.get(component.name, {})])
         )
     ]
+
+
+def _made_by_us(labels: dict[str, str]) -> dict[str, str]:
+    """Labels of an object that no chart brings: what a chart brings names Helm in that place."""
+    return {**labels, MANAGED_BY_LABEL: MANAGED_BY}
 
 
 def _refusal(error: ReleaseError) -> str | None:

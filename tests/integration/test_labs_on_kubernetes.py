@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from resources.lake import contract
+from resources.ownership import LEASE_LABEL, MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL
 from resources.warehouse import Warehouse
 from tests.support import rbac
 from tests.support.kube.kubelet import Delays
@@ -99,6 +100,16 @@ def test_whatever_these_runs_asked_of_the_cluster_the_run_account_may(place: Pla
     asked = {rbac.asked(one.method, one.path, one.query) for one in cluster.api.seen if one not in cluster.before}
     may = rbac.granted(rbac.roles()["lab-runs"])
     assert {right for right in asked if right is not None} <= may, asked - may - {None}
+
+
+def test_every_object_that_a_run_made_itself_says_whose_it_is(cluster: LabCluster) -> None:
+    written = [one for one in cluster.api.seen if one.method == "PATCH" and one.query.get("fieldManager") == MANAGED_BY]
+    whole = [one.body for one in written if one.content_type == "application/apply-patch+yaml"]
+    assert {one["kind"] for one in whole} >= {"NetworkPolicy", "ResourceQuota", "Pod", "Job", "ConfigMap"}
+    for one in whole:
+        labels = one["metadata"]["labels"]
+        assert labels[MANAGED_BY_LABEL] == MANAGED_BY, one
+        assert labels.keys() >= {"lab", "phase", "cost-center", RUN_LABEL, LEASE_LABEL}, one
 
 
 def assert_nothing_is_left(place: Place, cluster: LabCluster, lab: str) -> None:
