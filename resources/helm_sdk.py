@@ -151,7 +151,7 @@ class Helm:
 def require() -> None:
     """Raises `ClusterError` where the SDK isn't installed."""
     try:
-        import helm_python  # noqa: F401
+        import helm_python  # noqa: F401  only whether it is there
     except ImportError as error:
         raise ClusterError(
             f"charts need helm-python-sdk ({redacted(str(error))}); it is in the extra aks: make setup, or "
