@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support import planned_faults
 from tests.support.azure_agent_pools import (
     CLUSTER,
     READ_ONLY,
@@ -204,14 +205,7 @@ class AzureArm:
         if self.on_request is not None and (ordered := self.on_request(method, path)) is not None:
             return ordered
         with self._lock:
-            for one in self._faults:
-                if one.times and one.method == method and one.path.search(path):
-                    if one.skip:
-                        one.skip -= 1
-                        continue
-                    one.times -= 1
-                    return one
-        return None
+            return planned_faults.due(self._faults, method, path)
 
     def handle(self, seen: Seen, query: Mapping[str, str]) -> tuple[int, Json, Mapping[str, str]]:
         """Status, body and headers. Raises `RefusedError`."""

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 import yaml
 
 from lab_pipelines.rehearsal.admission import RefusedError
+from tests.support import planned_faults
 from tests.support.kube import discovery, portforward, statuses
 from tests.support.kube.controllers import Controllers
 from tests.support.kube.http import Fault, RequestHandler, Seen, status_object
@@ -215,14 +216,7 @@ class KubeApi:
         if self.on_request is not None and (ordered := self.on_request(method, path)) is not None:
             return ordered
         with self.store.changed:
-            for one in self._faults:
-                if one.times and one.method == method and one.path.search(path):
-                    if one.skip:
-                        one.skip -= 1
-                        continue
-                    one.times -= 1
-                    return one
-        return None
+            return planned_faults.due(self._faults, method, path)
 
     def expires(self) -> bool:
         with self.store.changed:
