@@ -7,6 +7,7 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
 from lab_pipelines import rows
+from lab_pipelines.catalog.prices import UnitPrice
 from lab_pipelines.cost import (
     PARTS,
     ClosedSession,
@@ -17,7 +18,7 @@ from lab_pipelines.cost import (
     cost_rows,
     split_session,
 )
-from resources.billing import Billing, NodeHourPrice
+from resources.billing import Billing
 from resources.labs import Labs
 from resources.warehouse import Warehouse, Within
 
@@ -43,9 +44,7 @@ def cost_attribution(
             parts,
             shared=rows.common_of(session),
             sku=session["sku"],
-            region=price.region if price else None,
-            usd_per_node_hour=price.usd if price else None,
-            price_source=price.source if price else None,
+            price=price,
         )
     first = sessions[0]
     where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
@@ -62,7 +61,7 @@ def cost_attribution(
     )
 
 
-def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], NodeHourPrice | None]:
+def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], UnitPrice | None]:
     """The parts of one session's node time, and the price of its node-hour."""
     run: Within = {"run_id": session["run_id"]}
     stages = warehouse.query(

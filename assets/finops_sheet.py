@@ -5,8 +5,8 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.cost_attribution import cost_attribution
 from lab_pipelines import rows
-from lab_pipelines.cost import StageWork, sheet_rows
 from lab_pipelines.dead_runs import WAREHOUSE_POOL
+from lab_pipelines.finops import StageWork, sheet_rows
 from lab_pipelines.report.stage_table import stage_markdown
 from resources.labs import Labs
 from resources.warehouse import Warehouse, Within

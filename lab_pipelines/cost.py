@@ -1,7 +1,8 @@
-"""Where a session's money went, and what a token cost. Pure: rows in, rows out.
+"""Where a session's money went. Pure: rows in, rows out.
 
-Belongs here: the split of node time into serve, idle, cold start and failed, its price, and cost per unit of work.
-Doesn't belong here: prices (catalog/prices.yaml, resources/billing.py) or reading and writing rows (assets/).
+Belongs here: the split of node time into serve, idle, cold start and failed, and its price.
+Doesn't belong here: what a token cost (finops.py), prices (catalog/prices.yaml, resources/billing.py) or reading and
+writing rows (assets/).
 
 The rule is OpenCost's: what is allocated plus what is idle is the asset's cost, so that the parts of a session sum
 to its node cost, exactly. Everything is in stack time: a session that ran five times as fast costs five times its
@@ -18,6 +19,8 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Literal
+
+from lab_pipelines.catalog.prices import UnitPrice
 
 Row = dict[str, Any]
 Part = Literal["serve", "idle", "cold_start", "failed"]
@@ -111,19 +114,6 @@ class CostPart:
     usd: Decimal | None
 
 
-@dataclass(frozen=True)
-class StageWork:
-    """What one stage got done: successful requests, and tokens of the stage's window."""
-
-    step: str
-    stage: int
-    users: int | None
-    """None: the stage has a rate."""
-    requests: int
-    input_tokens: int
-    output_tokens: int
-
-
 def node_hours(session: ClosedSession) -> Decimal:
     """The session's node-hours in stack time: nodes x (cold start + time held since), to nine decimals."""
     return _decimal(round(_exact_node_hours(session) * 10**DECIMALS))
@@ -185,18 +175,26 @@ def split_session(
     ]
 
 
+NOT_BILLED: Row = {
+    "x_estimated_usd": None,
+    "x_billed_usd": None,
+    "x_delta_usd": None,
+    "x_billed_at": None,
+    "x_bill_state": None,
+}
+"""The columns of `cost_records` that an estimate leaves empty."""
+
+
 def cost_rows(
     parts: Sequence[CostPart],
     *,
     shared: Mapping[str, Any],
     sku: str | None,
-    region: str | None,
-    usd_per_node_hour: Decimal | None,
-    price_source: str | None,
+    price: UnitPrice | None,
 ) -> list[Row]:
     """`cost_records`: an estimate from a list price. `shared` are the columns that every table begins with.
 
-    `price_source` says in words where the price comes from; None where no price is known.
+    `price` is None where none is known.
     """
     split = "node time shared equally among the requests in flight, the rest idle"
     return [
@@ -205,77 +203,26 @@ def cost_rows(
             "ChargePeriodStart": part.started_at,
             "ChargePeriodEnd": part.ended_at,
             "BillingCurrency": "USD",
-            "ListUnitPrice": usd_per_node_hour,
+            "ListUnitPrice": price.usd if price else None,
             "PricingQuantity": part.node_hours,
             "PricingUnit": "node-hour",
             "ListCost": part.usd,
+            "BilledCost": None,
             "SkuId": sku,
-            "RegionId": region,
+            "RegionId": price.region if price else None,
+            "x_priority": price.priority if price else None,
+            "x_pool": None,
             "x_part": part.part,
             "x_step": part.step,
             "x_stage": part.stage,
             "x_state": "estimated",
-            "x_method": f"{price_source or 'no price is known for the machine'}; {split}",
+            "x_method": f"{price.source if price else 'no price is known for the machine'}; {split}",
+            "x_price_low": price.usd_low if price else None,
+            "x_price_high": price.usd_high if price else None,
+            **NOT_BILLED,
         }
         for part in parts
     ]
-
-
-def sheet_rows(
-    costs: Sequence[Mapping[str, Any]], work: Sequence[StageWork], *, shared: Mapping[str, Any], sku: str | None
-) -> list[Row]:
-    """`finops_sheet` of one session: a row per stage, and one for the whole session (step and stage None).
-
-    `costs` are the session's `cost_records` of one state. A stage's cost is the node time of its window, idle
-    included; the session's has the cold start and the time between stages on top, and all stages' work. Raises
-    `CostError` when `costs` mix states, or known and unknown prices.
-    """
-    if len({row["x_state"] for row in costs}) > 1:
-        raise CostError("cost_records of several states (estimated, billed) can't be added up; choose one")
-    if len({row["ListCost"] is None for row in costs}) > 1:
-        raise CostError("some cost_records of the session have a price and some have none")
-    rows = [
-        {
-            **shared,
-            "step": one.step,
-            "stage": one.stage,
-            "users": one.users,
-            "sku": sku,
-            **_sheet([row for row in costs if (row["x_step"], row["x_stage"]) == (one.step, one.stage)], [one]),
-        }
-        for one in work
-    ]
-    return [*rows, {**shared, "step": None, "stage": None, "users": None, "sku": sku, **_sheet(costs, work)}]
-
-
-def usd_per(usd: Decimal | None, amount: float) -> float | None:
-    """`usd` / `amount`; None where no price is known or nothing was done, since neither is free nor infinite."""
-    return float(usd) / amount if usd is not None and amount else None
-
-
-def _sheet(costs: Sequence[Mapping[str, Any]], work: Sequence[StageWork]) -> Row:
-    hours = {part: sum((r["PricingQuantity"] for r in costs if r["x_part"] == part), Decimal()) for part in PARTS}
-    priced = bool(costs) and costs[0]["ListCost"] is not None
-    usd = {
-        part: sum((r["ListCost"] for r in costs if r["x_part"] == part), Decimal()) if priced else None
-        for part in PARTS
-    }
-    total_hours = sum(hours.values(), Decimal())
-    total_usd = sum((r["ListCost"] for r in costs), Decimal()) if priced else None
-    requests = sum(w.requests for w in work)
-    input_tokens, output_tokens = sum(w.input_tokens for w in work), sum(w.output_tokens for w in work)
-    return {
-        "requests": requests,
-        "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
-        "node_hours": float(total_hours),
-        "usd": total_usd,
-        **{f"{part}_usd": usd[part] for part in PARTS},
-        "usd_per_1k_output_tokens": usd_per(total_usd, output_tokens / 1000),
-        "usd_per_1k_tokens": usd_per(total_usd, (input_tokens + output_tokens) / 1000),
-        "usd_per_request": usd_per(total_usd, requests),
-        "idle_share": float(hours["idle"] / total_hours) if total_hours else None,
-    }
 
 
 def _exact_node_hours(session: ClosedSession) -> Fraction:

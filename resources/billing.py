@@ -7,25 +7,11 @@ Doesn't belong here: splitting a session's cost (lab_pipelines/cost.py) or the p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from decimal import Decimal
 
 from dagster import ConfigurableResource
-from pydantic import BaseModel, ConfigDict
 
-from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.catalog.prices import Priority, UnitPrice, load_prices
 from lab_pipelines.deployment import Deployment
-
-
-class NodeHourPrice(BaseModel):
-    """The price of one node for one hour, and how it is known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sku: str
-    region: str
-    usd: Decimal
-    source: str
-    """Where the number comes from and of what date, in words; it goes into `cost_records.x_method`."""
 
 
 class Billing(ConfigurableResource, ABC):
@@ -34,7 +20,7 @@ class Billing(ConfigurableResource, ABC):
     region: str = Deployment.region
 
     @abstractmethod
-    def node_hour_price(self, sku: str | None) -> NodeHourPrice | None:
+    def node_hour_price(self, sku: str | None, priority: Priority = "on_demand") -> UnitPrice | None:
         """The price of a node-hour of `sku` in `region`; None exactly when `sku` is None.
 
         None means that the machine's price is not known, as with an endpoint that isn't ours: its cost is a gap,
@@ -43,15 +29,7 @@ class Billing(ConfigurableResource, ABC):
 
 
 class PriceSheetBilling(Billing):
-    """On-demand list prices from the catalog's price sheet."""
+    """List prices from the catalog's price sheet."""
 
-    def node_hour_price(self, sku: str | None) -> NodeHourPrice | None:
-        if sku is None:
-            return None
-        sheet = load_prices()
-        return NodeHourPrice(
-            sku=sku,
-            region=self.region,
-            usd=sheet.price(sku, self.region).on_demand,
-            source=f"on-demand list price as of {sheet.as_of}, {sheet.source}",
-        )
+    def node_hour_price(self, sku: str | None, priority: Priority = "on_demand") -> UnitPrice | None:
+        return None if sku is None else load_prices().unit_price(sku, self.region, priority)

@@ -12,13 +12,32 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
 from lab_pipelines.catalog.spec import SpecModel, Text
 
 Confidence = Literal["A", "B", "C"]
 """A: read in the primary source; B: an excerpt, a secondary or a stale source; C: not read again."""
+
+
+Priority = Literal["on_demand", "spot"]
+"""How a machine is rented: until it is given back, or until Azure wants it back."""
+
+
+class UnitPrice(BaseModel):
+    """What one node costs for an hour in USD, between which bounds that is known, and where it comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sku: str
+    region: str
+    priority: Priority
+    usd: Decimal
+    usd_low: Decimal
+    usd_high: Decimal
+    source: str
+    """In words, with its date; it goes into `cost_records.x_method`."""
 
 
 class UnknownPriceError(LookupError):
@@ -82,6 +101,25 @@ class PriceSheet(SpecModel):
                 f"Add it to lab_pipelines/catalog/prices.yaml with its source"
             )
         return self.skus[name]
+
+    def unit_price(self, sku: str, region: str, priority: Priority = "on_demand") -> UnitPrice:
+        """The price of a node-hour of `sku`, also of a retired one. Raises `UnknownPriceError`."""
+        found = self.price(sku, region)
+        usd = found.on_demand if priority == "on_demand" else found.spot
+        if usd is None:
+            raise UnknownPriceError(
+                f"the price sheet has no spot price of {sku} in region {region!r}; add it to "
+                f"lab_pipelines/catalog/prices.yaml with its source, or rent the machine on demand"
+            )
+        return UnitPrice(
+            sku=sku,
+            region=region,
+            priority=priority,
+            usd=usd,
+            usd_low=usd,
+            usd_high=usd,
+            source=f"{'on-demand' if priority == 'on_demand' else 'spot'} list price as of {self.as_of}, {self.source}",
+        )
 
     def price(self, sku: str, region: str) -> RegionPrice:
         """The price of `sku` in `region`, also of a retired one. Raises `UnknownPriceError`."""

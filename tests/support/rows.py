@@ -14,7 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines import cost
+from lab_pipelines import cost, finops
+from lab_pipelines.catalog.prices import UnitPrice
 from resources.warehouse import Warehouse
 
 Row = dict[str, Any]
@@ -254,14 +255,34 @@ def cost_row(**columns: Any) -> Row:
         "PricingQuantity": Decimal("0.027777778"),
         "PricingUnit": "node-hour",
         "ListCost": Decimal("0.014611111"),
+        "BilledCost": None,
         "SkuId": SKU,
         "RegionId": "eastus",
+        "x_priority": "on_demand",
+        "x_pool": None,
         "x_part": "serve",
         "x_step": "ramp",
         "x_stage": 0,
         "x_state": "estimated",
         "x_method": "list price",
+        "x_price_low": USD_PER_NODE_HOUR,
+        "x_price_high": USD_PER_NODE_HOUR,
+        **cost.NOT_BILLED,
     } | columns
+
+
+def billed(estimate: Row, usd: Decimal, **columns: Any) -> Row:
+    """The row that a bill in dollars adds to an estimate."""
+    said = {
+        "x_state": "billed",
+        "BilledCost": usd,
+        "x_estimated_usd": estimate["ListCost"],
+        "x_billed_usd": usd,
+        "x_delta_usd": usd - estimate["ListCost"],
+        "x_billed_at": estimate["recorded_at"],
+        "x_bill_state": "settled",
+    }
+    return estimate | said | columns
 
 
 def finding_row(**columns: Any) -> Row:
@@ -384,7 +405,7 @@ def lab_run(
         "counter_totals": [counter_total_row(**columns)],
         "log_lines": [log_row(**columns)],
         "cost_records": costs,
-        "finops_sheet": cost.sheet_rows(costs, _work(stages), shared=common, sku=session["sku"]),
+        "finops_sheet": finops.sheet_rows(costs, _work(stages), shared=common, sku=session["sku"]),
         "findings": [finding_row(**columns)],
     }
 
@@ -471,14 +492,14 @@ def get_run(
     held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
     session = session_row(released_at=released_at, held_s=held_s, model=None, **phases) | columns
     costs = _cost_rows(session, stages, requests, priced=True)
-    work = [cost.StageWork("traffic", s["stage"], None, s["requests_ok"], 0, 0) for s in stages]
+    work = [finops.StageWork("traffic", s["stage"], None, s["requests_ok"], 0, 0) for s in stages]
     return {
         "stack_sessions": [session | {"state": "open", "released_at": None, "held_s": None}, session],
         "load_stages": stages,
         "requests": requests,
         "metric_summaries": summaries,
         "cost_records": costs,
-        "finops_sheet": cost.sheet_rows(costs, work, shared=shared(**columns), sku=session["sku"]),
+        "finops_sheet": finops.sheet_rows(costs, work, shared=shared(**columns), sku=session["sku"]),
     }
 
 
@@ -539,26 +560,24 @@ def _cold_start_rows(columns: Row) -> list[Row]:
 
 
 def _cost_rows(session: Row, stages: Sequence[Row], requests: Sequence[Row], *, priced: bool) -> list[Row]:
-    price = USD_PER_NODE_HOUR if priced else None
+    price = unit_price() if priced else None
     parts = cost.split_session(
         cost.ClosedSession.from_row(session),
         [cost.StageWindow(s["step"], s["stage"], s["started_at"], s["ended_at"]) for s in stages],
         [cost.RequestInterval(r["sent_at"], r["finished_at"], r["outcome"]) for r in requests],
-        usd_per_node_hour=price,
+        usd_per_node_hour=price.usd if price else None,
     )
-    return cost.cost_rows(
-        parts,
-        shared={name: session[name] for name in shared()},
-        sku=session["sku"],
-        region="eastus" if priced else None,
-        usd_per_node_hour=price,
-        price_source="a price sheet" if priced else None,
-    )
+    return cost.cost_rows(parts, shared={name: session[name] for name in shared()}, sku=session["sku"], price=price)
 
 
-def _work(stages: Sequence[Row]) -> list[cost.StageWork]:
+def unit_price(usd: Decimal = USD_PER_NODE_HOUR, **fields: Any) -> UnitPrice:
+    known = {"sku": SKU, "region": "eastus", "priority": "on_demand", "source": "a price sheet"}
+    return UnitPrice(**{**known, "usd": usd, "usd_low": usd, "usd_high": usd} | fields)
+
+
+def _work(stages: Sequence[Row]) -> list[finops.StageWork]:
     return [
-        cost.StageWork(
+        finops.StageWork(
             step=s["step"],
             stage=s["stage"],
             users=s["users"],

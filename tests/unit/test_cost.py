@@ -18,14 +18,12 @@ from lab_pipelines.cost import (
     CostPart,
     RequestInterval,
     StageWindow,
-    StageWork,
     cost_rows,
     node_cost,
     node_hours,
-    sheet_rows,
     split_session,
-    usd_per,
 )
+from lab_pipelines.finops import StageWork, sheet_rows, usd_per
 from tests.support import rows
 
 READY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -215,9 +213,7 @@ def test_cost_rows_and_sheet_rows_are_rows_of_their_tables(tmp_path: Path) -> No
 
 
 def sheet(parts: list[CostPart], work: list[StageWork]) -> list[dict[str, Any]]:
-    costs = cost_rows(
-        parts, shared=rows.shared(), sku="x", region="y", usd_per_node_hour=PRICE, price_source="a price sheet"
-    )
+    costs = cost_rows(parts, shared=rows.shared(), sku="x", price=rows.unit_price(PRICE, sku="x", region="y"))
     return sheet_rows(costs, work, shared=rows.shared(), sku="x")
 
 
@@ -257,7 +253,7 @@ def test_a_stage_at_a_rate_without_tokens_has_a_price_per_request_and_none_per_t
 
 def test_costs_that_can_not_be_added_up_are_refused() -> None:
     with pytest.raises(CostError, match="several states"):
-        sheet_rows([rows.cost_row(), rows.cost_row(x_state="billed")], [], shared=rows.shared(), sku=None)
+        sheet_rows([rows.cost_row(), rows.billed(rows.cost_row(), Decimal(1))], [], shared=rows.shared(), sku=None)
     unpriced = rows.cost_row(ListCost=None, ListUnitPrice=None)
     with pytest.raises(CostError, match="some have none"):
         sheet_rows([rows.cost_row(), unpriced], [], shared=rows.shared(), sku=None)

@@ -18,6 +18,7 @@ from resources.warehouse import Warehouse, open_snapshot
 from tests.support.rows import (
     COLD_START_S,
     Row,
+    billed,
     failed_request_row,
     finding_row,
     gap_row,
@@ -257,8 +258,8 @@ def test_a_part_with_one_unpriced_record_has_no_price(warehouse: Warehouse) -> N
 def test_a_bill_stands_beside_the_estimate_and_is_not_added_to_it(warehouse: Warehouse) -> None:
     tables = lab_run()
     estimated = tables["cost_records"]
-    billed = [row | {"x_state": "billed", "ListCost": row["ListCost"] * 2} for row in estimated]
-    publish_run(warehouse, tables | {"cost_records": [*estimated, *billed]})
+    bill = [billed(row, row["ListCost"] * 2) for row in estimated]
+    publish_run(warehouse, tables | {"cost_records": [*estimated, *bill]})
     states = {
         row["state"]: row["usd"]
         for row in warehouse.query("SELECT state, sum(usd) AS usd FROM session_cost GROUP BY state")

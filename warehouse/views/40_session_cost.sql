@@ -11,10 +11,10 @@ SELECT
     min(ChargePeriodStart) AS started_at,
     max(ChargePeriodEnd) AS ended_at,
     sum(PricingQuantity) AS node_hours,
-    CASE WHEN count(*) = count(ListCost) THEN sum(ListCost) END AS usd,
+    CASE WHEN count(*) = count(usd) THEN sum(usd) END AS usd,
     sum(PricingQuantity)::DOUBLE
         / nullif(sum(sum(PricingQuantity)) OVER (PARTITION BY session_id, x_state), 0) AS share_of_node_time
-FROM cost_records
+FROM cost_current
 GROUP BY
     lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id,
     x_state, x_part, SkuId, RegionId, BillingCurrency;
