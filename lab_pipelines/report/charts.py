@@ -79,7 +79,7 @@ _CONFIG = {
 }
 """Of every picture, in Vega-Lite's own words."""
 PARTS = {"serve": "serving", "failed": "failed requests", "idle": "idle", "cold_start": "cold start"}
-_PART_COLOURS = ["var(--series-1)", "var(--series-3)", "var(--muted)", "var(--series-2)"]
+PART_COLOURS = ["var(--series-1)", "var(--series-3)", "var(--muted)", "var(--series-2)"]
 
 
 _AXES = {
@@ -204,7 +204,7 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
         parts = [(row["variant"], row["phase"].replace("_", " "), row["duration_s"]) for row in rows]
         totals = {row["variant"]: duration(row["cold_start_s"]) for row in rows}
         colours = dict(zip(in_order(part for _, part, _ in parts), _SERIES, strict=False))
-        return _stacked("Cold start, to the first token", parts, totals, "stack seconds", shown_for, colours)
+        return stacked_picture("Cold start, to the first token", parts, totals, "stack seconds", shown_for, colours)
     total = rows[-1]["cold_start_s"]
     values: list[Any] = [
         {
@@ -242,8 +242,8 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
             sums[variant] += amount
         title = f"Cost of the run: {short(total)} USD" if priced else f"Node time: {short(total)} h, no price known"
         totals = {variant: short(amount) for variant, amount in sums.items()}
-        colours = dict(zip(PARTS.values(), _PART_COLOURS, strict=True))
-        return _stacked(title, parts, totals, f"{unit}, {rows[0]['state']}", shown_for, colours)
+        colours = dict(zip(PARTS.values(), PART_COLOURS, strict=True))
+        return stacked_picture(title, parts, totals, f"{unit}, {rows[0]['state']}", shown_for, colours)
     values = [
         {
             "part": PARTS[row["part"]],
@@ -260,22 +260,28 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     axis = alt.Axis(values=_linear_ticks(largest), grid=True, format=".6~r")
     bars = base.mark_bar(height=18).encode(
         x=alt.X("amount:Q", stack=None, title=f"{unit}, {rows[0]['state']}", scale=scale, axis=axis),
-        color=alt.Color("part:N", legend=None, scale=alt.Scale(domain=list(PARTS.values()), range=_PART_COLOURS)),
+        color=alt.Color("part:N", legend=None, scale=alt.Scale(domain=list(PARTS.values()), range=PART_COLOURS)),
     )
     labels = base.mark_text(align="left", dx=4, color="currentColor", fontSize=11).encode(x="amount:Q", text="label:N")
     title = f"Cost of the session: {short(total)} USD" if priced else f"Node time: {short(total)} h, no price known"
     return framed(title, [shown_for], bars + labels)
 
 
-def _stacked(
+@unchecked
+def stacked_picture(
     title: str,
     parts: Sequence[tuple[str, str, float]],
     totals: Mapping[str, str],
     axis: str,
     row: Row,
     colours: Mapping[str, str],
+    *,
+    subtitle: Sequence[str] | None = None,
 ) -> Picture:
-    """One bar for each variant, made of (variant, part, amount), with its total behind it. `colours` are the parts'."""
+    """One bar for each variant or lab, made of (its name, part, amount), with its total behind it.
+
+    `colours` are the parts'.
+    """
     present = {part for _, part, _ in parts}
     names = [part for part in colours if part in present]
     sums = {name: sum(amount for variant, _, amount in parts if variant == name) for name in totals}
@@ -302,7 +308,7 @@ def _stacked(
         .mark_text(align="left", dx=4, color="currentColor", fontSize=11)
         .encode(y=y, x=x, text="label:N")
     )
-    return framed(title, row, bars + labels, height=_bars_height(len(totals)))
+    return framed(title, row, bars + labels, height=_bars_height(len(totals)), subtitle=subtitle)
 
 
 def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: str, factor: float = 1.0) -> Picture:
@@ -332,21 +338,22 @@ def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: 
 def lines_picture(
     title: str,
     marks: Sequence[Mark],
-    rows: Sequence[Row],
+    shown_for: Row | Sequence[Row],
     *,
     x_title: str,
     load_axis: bool = False,
     joined: bool = True,
     log_y: bool | None = None,
+    subtitle: Sequence[str] | None = None,
 ) -> Picture:
-    """Series of points, `joined` by lines or not. `rows` are the stages behind them.
+    """Series of points, `joined` by lines or not. `shown_for` are the stages behind them.
 
     On a `load_axis` x doubles at equal distances. `log_y` None: where the values span more than `LOG_FROM`; a value
     of zero keeps the axis linear, whatever was asked for.
     """
     known = [mark.y for mark in marks if mark.y is not None]
     if not known:
-        return Picture(title, provenance_line(rows[0]), None)
+        return Picture(title, _provenance(shown_for), None)
     spread = min(known) > 0 and max(known) / min(known) >= LOG_FROM
     logarithmic = min(known) > 0 and (spread if log_y is None else log_y)
     names = in_order(mark.series for mark in marks)
@@ -368,7 +375,32 @@ def lines_picture(
         fill=alt.condition("datum.supported", colour, alt.value("var(--page)")),
     )
     path = base.mark_line(strokeWidth=1.8, invalid="break-paths-filter-domains").encode(order="order:Q")
-    return framed(f"{title}{' (log scale)' * logarithmic}", rows, path + points if joined else points)
+    whole = path + points if joined else points
+    return framed(f"{title}{' (log scale)' * logarithmic}", shown_for, whole, subtitle=subtitle)
+
+
+@unchecked
+def dates_picture(title: str, points: Sequence[Mapping[str, Any]], row: Row, *, subtitle: Sequence[str]) -> Picture:
+    """Lines over days. Each point has `day` (ISO 8601), `series` and `value`; None breaks the line."""
+    names = in_order(point["series"] for point in points)
+    known = [point["value"] for point in points if point["value"] is not None]
+    colours, shapes = looks(len(names))
+    shown = legend(names)
+    base = alt.Chart(alt.Data(values=list(points))).encode(
+        x=alt.X(
+            "day:T",
+            title=None,
+            scale=alt.Scale(type="utc"),
+            axis=alt.Axis(format="%b %-d", grid=False, tickCount=5, labelOverlap="greedy"),
+        ),
+        y=_value_axis(known, logarithmic=False),
+        color=alt.Color("series:N", scale=alt.Scale(domain=names, range=colours), legend=shown),
+    )
+    path = base.mark_line(strokeWidth=1.8, invalid="break-paths-filter-domains", interpolate="step-after")
+    marks = base.mark_point(size=24, strokeWidth=1.6, opacity=1).encode(
+        shape=alt.Shape("series:N", scale=alt.Scale(domain=names, range=shapes), legend=shown)
+    )
+    return framed(title, row, path + marks, subtitle=subtitle)
 
 
 @unchecked
@@ -481,19 +513,15 @@ def framed(
     *,
     height: int = HEIGHT,
     more: Sequence[str] = (),
+    subtitle: Sequence[str] | None = None,
 ) -> Picture:
     """The chart under a title that says where its numbers come from, with `more` below it.
 
-    `shown_for`: the rows behind the picture, or any row of the run.
+    `shown_for`: the rows behind the picture, or any row of the run. A picture of many labs has a `subtitle` of its own.
     """
     rows = [shown_for] if isinstance(shown_for, Mapping) else shown_for
-    row, provenance = rows[0], provenance_line(rows[0])
-    variants = in_order(one["variant"] for one in rows)
-    where = f"{row['lab']} {variants[0]}" if len(variants) == 1 and not isinstance(shown_for, Mapping) else row["lab"]
-    subtitle = [f"{where} · {clock(row)} · pace {row['pace']} · {engine(row)}", *more]
-    if outside := sum("stage" in one and outside_range(one) is not None for one in rows):
-        all_of_it = "" if outside == len(rows) else "partly "
-        subtitle.append(f"{all_of_it}outside of what the model was compared with")
+    row, provenance = rows[0], _provenance(shown_for)
+    subtitle = _subtitle(shown_for, more) if subtitle is None else subtitle
     # The specification is checked by the renderer alone: Altair's own checks and copies took three quarters of a page.
     spec = chart.to_dict(validate=False) | {
         "width": WIDTH,
@@ -509,6 +537,23 @@ def framed(
     }
     svg = _svg(json.dumps(spec, sort_keys=True))
     return Picture(title, provenance, _inline(svg, f"{title}. {row['lab']}, {provenance}"))
+
+
+def _provenance(shown_for: Row | Sequence[Row]) -> str:
+    """Where a picture's numbers come from: of a run, or of all labs of a target together."""
+    row = shown_for if isinstance(shown_for, Mapping) else shown_for[0]
+    return provenance_line(row) if "pace" in row else f"{row['provenance']} · target {row['target']}"
+
+
+def _subtitle(shown_for: Row | Sequence[Row], more: Sequence[str]) -> list[str]:
+    rows = [shown_for] if isinstance(shown_for, Mapping) else shown_for
+    row, variants = rows[0], in_order(one["variant"] for one in rows)
+    where = f"{row['lab']} {variants[0]}" if len(variants) == 1 and not isinstance(shown_for, Mapping) else row["lab"]
+    subtitle = [f"{where} · {clock(row)} · pace {row['pace']} · {engine(row)}", *more]
+    if outside := sum("stage" in one and outside_range(one) is not None for one in rows):
+        all_of_it = "" if outside == len(rows) else "partly "
+        subtitle.append(f"{all_of_it}outside of what the model was compared with")
+    return subtitle
 
 
 def _svg(spec: str) -> str:

@@ -25,6 +25,7 @@ from markupsafe import Markup
 from lab_pipelines.catalog.spec import Identity, LabSpec
 from lab_pipelines.report import charts, figures, forecast
 from lab_pipelines.report.charts import Picture
+from lab_pipelines.report.money import Money, money_of
 from lab_pipelines.report.read import Report, Section
 from lab_pipelines.report.stage_table import (
     Cell,
@@ -94,6 +95,8 @@ class Chapter:
 
     target: str
     entries: list[Entry]
+    money: list[Money]
+    """Of its runs together; measured and modelled apart."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def render_markdown(report: Report) -> str:
     lines = ["# The year in numbers", "", headline(report), "", *_totals_markdown(report.totals)]
     for chapter in chapters(report):
         lines += ["", f"## On target {chapter.target}"]
+        lines += [line for money in chapter.money for line in ("", f"Money, {money.provenance}: {money.sentence}")]
         for entry in chapter.entries:
             lines += ["", f"### {markdown_text(entry.lab)} · {markdown_text(entry.title)}"]
             if entry.lab in report.labs:  # results outlive a lab that was withdrawn
@@ -141,6 +145,7 @@ def chapters(report: Report) -> list[Chapter]:
                 Entry(lab, _title(report, lab), f"{target}-{lab}", list(group))
                 for lab, group in groupby([s for s in report.sections if s.target == target], key=lambda s: s.lab)
             ],
+            money=money_of(**{name: _on(target, rows) for name, rows in report.money.items()}),
         )
         for target in report.targets
     ]
@@ -257,6 +262,10 @@ def _from_low_to_high(rows: Sequence[Row], key: str, says: str, unit: str, facto
 def _best(rows: Sequence[Row], key: str, *, lowest: bool = False) -> Row | None:
     known = [row for row in rows if row[key] is not None]
     return (min if lowest else max)(known, key=lambda r: r[key]) if known else None
+
+
+def _on(target: str, rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["target"] == target]
 
 
 def _title(report: Report, lab: str) -> str:

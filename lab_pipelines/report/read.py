@@ -70,6 +70,8 @@ class Report:
     """Of the view `forecast_vs_measured`, for the shown runs."""
     forecast_error: Sequence[Row]
     """What came of `forecast` by lab, run and quantity, as the question of that name answers."""
+    money: Mapping[str, Sequence[Row]]
+    """By question (`by_lab`, `by_load`, `by_day`): what all runs of each target cost."""
 
     @property
     def targets(self) -> list[str]:
@@ -102,6 +104,7 @@ def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) ->
         sections=sections,
         forecast=_rows(warehouse, "forecast"),
         forecast_error=[row for row in _answer(warehouse, FORECAST_ERROR) if row["run_id"] in shown],
+        money={name: _rows(warehouse, f"money_{name}") for name in ("by_lab", "by_load", "by_day")},
     )
 
 

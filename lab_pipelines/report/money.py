@@ -1,0 +1,128 @@
+"""What a target's labs cost, as pictures: where the money went, what a token costs on which machine, estimate and bill.
+
+Belongs here: how money reads and looks across labs. Doesn't belong here: which numbers are shown (sql/money_*.sql), the
+cost of one run (charts.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab_pipelines.report.charts import (
+    PART_COLOURS,
+    PARTS,
+    Mark,
+    Picture,
+    dates_picture,
+    lines_picture,
+    stacked_picture,
+)
+from lab_pipelines.report.wording import Row, in_order, short
+
+
+@dataclass(frozen=True)
+class Money:
+    """What one target's runs of one provenance cost. No picture ever adds a modelled dollar to a measured one."""
+
+    provenance: str
+    sentence: str
+    pictures: list[Picture]
+
+
+def money_of(by_lab: Sequence[Row], by_load: Sequence[Row], by_day: Sequence[Row]) -> list[Money]:
+    """The money of one target, measured first. The rows are those of the questions of these names, of that target."""
+    found = []
+    for provenance in ("measured", "modelled"):
+        labs, loads, days = (
+            [row for row in rows if row["provenance"] == provenance] for rows in (by_lab, by_load, by_day)
+        )
+        if labs:
+            pictures = [where_it_went(labs), *([against_load(loads)] if loads else []), *over_time(days)]
+            found.append(Money(provenance, said(labs, days), pictures))
+    return found
+
+
+def said(labs: Sequence[Row], days: Sequence[Row]) -> str:
+    """The sum, what share of it served, and how the bill compares, in one paragraph."""
+    known = [row for row in labs if row["usd"] is not None]
+    # A session without a price lacks it in each of its parts.
+    unpriced = sum(
+        max(row["unpriced_sessions"] for row in labs if row["lab"] == lab) for lab in in_order(r["lab"] for r in labs)
+    )
+    total = float(sum(row["usd"] for row in known))
+    sentences = list[str]()
+    if known:
+        served = float(sum(row["usd"] for row in known if row["part"] == "serve"))
+        share = f", of which {served / total:.0%} served requests" if total else ""
+        sentences.append(f"{short(total)} USD for {len({row['lab'] for row in known})} labs{share}.")
+    if unpriced:
+        sentences.append(f"{unpriced} sessions have no price and are not in it.")
+    last = days[-1] if days else None
+    if last is not None and last["billed_usd"] is not None:
+        billed, estimated = float(last["billed_usd"]), float(last["estimated_of_billed_usd"] or 0)
+        off = f", {billed / estimated - 1:+.1%} of the estimate" if estimated else ""
+        sentences.append(f"Azure has billed {short(billed)} USD of it so far{off} for the same sessions.")
+    return " ".join(sentences)
+
+
+def where_it_went(labs: Sequence[Row]) -> Picture:
+    """A bar for each lab, made of serving, failed requests, idle time and cold start."""
+    known = [row for row in labs if row["usd"] is not None]
+    first, title = _shown_for(labs), "Where the money went, USD by lab"
+    if not known:
+        return Picture(title, first["provenance"], None)
+    totals = dict.fromkeys((row["lab"] for row in known), 0.0)
+    for row in known:
+        totals[row["lab"]] += float(row["usd"])
+    return stacked_picture(
+        title,
+        [(row["lab"], PARTS[row["part"]], float(row["usd"])) for row in known],
+        {lab: short(usd) for lab, usd in totals.items()},
+        "USD, the bill where it has come, else the estimate",
+        first,
+        dict(zip(PARTS.values(), PART_COLOURS, strict=True)),
+        subtitle=["all runs of all labs, in stack time"],
+    )
+
+
+def against_load(loads: Sequence[Row]) -> Picture:
+    """USD per 1K tokens against concurrency, a line for each machine type: the cheapest configuration there is."""
+    marks = [
+        Mark(x=row["users"], y=row["usd_per_1k_tokens"], series=row["sku"] or "unknown", order=row["users"])
+        for row in loads
+    ]
+    tried = max(row["configurations"] for row in loads)
+    return lines_picture(
+        "Cheapest 1K tokens in and out, by machine, USD",
+        marks,
+        _shown_for(loads),
+        x_title="concurrent users",
+        load_axis=True,
+        subtitle=[f"of up to {tried} configurations at a load; newest runs"],
+    )
+
+
+def over_time(days: Sequence[Row]) -> list[Picture]:
+    """What was estimated and what was billed, summed since the first day; nothing where there is but one day."""
+    if len(days) < 2:
+        return []
+    lines = {
+        "estimate, all sessions": "estimated_usd",
+        "estimate, billed sessions": "estimated_of_billed_usd",
+        "bill": "billed_usd",
+    }
+    shown = {name: key for name, key in lines.items() if any(row[key] is not None for row in days)}
+    points: list[dict[str, Any]] = [
+        {"day": row["day"].isoformat(), "series": name, "value": None if row[key] is None else float(row[key])}
+        for name, key in shown.items()
+        for row in days
+    ]
+    title = "Estimate against bill, USD so far" if "bill" in shown else "Estimate, USD so far"
+    subtitle = ["by the day on which a session began", *([] if "bill" in shown else ["no bill has come"])]
+    return [dates_picture(title, points, _shown_for(days), subtitle=subtitle)]
+
+
+def _shown_for(rows: Sequence[Row]) -> Row:
+    return {"target": rows[0]["target"], "provenance": rows[0]["provenance"], "lab": "all labs"}
