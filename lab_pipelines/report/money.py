@@ -70,7 +70,7 @@ def said(labs: Sequence[Row], days: Sequence[Row]) -> str:
 def where_it_went(labs: Sequence[Row]) -> Picture:
     """A bar for each lab, made of serving, failed requests, idle time and cold start."""
     known = [row for row in labs if row["usd"] is not None]
-    first, title = _shown_for(labs), "Where the money went, USD by lab"
+    first, title = _shown_for(labs), "Where the money went, USD"
     if not known:
         return Picture(title, first["provenance"], None)
     totals = dict.fromkeys((row["lab"] for row in known), 0.0)
@@ -90,17 +90,22 @@ def where_it_went(labs: Sequence[Row]) -> Picture:
 def against_load(loads: Sequence[Row]) -> Picture:
     """USD per 1K tokens against concurrency, a line for each machine type: the cheapest configuration there is."""
     marks = [
-        Mark(x=row["users"], y=row["usd_per_1k_tokens"], series=row["sku"] or "unknown", order=row["users"])
+        Mark(
+            x=row["users"],
+            y=row["usd_per_1k_tokens"],
+            series=(row["sku"] or "unknown").removeprefix("Standard_"),
+            order=row["users"],
+        )
         for row in loads
     ]
     tried = max(row["configurations"] for row in loads)
     return lines_picture(
-        "Cheapest 1K tokens in and out, by machine, USD",
+        "Cheapest 1K tokens, USD",
         marks,
         _shown_for(loads),
         x_title="concurrent users",
         load_axis=True,
-        subtitle=[f"of up to {tried} configurations at a load; newest runs"],
+        subtitle=[f"in and out, of up to {tried} configurations at a load; newest runs"],
     )
 
 

@@ -354,7 +354,7 @@ def test_a_lab_of_plain_gets_at_rates_has_columns_pictures_and_facts_of_its_own(
     assert "at 8/s: no such series" in text
     assert "no engine" in text
     titles = [attributes["aria-label"] or "" for attributes in parsed(html).named("svg")]
-    assert titles.pop(0).startswith("Where the money went, USD by lab. all labs")
+    assert titles.pop(0).startswith("Where the money went, USD. all labs")
     assert [title.split(".")[0] for title in titles[:2]] == [
         "Requests served, requests/s",
         "Latency of a whole answer, ms",

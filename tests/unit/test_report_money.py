@@ -81,7 +81,7 @@ def test_a_session_without_a_price_is_said_and_costs_nothing_but_a_gap(report: R
 def test_estimate_and_bill_over_time_are_drawn_where_there_is_more_than_one_day(report: Report) -> None:
     titles = {target: [picture.title for picture in money(report, target).pictures] for target in ("aks", "local")}
     assert titles["aks"][-1] == "Estimate against bill, USD so far"
-    assert titles["local"] == ["Where the money went, USD by lab", "Cheapest 1K tokens in and out, by machine, USD"]
+    assert titles["local"] == ["Where the money went, USD", "Cheapest 1K tokens, USD"]
     drawn = money(report, "aks").pictures[-1].svg or ""
     assert {"bill", "estimate, billed sessions", "estimate, all sessions"} <= set(re.findall(r">([^<]+)</text>", drawn))
 
