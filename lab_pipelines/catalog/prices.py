@@ -2,8 +2,8 @@
 
 Belongs here: the typed form of prices.yaml and of the sheets that a refresh writes, looking a price up, its bounds and
 its age.
-Doesn't belong here: which sheets there are (prices_stored.py), reading Azure's list (prices_retail.py), what a lab spent
-(cost.py) or a cloud's bill (resources/billing.py).
+Doesn't belong here: which sheets there are (prices_stored.py), reading Azure's list (prices_retail.py), what a lab
+spent (cost.py) or a cloud's bill (resources/billing.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
 from lab_pipelines.catalog.spec import SpecModel, Text
@@ -61,7 +61,25 @@ def _exact(value: object) -> object:
 
 
 Usd = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, max_digits=18, decimal_places=6)]
-AsOf = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}(-[0-9]{2}){0,2}(/[0-9]{4}(-[0-9]{2}){0,2})?$")]
+
+
+def _first_day(text: str) -> date:
+    year, month, day = [*(int(part) for part in text.split("-")), 1, 1][:3]
+    return date(year, month, day)
+
+
+def _a_date(text: str) -> str:
+    days = [_first_day(part) for part in text.split("/")]
+    if days != sorted(days):
+        raise ValueError("the interval ends before it begins")
+    return text
+
+
+AsOf = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}(-[0-9]{2}){0,2}(/[0-9]{4}(-[0-9]{2}){0,2})?$"),
+    AfterValidator(_a_date),
+]
 """A year, month or day, or an interval of two, as ISO 8601 writes them."""
 
 
@@ -219,8 +237,7 @@ def age_days(as_of: str, today: date) -> int:
 
     Negative for a date that is more than a day ahead; a day is left to clocks and time zones.
     """
-    parts = [int(part) for part in as_of.partition("/")[0].split("-")]
-    age = (today - date(*(parts + [1, 1])[:3])).days
+    age = (today - _first_day(as_of.partition("/")[0])).days
     return 0 if age == -1 else age
 
 
@@ -235,7 +252,8 @@ def _range(found: RegionPrice, priority: Priority, usd: Decimal, bounds: PriceBo
 def _amounts(found: RegionPrice, bounds: Sequence[Bound]) -> list[Decimal]:
     # From a price that there isn't, no limit follows.
     bases = [(bound.times, found.usd(bound.of)) for bound in bounds]
-    return [(times * base).quantize(CENT_FRACTION) for times, base in bases if base is not None]
+    amounts = [(times * base).quantize(CENT_FRACTION) for times, base in bases if base is not None]
+    return [max(amount, CENT_FRACTION) for amount in amounts]
 
 
 def _of_priority(bounds: Bounds, priority: Priority) -> PriceBounds:

@@ -3,8 +3,8 @@
 Belongs here: telling on-demand from Spot, and both from all else that the list has under a machine type's name.
 Doesn't belong here: asking for the list (resources/retail_prices.py), what a sheet is (prices.py).
 
-The fields are those of the Azure Retail Prices API, version 2023-01-01-preview. A machine type's rows are, beside the two
-that are wanted: Windows, Cloud Services, Low Priority (which Spot replaced, and which is listed still), DevTest,
+The fields are those of the Azure Retail Prices API, version 2023-01-01-preview. A machine type's rows are, beside the
+two that are wanted: Windows, Cloud Services, Low Priority (which Spot replaced, and which is listed still), DevTest,
 reservations, rows that begin to hold later, and rows of meters that aren't the region's primary ones.
 """
 
@@ -90,7 +90,7 @@ def _usd(row: Mapping[str, Any]) -> Decimal | str:
         same = Decimal(str(retail)) == usd
     except InvalidOperation:
         return f"the list's price is no number: unitPrice {unit!r}, retailPrice {retail!r}"
-    if isinstance(unit, bool) or not usd.is_finite() or not 0 < usd < MOST_USD:
+    if not usd.is_finite() or not 0 < usd < MOST_USD:
         return f"the list's price is {unit!r}, which no machine costs"
     if not same:
         return f"the list says two prices in one row: unitPrice {unit}, retailPrice {retail}"

@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from lab_pipelines.catalog.prices import load_prices
+
 PATH = "/api/retail/prices"
 Row = dict[str, Any]
 
@@ -66,6 +68,19 @@ def machine(sku: str, on_demand: float, spot: float | None, *, region: str = "ea
         rows.insert(1, row(sku, round(spot * 2, 6), region=region, kind="Spot", **windows))
         rows.insert(4, row(sku, spot, region=region, kind="Spot"))
     return rows
+
+
+def whole_list() -> list[Row]:
+    """All that the list has of every machine type that the committed sheet offers, at that sheet's prices."""
+    skus = {name: sku for name, sku in load_prices().skus.items() if sku.retired is None}
+    return [
+        one
+        for name, sku in skus.items()
+        for region, price in sku.prices.items()
+        for one in machine(
+            name, float(price.on_demand), None if price.spot is None else float(price.spot), region=region
+        )
+    ]
 
 
 @dataclass
