@@ -40,6 +40,8 @@ SOURCE = f"Azure Retail Prices API {API_VERSION}"
 MOST_PAGES = 100
 """Of one question. A machine type has some dozen rows in a region; a page of the list holds at least 100."""
 ATTEMPTS = 5
+BACKOFF_S = 1.0
+"""Before the second attempt where the list says nothing; twice as long before each further one."""
 WAIT_S = 120.0
 """The longest that one refresh waits in all because the list asks it to, or is away."""
 CONNECT_S, READ_S = 10.0, 30.0
@@ -95,7 +97,7 @@ class RetailPrices:
         import requests
 
         for attempt in range(1, ATTEMPTS + 1):
-            wait = float(2 ** (attempt - 1))
+            wait = BACKOFF_S * 2 ** (attempt - 1)
             try:
                 answer = self._session.get(
                     url,

@@ -100,6 +100,9 @@ class RetailPricesDouble:
     page_rows: int = 3
     """Few, so that every question has pages."""
     faults: list[Fault] = field(default_factory=list)
+    """What the next requests get, one each."""
+    fault_after: int = 0
+    """So many requests are answered before the first fault."""
     endless: bool = False
     """The last page names itself as the next one."""
     elsewhere: str | None = None
@@ -127,7 +130,7 @@ class RetailPricesDouble:
     def answer(self, target: str) -> Fault:
         """What is sent for a request; its faults first."""
         self.asked.append(target)
-        if self.faults:
+        if self.faults and len(self.asked) > self.fault_after:
             return self.faults.pop(0)
         parts = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -180,6 +183,7 @@ def _holds(one: Row, name: str, value: str, within: bool) -> bool:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer's second packet waits 40 ms for the first one's receipt
     double: RetailPricesDouble
 
     def do_GET(self) -> None:

@@ -124,7 +124,7 @@ _VALUES = st.one_of(
 _ROWS = st.one_of(
     st.sampled_from([0.0, 0.526, 0.6, -1.0, 1e-9]).flatmap(
         lambda usd: st.dictionaries(st.sampled_from(sorted(row(T4, 1))), _VALUES, max_size=3).map(
-            lambda fields: row(T4, usd, **fields)
+            lambda fields: {**row(T4, usd), **fields}
         )
     ),
     _VALUES,
