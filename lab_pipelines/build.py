@@ -168,7 +168,10 @@ def _pool_signals(cluster: ClusterSettings) -> PoolSignals:
 
 def _prices(settings: Deployment) -> PriceSheetBilling:
     return PriceSheetBilling(
-        region=settings.region, data_dir=str(settings.data_dir), max_age_days=settings.price_max_age_days
+        region=settings.region,
+        data_dir=str(settings.data_dir),
+        lake_url=settings.lake_url,
+        max_age_days=settings.price_max_age_days,
     )
 
 

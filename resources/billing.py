@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 from dagster import ConfigurableResource
 
-from lab_pipelines.catalog.prices import PriceSheet, Priority, UnitPrice
-from lab_pipelines.catalog.prices_stored import prices_in
+from lab_pipelines.catalog.prices import PriceSheet, Priority, UnitPrice, load_prices
 from lab_pipelines.deployment import Deployment
+from resources.price_sheets import known_prices
 
 
 class Billing(ConfigurableResource, ABC):
@@ -33,7 +33,10 @@ class Billing(ConfigurableResource, ABC):
 
     @abstractmethod
     def sheet(self) -> PriceSheet:
-        """All list prices that the deployment knows, whatever their age, for what is said before anything is rented."""
+        """All list prices that the deployment knows, whatever their age, for what is said before anything is rented.
+
+        Raises `SpecError` for a damaged sheet, `WarehouseError` where the lake that has the sheets can't be reached.
+        """
 
 
 class PriceSheetBilling(Billing):
@@ -41,6 +44,8 @@ class PriceSheetBilling(Billing):
 
     data_dir: str | None = None
     """None: the catalog's alone."""
+    lake_url: str | None = None
+    """Beside a lake at a URL the sheets are, too, so that every pod has them."""
     max_age_days: int | None = None
     """How old a price may be; None: as old as it is. What is estimated from it says its date either way."""
 
@@ -54,4 +59,4 @@ class PriceSheetBilling(Billing):
         return price
 
     def sheet(self) -> PriceSheet:
-        return prices_in(self.data_dir)
+        return load_prices() if self.data_dir is None else known_prices(self.data_dir, self.lake_url)

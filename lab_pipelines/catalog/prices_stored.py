@@ -1,8 +1,9 @@
 """The price sheets there are: the committed one, and those that `labs prices refresh` wrote below the data folder.
 
-Belongs here: laying the newest refreshed sheet over the committed one, and writing a new one. A sheet is never changed;
-former ones stay as history.
-Doesn't belong here: what is in a sheet (prices.py), asking Azure (resources/retail_prices.py).
+Belongs here: laying the newest refreshed sheet over the committed one, and a sheet's file. It is never changed; former
+ones stay as history.
+Doesn't belong here: what is in a sheet (prices.py), keeping it (resources/price_sheets.py), asking Azure
+(resources/retail_prices.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipelines.catalog.prices import PRIORITIES, Bounds, Origin, PriceSheet, RegionPrice, Sku, load_prices
-from lab_pipelines.files import new_file
 
 FOLDER = "prices"
 """Below the data folder."""
@@ -37,16 +37,17 @@ def newest_in(data_dir: Path | str) -> Path | None:
     return max((Path(data_dir) / FOLDER).glob(f"{PREFIX}*.yaml"), default=None)
 
 
-def write_sheet(sheet: PriceSheet, data_dir: Path | str) -> Path:
-    """Keep a refreshed sheet; the file is there with all of it, or not at all. Its path."""
+def sheet_path(data_dir: Path | str, name: str) -> Path:
+    return Path(data_dir) / FOLDER / name
+
+
+def as_file(sheet: PriceSheet) -> tuple[str, bytes]:
+    """A refreshed sheet's file name, which is its time, and its content."""
     import yaml
 
     fetched_at = (sheet.fetched_at or datetime.now(UTC)).astimezone(UTC)
-    path = Path(data_dir) / FOLDER / f"{PREFIX}{fetched_at:%Y%m%dT%H%M%S.%fZ}.yaml"
     content = yaml.safe_dump(_plain(sheet.model_dump(exclude_defaults=True)), sort_keys=False, width=120)
-    with new_file(path) as stream:
-        stream.write((_HEADER + content).encode())
-    return path
+    return f"{PREFIX}{fetched_at:%Y%m%dT%H%M%S.%fZ}.yaml", (_HEADER + content).encode()
 
 
 def laid_over(newer: PriceSheet, older: PriceSheet) -> PriceSheet:

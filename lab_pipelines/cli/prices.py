@@ -42,11 +42,13 @@ def show(sku: SkuOption = None, region: RegionOption = None, as_json: JsonOption
     """Every price that is known: on demand and spot, its bounds, its date and its source."""
     from lab_pipelines.catalog.loader import SpecError
     from lab_pipelines.catalog.prices import PRIORITIES, age_days
-    from lab_pipelines.catalog.prices_stored import newest_in, prices_in
+    from lab_pipelines.catalog.prices_stored import newest_in
+    from resources.contract import WarehouseError
+    from resources.price_sheets import known_prices
 
-    with explained(SpecError):
+    with explained(SpecError, WarehouseError):
         settings = settings_for(None)
-        sheet = prices_in(settings.data_dir)
+        sheet = known_prices(settings.data_dir, settings.lake_url)
     today = datetime.now(UTC).date()
     lines = list[dict[str, Any]]()
     for name in _known(sheet, sku) or sheet.skus:
@@ -111,12 +113,14 @@ def refresh(
     """Ask Azure's public list for today's prices, and keep them as a dated sheet. Needs no account."""
     from lab_pipelines.catalog.loader import SpecError
     from lab_pipelines.catalog.prices import load_prices
-    from lab_pipelines.catalog.prices_stored import newest_in, prices_in, write_sheet
     from resources import retail_prices
+    from resources.contract import WarehouseError
+    from resources.price_sheets import keep_sheet, known_prices, newest_sheet
 
-    with explained(SpecError, retail_prices.RetailPricesError):
+    with explained(SpecError, WarehouseError, retail_prices.RetailPricesError):
         settings = settings_for(None)
-        known, newest = prices_in(settings.data_dir), newest_in(settings.data_dir)
+        known = known_prices(settings.data_dir, settings.lake_url)
+        newest = newest_sheet(settings.data_dir, settings.lake_url)
         chosen, regions = _asked(known, sku), _regions(known, region, settings.region)
         refreshed = retail_prices.refresh(
             retail_prices.RetailPrices(settings.retail_prices_url),
@@ -126,7 +130,7 @@ def refresh(
             regions=regions,
             progress=lambda line: typer.echo(line, err=True),
         )
-        path = None if dry_run else write_sheet(refreshed.sheet, settings.data_dir)
+        path = None if dry_run else keep_sheet(refreshed.sheet, settings.data_dir, settings.lake_url)
     if as_json:
         changes = [_change(one) for one in refreshed.changes]
         print_json({"sheet": path, "prices": changes, "not_found": refreshed.problems})

@@ -85,12 +85,12 @@ def _decided(warehouse: PlainWarehouse, target: str) -> list[Series]:
 
 
 def _sessions(warehouse: PlainWarehouse, target: str, policy: GpuPolicy, settings: Deployment) -> list[Series]:
-    from lab_pipelines.catalog.prices_stored import prices_in
     from lab_pipelines.gpu_history import of_sessions
+    from resources.price_sheets import known_prices
 
     sql = {name: (_SQL / f"replayed_{name}.sql").read_text(encoding="utf-8") for name in _TABLES}
     sessions, requests, samples = (warehouse.query(sql[name], {"target": target}) for name in _TABLES)
-    sheet = prices_in(settings.data_dir)
+    sheet = known_prices(settings.data_dir, settings.lake_url)
     return of_sessions(sessions, requests, samples, policy=policy, sheet=sheet, region=settings.region)
 
 

@@ -35,6 +35,7 @@ from lab_pipelines.rows import Row
 from lab_pipelines.sensors.common import EVERY_S, counted
 from resources.billing import Billing
 from resources.cluster import Cluster, ClusterError, Progress
+from resources.contract import WarehouseError
 from resources.decision_log import DecisionLog
 from resources.gpu_switch import GpuSwitch
 from resources.kube_api import Deadline
@@ -246,8 +247,8 @@ def gpu_scale_to_zero(
         return SkipReason(f"the policy can't be used, so nothing was decided: {error}")
     try:
         sheet = billing.sheet()
-    except SpecError as error:
-        # What money a decision saves is told from it; no node stays up for a damaged file.
+    except (SpecError, WarehouseError) as error:
+        # What money a decision saves is told from it; no node stays up for a damaged file or a lost lake.
         context.log.warning(f"the catalog's prices are used: {error}")
         sheet = load_prices()
     sensed = Sensed(

@@ -23,8 +23,10 @@ from lab_pipelines.catalog.prices import (
     age_days,
     load_prices,
 )
-from lab_pipelines.catalog.prices_stored import laid_over, newest_in, prices_in, write_sheet
+from lab_pipelines.catalog.prices_stored import laid_over, newest_in, prices_in
 from resources.billing import PriceSheetBilling
+from resources.contract import WarehouseError
+from resources.price_sheets import REMOTE_FOLDER, keep_sheet, known_prices
 
 T4, T4X2, H100 = "Standard_NC4as_T4_v3", "Standard_NC8as_T4_v3", "Standard_NC40ads_H100_v5"
 
@@ -63,7 +65,7 @@ def test_the_newest_sheet_wins_price_by_price_and_the_rest_stays(tmp_path: Path)
         {T4: {"eastus": RegionPrice(on_demand=Decimal("0.6"), spot=Decimal("0.2"))},
          T4X2: {"uksouth": RegionPrice(on_demand=Decimal("0.9"))}}, at=AT)  # fmt: skip
     for sheet in (new, old):  # the order of writing is nothing to go by
-        write_sheet(sheet, tmp_path)
+        keep_sheet(sheet, tmp_path, None)
     assert len(list((tmp_path / "prices").iterdir())) == 2
     sheet = prices_in(tmp_path)
     assert sheet.price(T4, "eastus").on_demand == Decimal("0.6")
@@ -102,18 +104,37 @@ def test_a_sheet_reads_back_as_it_was_written(tmp_path: Path) -> None:
         origins={"on_demand": origin},
     )
     sheet = refreshed({T4: {"eastus": price}}, at=AT + timedelta(microseconds=7))
-    path = write_sheet(sheet, tmp_path)
+    path = keep_sheet(sheet, tmp_path, None)
     assert path.name == "azure-retail-20261005T060000.000007Z.yaml"
     assert load_prices(path) == sheet
-    with pytest.raises(FileExistsError):
-        write_sheet(sheet, tmp_path)
+    assert keep_sheet(sheet, tmp_path, None) == path  # the same again is no other sheet
 
 
 def test_a_damaged_sheet_is_named_and_never_passed_over(tmp_path: Path) -> None:
-    path = write_sheet(refreshed({T4: {"eastus": RegionPrice(on_demand=Decimal("0.6"))}}, at=AT), tmp_path)
+    path = keep_sheet(refreshed({T4: {"eastus": RegionPrice(on_demand=Decimal("0.6"))}}, at=AT), tmp_path, None)
     path.write_text(path.read_text().replace("on_demand: 0.6", "on_demand: 0"))
     with pytest.raises(SpecError, match=r"azure-retail-.*\.yaml:\d+: skus\..*on_demand: "):
         PriceSheetBilling(data_dir=str(tmp_path)).node_hour_price(T4)
+
+
+def test_with_a_lake_elsewhere_every_machine_has_the_newest_sheet(tmp_path: Path) -> None:
+    lake_url, here, there = (tmp_path / "lake").as_uri(), tmp_path / "here", tmp_path / "there"
+    assert known_prices(there, lake_url) is load_prices()
+    for usd, at in (("0.6", AT), ("0.7", AT + timedelta(days=7))):
+        sheet = refreshed({T4: {"eastus": RegionPrice(on_demand=Decimal(usd))}}, at=at)
+        path = keep_sheet(sheet, here, lake_url)
+        assert (tmp_path / "lake" / REMOTE_FOLDER / path.name).read_bytes() == path.read_bytes()
+        billing = PriceSheetBilling(data_dir=str(there), lake_url=lake_url)
+        price = billing.node_hour_price(T4)
+        assert price is not None and price.usd == Decimal(usd)
+
+
+def test_a_lake_that_is_lost_is_an_error_and_no_older_price(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file where a folder should be")
+    with pytest.raises(WarehouseError, match="can't be reached"):
+        sheet = refreshed({T4: {"eastus": RegionPrice(on_demand=Decimal("0.6"))}}, at=AT)
+        keep_sheet(sheet, tmp_path / "here", (tmp_path / "lake").as_uri())
+    assert newest_in(tmp_path / "here") is None
 
 
 # bounds
@@ -187,7 +208,7 @@ def test_a_stale_price_is_an_error_that_says_which_and_how_old_and_what_to_do(tm
 @pytest.mark.parametrize(("days_old", "stale"), [(0, False), (30, False), (31, True), (-1, False), (-3, True)])
 def test_the_limit_is_the_last_day_that_is_allowed(tmp_path: Path, days_old: int, stale: bool) -> None:
     at = datetime.now(UTC) - timedelta(days=days_old)
-    write_sheet(refreshed({T4: {"eastus": RegionPrice(on_demand=Decimal("0.6"))}}, at=at), tmp_path)
+    keep_sheet(refreshed({T4: {"eastus": RegionPrice(on_demand=Decimal("0.6"))}}, at=at), tmp_path, None)
     billing = PriceSheetBilling(data_dir=str(tmp_path), max_age_days=30)
     if not stale:
         price = billing.node_hour_price(T4)
