@@ -28,7 +28,7 @@ Priority = Literal["on_demand", "spot"]
 """How a machine is rented: until it is given back, or until Azure wants it back."""
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)
 SHOWN_PRIORITY: dict[Priority, str] = {"on_demand": "on-demand", "spot": "spot"}
-CENT_FRACTION = Decimal("0.000001")
+MILLIONTH = Decimal("0.000001")
 """Prices are kept to a millionth of a dollar, as Azure gives them."""
 
 
@@ -104,6 +104,9 @@ class Bounds(SpecModel):
     spot: PriceBounds
     on_demand_refreshed: PriceBounds | None = None
     """Of a sheet that is refreshed from Azure's own list; None: those of this one."""
+
+    def of(self, priority: Priority) -> PriceBounds:
+        return self.on_demand if priority == "on_demand" else self.spot
 
 
 class OtherFigure(SpecModel):
@@ -192,7 +195,7 @@ class PriceSheet(SpecModel):
                 f"lab_pipelines/catalog/prices.yaml with its source, or rent the machine on demand"
             )
         origin = self.origin(sku, region, priority)
-        low, high = _range(found, priority, usd, origin.bounds or _of_priority(self.bounds, priority))
+        low, high = _range(found, priority, usd, origin.bounds or self.bounds.of(priority))
         return UnitPrice(
             sku=sku,
             region=region,
@@ -252,12 +255,8 @@ def _range(found: RegionPrice, priority: Priority, usd: Decimal, bounds: PriceBo
 def _amounts(found: RegionPrice, bounds: Sequence[Bound]) -> list[Decimal]:
     # From a price that there isn't, no limit follows.
     bases = [(bound.times, found.usd(bound.of)) for bound in bounds]
-    amounts = [(times * base).quantize(CENT_FRACTION) for times, base in bases if base is not None]
-    return [max(amount, CENT_FRACTION) for amount in amounts]
-
-
-def _of_priority(bounds: Bounds, priority: Priority) -> PriceBounds:
-    return bounds.on_demand if priority == "on_demand" else bounds.spot
+    amounts = [(times * base).quantize(MILLIONTH) for times, base in bases if base is not None]
+    return [max(amount, MILLIONTH) for amount in amounts]
 
 
 @cache

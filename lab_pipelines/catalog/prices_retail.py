@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from lab_pipelines.catalog.prices import CENT_FRACTION, PRIORITIES, SHOWN_PRIORITY, Priority
+from lab_pipelines.catalog.prices import MILLIONTH, PRIORITIES, SHOWN_PRIORITY, Priority
 
 CURRENCY, UNIT, SERVICE = "USD", "1 Hour", "Virtual Machines"
 MOST_USD = Decimal(100_000)
@@ -94,7 +94,7 @@ def _usd(row: Mapping[str, Any]) -> Decimal | str:
         return f"the list's price is {unit!r}, which no machine costs"
     if not same:
         return f"the list says two prices in one row: unitPrice {unit}, retailPrice {retail}"
-    return usd.quantize(CENT_FRACTION) or f"the list's price {unit!r} is below a millionth of a dollar"
+    return usd.quantize(MILLIONTH) or f"the list's price {unit!r} is below a millionth of a dollar"
 
 
 def _is_linux_hour(row: Mapping[str, Any], sku: str, region: str, now: datetime) -> bool:

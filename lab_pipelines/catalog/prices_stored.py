@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.prices import PRIORITIES, Bounds, Origin, PriceSheet, RegionPrice, Sku, load_prices
+from lab_pipelines.catalog.prices import PRIORITIES, Origin, PriceSheet, RegionPrice, Sku, load_prices
 
 FOLDER = "prices"
 """Below the data folder."""
@@ -79,17 +79,13 @@ def _price(newer: RegionPrice, older: RegionPrice | None, sheet: PriceSheet) -> 
     for priority in PRIORITIES:
         if newer.usd(priority) is not None:
             own = newer.origins.get(priority) or Origin(source=sheet.source, as_of=sheet.as_of)
-            origins[priority] = own.model_copy(update={"bounds": own.bounds or _bounds(sheet.bounds, priority)})
+            origins[priority] = own.model_copy(update={"bounds": own.bounds or sheet.bounds.of(priority)})
     return RegionPrice(
         on_demand=newer.on_demand,
         spot=newer.spot if newer.spot is not None or older is None else older.spot,
         others=[*newer.others, *kept],
         origins=origins,
     )
-
-
-def _bounds(bounds: Bounds, priority: str) -> Any:
-    return bounds.on_demand if priority == "on_demand" else bounds.spot
 
 
 def _plain(value: Any) -> Any:
