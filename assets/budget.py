@@ -11,7 +11,7 @@ from typing import cast
 
 from dagster import Failure
 
-from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.catalog.prices import PriceSheet
 from lab_pipelines.catalog.spec import LabSpec, Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.plan import plan_lab
@@ -19,7 +19,9 @@ from resources.chart_values import component_arguments
 from resources.labs import Labs
 
 
-def require_within_budget(labs: Labs, spec: LabSpec, variants: Sequence[Variant], *, pace: str, region: str) -> None:
+def require_within_budget(
+    labs: Labs, spec: LabSpec, variants: Sequence[Variant], *, pace: str, region: str, sheet: PriceSheet
+) -> None:
     """Raise `Failure` where the run could cost more than the deployment's budget; what it may is what its spec allows.
 
     A run whose cost can't be bounded is refused too. Without a budget nothing is computed.
@@ -29,7 +31,7 @@ def require_within_budget(labs: Labs, spec: LabSpec, variants: Sequence[Variant]
     budget = Decimal(labs.budget_usd)
     plan = plan_lab(
         spec,
-        load_prices(),
+        sheet,
         component_arguments,
         target=cast(Target, labs.target),
         pace_name=pace,

@@ -44,7 +44,10 @@ def deployed_stack(
     spec = labs.spec(context.partition_key)
     variants = labs.chosen_variants(spec)
     pace_name, pace = labs.pace_of(spec)
-    require_within_budget(labs, spec, variants, pace=pace_name, region=billing.region)
+    require_within_budget(labs, spec, variants, pace=pace_name, region=billing.region, sheet=billing.sheet())
+    # Nothing is rented whose price can't be looked up, or is too old: its cost would fail after the load.
+    for sku in {cluster.priced_sku(spec, variant) for variant in variants}:
+        billing.node_hour_price(sku)
     order = StackOrder(
         spec=spec,
         variant=variants[0],
@@ -55,8 +58,6 @@ def deployed_stack(
     )
     session = cluster.deploy(order, progress=progress_to(context))
     with cluster.released_on_error(spec.id):
-        # A stack whose price can't be looked up is not worth starting: its cost would fail after the load.
-        billing.node_hour_price(session.sku)
         publish_opening(warehouse, session, variants[0])
     return MaterializeResult(
         metadata={

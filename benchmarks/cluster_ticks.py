@@ -42,6 +42,7 @@ GOOD, OVER = 60, 18
 _TICK = """
 import json, sys, time
 from datetime import UTC, datetime
+from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.gpu_policy import load_policy
 from lab_pipelines.sensors.gpu_scale_to_zero import Memory, Sensed, tick
 from resources.cluster_kubernetes import KubernetesCluster
@@ -63,6 +64,7 @@ else:
     sensed = Sensed(
         cluster=cluster, node_pools=pools, pool_signals=PoolSignals(prometheus_url=prometheus),
         warehouse=Warehouse(data_dir=folder), policy=load_policy(), mode="dry-run", target="aks", region="eastus",
+        sheet=load_prices(),
     )
     _, decisions = tick(sensed, Memory(), now=datetime.now(UTC), progress=lambda line: None)
     did = [one.rule for one in decisions]

@@ -72,7 +72,7 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
         "load_generator": LocustLoadGenerator(),
         "telemetry": Telemetry(),
         **_pools(settings, NoNodePools()),
-        "billing": PriceSheetBilling(region=settings.region),
+        "billing": _prices(settings),
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
@@ -86,7 +86,7 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
         "load_generator": RehearsalLoadGenerator(),
         "telemetry": RehearsalTelemetry(),
         **_pools(settings, NoNodePools()),
-        "billing": PriceSheetBilling(region=settings.region),
+        "billing": _prices(settings),
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
@@ -134,7 +134,7 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
         "telemetry": Telemetry(),
         **_pools(settings, node_pools),
         "pool_signals": _pool_signals(cluster),
-        "billing": PriceSheetBilling(region=settings.region),
+        "billing": _prices(settings),
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 
@@ -163,6 +163,15 @@ def _pool_signals(cluster: ClusterSettings) -> PoolSignals:
     return PoolSignals(
         prometheus_url=cluster.prometheus_url or service,
         provenance="modelled" if cluster.engine == "modelled" else "measured",
+    )
+
+
+def _prices(settings: Deployment) -> PriceSheetBilling:
+    return PriceSheetBilling(
+        region=settings.region,
+        data_dir=str(settings.data_dir),
+        lake_url=settings.lake_url,
+        max_age_days=settings.price_max_age_days,
     )
 
 

@@ -25,6 +25,10 @@ GpuSensor = Literal["off", "dry-run", "on"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 
+PRICE_MAX_AGE_DAYS: dict[Target, int] = {"aks": 30}
+"""How old a price may be where Azure bills the nodes: refreshed weekly, four misses are borne. Elsewhere money is an
+estimate from a dated list, of any age."""
+
 MOST_LOAD_WORKERS = 32
 """Pods of a load, beside a lab's own, within the quota of its namespace."""
 
@@ -161,6 +165,10 @@ class Deployment:
     sku: str | None = None
     """Azure SKU that prices an external engine's machine; None: its cost is not known. Ours is the lab's."""
     region: str = "eastus"
+    price_max_age: int | Literal["off"] | None = None
+    """`LABS_PRICE_MAX_AGE_DAYS`: how old the price of a node may be, in days; None: as the target has it."""
+    retail_prices_url: str = "https://prices.azure.com"
+    """`LABS_RETAIL_PRICES_URL`: where `labs prices refresh` finds Azure's list."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     executor: Executor = "in-process"
     """`LABS_EXECUTOR`: `k8s` gives each step a pod of its own, where Dagster's runs are Jobs of a cluster."""
@@ -170,6 +178,13 @@ class Deployment:
     """`LABS_GPU_SENSOR`: whether the sensor decides and acts, only decides, or neither."""
     gpu_policy: Path | None = None
     """`LABS_GPU_POLICY`: by which settings it decides; None: lab_pipelines/gpu_policy.yaml."""
+
+    @property
+    def price_max_age_days(self) -> int | None:
+        """How old the price of a node may be; None: as old as it is."""
+        if self.price_max_age is None:
+            return PRICE_MAX_AGE_DAYS.get(self.target)
+        return None if self.price_max_age == "off" else self.price_max_age
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Deployment:
@@ -188,6 +203,10 @@ class Deployment:
             cluster=ClusterSettings.from_env(environ) if target in CLUSTER_TARGETS else ClusterSettings(),
             sku=environ.get("LABS_SKU") or None,
             region=environ.get("LABS_REGION") or cls.region,
+            price_max_age=_price_max_age(environ.get("LABS_PRICE_MAX_AGE_DAYS")),
+            retail_prices_url=_http_url(
+                "LABS_RETAIL_PRICES_URL", environ.get("LABS_RETAIL_PRICES_URL") or cls.retail_prices_url
+            ),
             executor=_executor(environ, target),
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
             gpu_sensor=_one_of("LABS_GPU_SENSOR", environ, get_args(GpuSensor), cls.gpu_sensor),
@@ -205,6 +224,16 @@ def _usd(name: str, value: str | None) -> Decimal | None:
     if not amount.is_finite() or amount < 0:
         raise DeploymentError(f"{name}={value!r} is not an amount in USD; set e.g. {name}=12.50")
     return amount
+
+
+def _price_max_age(value: str | None) -> int | Literal["off"] | None:
+    if not value:
+        return None
+    if value == "off":
+        return "off"
+    if not value.isdecimal() or int(value) < 1:
+        raise DeploymentError(f"LABS_PRICE_MAX_AGE_DAYS={value!r} is no number of days; set e.g. 30, or off")
+    return int(value)
 
 
 def _lake_url(value: str | None) -> str | None:

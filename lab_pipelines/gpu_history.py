@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from lab_pipelines.catalog.prices import UnknownPriceError, load_prices
+from lab_pipelines.catalog.prices import PriceSheet, UnknownPriceError
 from lab_pipelines.gpu_decisions import signals_of
 from lab_pipelines.gpu_policy import NO_SIGNAL, ColdStart, GpuPolicy, PoolState, Signal
 from lab_pipelines.gpu_replay import Look, Series
@@ -61,16 +61,22 @@ def _look_of(row: Mapping[str, Any]) -> Look:
     )
 
 
-def of_sessions(sessions: Rows, requests: Rows, samples: Rows, *, policy: GpuPolicy, region: str) -> list[Series]:
+def of_sessions(
+    sessions: Rows, requests: Rows, samples: Rows, *, policy: GpuPolicy, sheet: PriceSheet, region: str
+) -> list[Series]:
     """Closed `stack_sessions` with a machine type, their `requests` and their `metric_samples` of GPU utilisation."""
     by_session = {row["session_id"]: ([], []) for row in sessions}
     for number, rows in enumerate((requests, samples)):
         for row in rows:
             by_session[row["session_id"]][number].append(row)
-    return [_series_of(row, *by_session[row["session_id"]], policy=policy, region=region) for row in sessions]
+    return [
+        _series_of(row, *by_session[row["session_id"]], policy=policy, sheet=sheet, region=region) for row in sessions
+    ]
 
 
-def _series_of(session: Mapping[str, Any], requests: Rows, samples: Rows, *, policy: GpuPolicy, region: str) -> Series:
+def _series_of(
+    session: Mapping[str, Any], requests: Rows, samples: Rows, *, policy: GpuPolicy, sheet: PriceSheet, region: str
+) -> Series:
     scale = session["time_scale"]
     step = timedelta(seconds=LOOK_EVERY_S / scale)
     cold_s = session["cold_start_s"]
@@ -83,7 +89,7 @@ def _series_of(session: Mapping[str, Any], requests: Rows, samples: Rows, *, pol
         autoscaled=False,
         spot=False,
         state="Succeeded",
-        usd_per_h=_usd_per_h(session["sku"], session["nodes"], region),
+        usd_per_h=_usd_per_h(session["sku"], session["nodes"], sheet, region),
     )
     measured = ColdStart(cold_s, "its own") if cold_s else ColdStart(policy.assumed_cold_start_s, "assumed")
     looks = [
@@ -124,8 +130,8 @@ def _most(samples: Rows, since: datetime, until: datetime, scale: float) -> Sign
     return Signal(value=max(row["value"] for row in found), age_s=age_s, reporting=1, expected=1)
 
 
-def _usd_per_h(sku: str, nodes: int, region: str) -> Decimal | None:
+def _usd_per_h(sku: str, nodes: int, sheet: PriceSheet, region: str) -> Decimal | None:
     try:
-        return load_prices().price(sku, region).on_demand * nodes
+        return sheet.price(sku, region).on_demand * nodes
     except UnknownPriceError:
         return None

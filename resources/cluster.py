@@ -198,6 +198,10 @@ class Cluster(ConfigurableResource, ABC):
     def check(self) -> None:
         """Raise `ClusterError` where nothing could be deployed now, whatever the lab, with what to install or set."""
 
+    def priced_sku(self, spec: LabSpec, variant: Variant) -> str | None:
+        """The machine type that a session of the variant will have; None where its price is nobody's to know."""
+        return spec.nodes_of(variant).sku
+
     @abstractmethod
     def deploy(self, order: StackOrder, *, progress: Progress) -> Session:
         """Take the lease, bring the stack up, wait until it answers, and return it.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.spec import Component, Overrides
+from lab_pipelines.catalog.spec import Component, LabSpec, Overrides, Variant
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
 from resources.cluster import ClusterError, Endpoint, Phase, Progress, Session, StackOrder
@@ -30,6 +30,9 @@ class ExternalEngineCluster(LoopbackCluster):
     prometheus_url: str | None
     prometheus_selector: str
     sku: str | None
+
+    def priced_sku(self, spec: LabSpec, variant: Variant) -> str | None:
+        return self.sku
 
     def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
         spec, variant = order.spec, order.variant

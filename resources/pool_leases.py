@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from lab_pipelines.catalog.prices import UnknownPriceError, load_prices
+from lab_pipelines.catalog.prices import PriceSheet, UnknownPriceError
 from lab_pipelines.gpu_policy import SETTLED, Hold, PoolState
 from resources.cluster import Cluster, Lease, Progress
 from resources.kube_api import Deadline
@@ -64,17 +64,16 @@ def to_zero(node_pools: NodePools, pool: NodePool, *, deadline: Deadline, progre
     return "done"
 
 
-def usd_per_h(pool: NodePool, region: str) -> Decimal | None:
+def usd_per_h(pool: NodePool, sheet: PriceSheet, region: str) -> Decimal | None:
     """List price of all the pool's nodes for an hour, spot where it is a spot pool; None: no price is known."""
     try:
-        price = load_prices().price(pool.vm_size, region)
+        each = sheet.unit_price(pool.vm_size, region, "spot" if pool.spot else "on_demand").usd
     except UnknownPriceError:
         return None
-    each = price.spot if pool.spot else price.on_demand
-    return None if each is None else each * pool.count
+    return each * pool.count
 
 
-def state_of(pool: NodePool, region: str) -> PoolState:
+def state_of(pool: NodePool, sheet: PriceSheet, region: str) -> PoolState:
     """The pool in what the scale-to-zero decision needs of it."""
     return PoolState(
         name=pool.name,
@@ -85,7 +84,7 @@ def state_of(pool: NodePool, region: str) -> PoolState:
         autoscaled=pool.autoscaled,
         spot=pool.spot,
         state=pool.state,
-        usd_per_h=usd_per_h(pool, region),
+        usd_per_h=usd_per_h(pool, sheet, region),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, runs
+from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, prices, runs
 
 _CATALOGUE, _RUNS, _RESULTS, _LEFT = "The year", "Runs", "Results", "Nothing left running"
 
@@ -23,6 +23,7 @@ app.command("show", rich_help_panel=_CATALOGUE)(lab_page.show)
 app.command("calendar", rich_help_panel=_CATALOGUE)(catalogue.calendar)
 app.command("validate", rich_help_panel=_CATALOGUE)(checking.validate)
 app.command("plan", rich_help_panel=_RUNS)(plans.plan)
+app.add_typer(prices.app, name="prices", rich_help_panel=_CATALOGUE)
 app.command("run", rich_help_panel=_RUNS)(runs.run)
 app.command("status", rich_help_panel=_RUNS)(runs.status)
 app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)

@@ -30,7 +30,9 @@ app = typer.Typer(help="GPU node pools: see them, give and take their nodes, try
 @app.command()
 def status(target: TargetOption = None, as_json: JsonOption = False) -> None:
     """Every pool: its nodes, who holds them until when, what they cost, and what the sensor last said."""
+    from lab_pipelines.catalog.loader import SpecError
     from resources.cluster import ClusterError
+    from resources.contract import WarehouseError
     from resources.pool_leases import holds, usd_per_h
 
     with explained(ClusterError):
@@ -38,12 +40,14 @@ def status(target: TargetOption = None, as_json: JsonOption = False) -> None:
         require_pools(place)
         now = datetime.now(UTC)
         pools, leases = place.node_pools.pools(), place.cluster.leases()
+    with explained(SpecError, WarehouseError):
+        sheet = place.billing.sheet()
     last = _last_decisions(place)
     mode, why = place.gpu_switch.setting()
     lines = list[dict[str, Any]]()
     for pool in pools:
         held = holds(pool, leases, now=now)
-        usd = usd_per_h(pool, place.billing.region)
+        usd = usd_per_h(pool, sheet, place.billing.region)
         said = last.get(pool.name, {})
         lines.append(
             {

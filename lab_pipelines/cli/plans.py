@@ -44,14 +44,16 @@ def plan(
 ) -> None:
     """Rehearse a lab: what a run would deploy where, how long it takes, what it costs, and whether it can decide."""
     from lab_pipelines.catalog.loader import SpecError, load_catalog
-    from lab_pipelines.catalog.prices import load_prices
     from lab_pipelines.catalog.spec import LabSpec
     from lab_pipelines.plan import plan_lab, plan_outline
     from resources.chart_values import component_arguments
+    from resources.contract import WarehouseError
+    from resources.price_sheets import known_prices
 
     seen = None
-    with explained(SpecError):
-        settings, found, sheet = settings_for(target), known_lab(load_catalog(), lab), load_prices()
+    with explained(SpecError, WarehouseError):
+        settings, found = settings_for(target), known_lab(load_catalog(), lab)
+        sheet = known_prices(settings.data_dir, settings.lake_url)
         if isinstance(found, LabSpec):
             # Where nobody asked for a target, a plan for one that can run the lab says more than a refusal.
             asked = target is not None or "LABS_TARGET" in os.environ

@@ -16,6 +16,7 @@ from lab_pipelines.cli.console import explained, fail, print_json, print_list, p
 from lab_pipelines.cli.options import JsonOption, TargetOption, settings_for, warehouse_of
 
 if TYPE_CHECKING:
+    from lab_pipelines.deployment import Deployment
     from lab_pipelines.gpu_policy import GpuPolicy
     from lab_pipelines.gpu_replay import Replayed, Series
     from resources.warehouse_core import PlainWarehouse
@@ -45,7 +46,7 @@ def replay(
         warehouse = warehouse_of(settings)
         found = [] if sessions else _decided(warehouse, settings.target)
         source = "the sensor's own looks" if found else "sessions of labs"
-        found = found or _sessions(warehouse, settings.target, chosen, settings.region)
+        found = found or _sessions(warehouse, settings.target, chosen, settings)
     if not found:
         fail(f"nothing to replay on target {settings.target}: the sensor has not looked, and no lab has run there")
     done = walk(found, chosen)
@@ -83,12 +84,14 @@ def _decided(warehouse: PlainWarehouse, target: str) -> list[Series]:
     return of_decisions(warehouse.query("FROM gpu_decisions WHERE target = ?", [target]))
 
 
-def _sessions(warehouse: PlainWarehouse, target: str, policy: GpuPolicy, region: str) -> list[Series]:
+def _sessions(warehouse: PlainWarehouse, target: str, policy: GpuPolicy, settings: Deployment) -> list[Series]:
     from lab_pipelines.gpu_history import of_sessions
+    from resources.price_sheets import known_prices
 
     sql = {name: (_SQL / f"replayed_{name}.sql").read_text(encoding="utf-8") for name in _TABLES}
     sessions, requests, samples = (warehouse.query(sql[name], {"target": target}) for name in _TABLES)
-    return of_sessions(sessions, requests, samples, policy=policy, region=region)
+    sheet = known_prices(settings.data_dir, settings.lake_url)
+    return of_sessions(sessions, requests, samples, policy=policy, sheet=sheet, region=settings.region)
 
 
 _TABLES = ("sessions", "requests", "samples")

@@ -16,6 +16,7 @@ from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lab_pipelines.catalog.loader import SpecError
+from lab_pipelines.catalog.prices import PriceSheet, load_prices
 from lab_pipelines.gpu_decisions import Outcome, decision_row
 from lab_pipelines.gpu_policy import (
     NO_SIGNAL,
@@ -34,6 +35,7 @@ from lab_pipelines.rows import Row
 from lab_pipelines.sensors.common import EVERY_S, counted
 from resources.billing import Billing
 from resources.cluster import Cluster, ClusterError, Progress
+from resources.contract import WarehouseError
 from resources.decision_log import DecisionLog
 from resources.gpu_switch import GpuSwitch
 from resources.kube_api import Deadline
@@ -73,6 +75,7 @@ class Sensed:
     mode: Mode
     target: str
     region: str
+    sheet: PriceSheet
 
     @property
     def log(self) -> DecisionLog:
@@ -92,7 +95,8 @@ def tick(sensed: Sensed, memory: Memory, *, now: datetime, progress: Progress) -
     signals, gap = _signals(sensed.pool_signals, pools, now)
     seen = list[Observation]()
     for pool in pools:
-        state, (requests, utilisation) = state_of(pool, sensed.region), signals.get(pool.name, (NO_SIGNAL, NO_SIGNAL))
+        state = state_of(pool, sensed.sheet, sensed.region)
+        requests, utilisation = signals.get(pool.name, (NO_SIGNAL, NO_SIGNAL))
         before = memory.histories.get(pool.name)
         history = advance(before, state, requests, utilisation, policy=sensed.policy, now=now)
         assumed = ColdStart(sensed.policy.assumed_cold_start_s, "assumed: none was measured on this machine type")
@@ -241,6 +245,12 @@ def gpu_scale_to_zero(
         policy = gpu_switch.policy()
     except SpecError as error:
         return SkipReason(f"the policy can't be used, so nothing was decided: {error}")
+    try:
+        sheet = billing.sheet()
+    except (SpecError, WarehouseError) as error:
+        # What money a decision saves is told from it; no node stays up for a damaged file or a lost lake.
+        context.log.warning(f"the catalog's prices are used: {error}")
+        sheet = load_prices()
     sensed = Sensed(
         cluster=cluster,
         node_pools=node_pools,
@@ -250,6 +260,7 @@ def gpu_scale_to_zero(
         mode=mode,
         target=labs.target,
         region=billing.region,
+        sheet=sheet,
     )
     memory, decisions = tick(sensed, remembered(context.cursor), now=now, progress=context.log.info)
     if decisions:

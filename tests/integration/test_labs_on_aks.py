@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from dagster import AssetSelection, DagsterInstance
+from typer.testing import CliRunner
 
 from lab_pipelines.build import build_defs
+from lab_pipelines.catalog.prices import StalePriceError
+from lab_pipelines.cli import app
 from lab_pipelines.deployment import ClusterSettings, Deployment
 from resources.cluster_kubernetes import KubernetesCluster
 from resources.ownership import LEASE_LABEL, POOL_TAG, POOL_TAG_VALUE
@@ -16,6 +19,7 @@ from tests.support.azure_arm import AzureArm
 from tests.support.azure_pools import pools_of
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import lab_cluster
+from tests.support.retail_prices import RetailPricesDouble, whole_list
 
 
 @pytest.mark.slow
@@ -44,6 +48,15 @@ def test_l07_gets_its_node_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: 
         job = defs.get_implicit_global_asset_job_def()
         lab = AssetSelection.groups("lab").resolve(defs.resolve_asset_graph())
         with DagsterInstance.ephemeral() as instance:
+            # The committed prices are of no known day: nothing is rented for them.
+            refused = job.execute_in_process(
+                partition_key="L07", instance=instance, asset_selection=list(lab), raise_on_error=False
+            )
+            [failure] = [event for event in refused.all_node_events if event.is_step_failure]
+            error = failure.step_failure_data.error
+            assert error is not None and error.cause is not None and error.cause.cls_name == StalePriceError.__name__
+            assert not [seen for seen in arm.seen if seen.method == "PUT"]
+            _refresh_prices(data_dir, monkeypatch)
             assert job.execute_in_process(partition_key="L07", instance=instance, asset_selection=list(lab)).success
 
         pools = {pool.name: pool for pool in pools_of(arm).pools()}
@@ -57,3 +70,12 @@ def test_l07_gets_its_node_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: 
     [session] = warehouse.query("SELECT * FROM stack_sessions WHERE state = 'closed'")
     assert (session["target"], session["engine"], session["provenance"]) == ("aks", "none", "measured")
     assert session["node_ready_s"] == session["cold_start_s"] > 0
+
+
+def _refresh_prices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a person does it, against a double of Azure's list."""
+    with RetailPricesDouble(rows=whole_list(), page_rows=100) as double:
+        monkeypatch.setenv("LABS_DATA_DIR", str(data_dir))
+        monkeypatch.setenv("LABS_RETAIL_PRICES_URL", double.url)
+        done = CliRunner().invoke(app, ["prices", "refresh", "--region", "eastus"])
+    assert done.exit_code == 0, done.output

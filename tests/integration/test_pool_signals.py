@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.gpu_policy import Signal, load_policy
 from lab_pipelines.sensors.gpu_scale_to_zero import Memory, Sensed, tick
 from resources import processes
@@ -184,6 +185,7 @@ def test_a_tick_decides_each_of_a_thousand_pools_with_ten_thousand_pods(
         mode="dry-run",
         target="aks",
         region="eastus",
+        sheet=load_prices(),
     )
     memory, decisions = tick(sensed, Memory(), now=AT, progress=print)
     assert len(memory.histories) == POOLS

@@ -40,6 +40,21 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("environ", "days"),
+    [
+        ({}, None),
+        ({"LABS_TARGET": "kubernetes"}, None),
+        ({"LABS_TARGET": "aks"}, 30),
+        ({"LABS_TARGET": "aks", "LABS_PRICE_MAX_AGE_DAYS": "off"}, None),
+        ({"LABS_TARGET": "aks", "LABS_PRICE_MAX_AGE_DAYS": "90"}, 90),
+        ({"LABS_TARGET": "rehearsal", "LABS_PRICE_MAX_AGE_DAYS": "7"}, 7),
+    ],
+)
+def test_where_azure_bills_the_nodes_a_price_may_not_be_old(environ: dict[str, str], days: int | None) -> None:
+    assert Deployment.from_env(environ).price_max_age_days == days
+
+
+@pytest.mark.parametrize(
     ("environ", "message"),
     [
         ({"LABS_TARGET": "cloud"}, r"LABS_TARGET='cloud' is not a target; set one of: local"),
@@ -48,6 +63,9 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         ({"LABS_LAKE_URL": "/mnt/lake"}, r"LABS_LAKE_URL='/mnt/lake' is not a URL; expected e.g. abfss://"),
         ({"LABS_LAKE_URL": "s3://key:planted@bucket/lake"}, r"LABS_LAKE_URL holds a password or a query"),
         ({"LABS_LAKE_URL": "https://a.blob/lake?sig=planted"}, r"LABS_LAKE_URL holds a password or a query"),
+        ({"LABS_PRICE_MAX_AGE_DAYS": "a week"}, r"LABS_PRICE_MAX_AGE_DAYS='a week' is no number of days; set e.g. 30"),
+        ({"LABS_PRICE_MAX_AGE_DAYS": "0"}, r"LABS_PRICE_MAX_AGE_DAYS='0' is no number of days"),
+        ({"LABS_RETAIL_PRICES_URL": "prices"}, r"LABS_RETAIL_PRICES_URL='prices' is not an http\(s\) URL"),
         ({"LABS_EXECUTOR": "celery"}, r"LABS_EXECUTOR='celery' is not known; set one of: in-process, k8s"),
         (
             {"LABS_EXECUTOR": "k8s"},

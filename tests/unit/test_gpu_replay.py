@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.gpu_history import of_decisions, of_sessions
 from lab_pipelines.gpu_policy import ColdStart, PoolState, Signal, load_policy
 from lab_pipelines.gpu_replay import Look, Series, replay
@@ -131,7 +132,7 @@ def test_a_session_becomes_looks_whose_requests_are_those_in_flight() -> None:
     session = session_row(time_scale=1.0, released_at=START + timedelta(minutes=5), ready_at=START, requested_at=START)
     served = request_row(sent_at=START + timedelta(seconds=70)) | {"finished_at": START + timedelta(seconds=130)}
     samples = [sample_row(sampled_at=START + timedelta(seconds=90), value=77.0, measure="gpu_utilisation")]
-    [series] = of_sessions([session], [served], samples, policy=POLICY, region="eastus")
+    [series] = of_sessions([session], [served], samples, policy=POLICY, sheet=load_prices(), region="eastus")
     assert [look.requests.value for look in series.looks] == [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
     assert [look.utilisation.value for look in series.looks] == [None, None, 77.0, None, None, None]
     assert {look.labs for look in series.looks} == {("L06",)}
