@@ -67,6 +67,14 @@ class DecisionLog:
             found |= {row[self._about]: row for row in self._read(path)}
         return found
 
+    def last(self, number: int) -> list[Row]:
+        """The newest rows, published or not, the newest first. Raises `WarehouseError`."""
+        within: Within = {"target": self._target}
+        sql = f"FROM {self._table} WHERE target = ? ORDER BY recorded_at DESC LIMIT ?"
+        found = self._warehouse.query(sql, [self._target, number], within=within)
+        waiting = [row for path in self._batches() for row in self._read(path)]
+        return sorted([*waiting, *found], key=lambda row: row["recorded_at"], reverse=True)[:number]
+
     def publish(self, *, now: datetime, at_once: bool = False) -> int:
         """Publish batches that are an hour old, or all; how many rows. Raises `WarehouseError`, the batch kept."""
         published = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,10 @@ class Place:
     billing: Billing
     warehouse: WarehouseCore
 
+    def now(self) -> datetime:
+        """The clock by which money is spent, which is the cluster's."""
+        return self.cluster.now()
+
     @property
     def log(self) -> DecisionLog:
         return DecisionLog(self.warehouse, self.target, table=TABLE, about="scope")
@@ -65,11 +69,12 @@ class Look:
     """`modelled` as soon as any session of the period was."""
 
 
-def look(place: Place, budgets: Budgets, *, now: datetime, labs: Sequence[str] = ()) -> Look:
+def look(place: Place, budgets: Budgets, *, labs: Sequence[str] = ()) -> Look:
     """Every budget's spend and state now; of `labs` also where nothing was spent yet.
 
     Raises `ClusterError` when leases or pools can't be read, `WarehouseError` when the lake can't.
     """
+    now = place.now()
     pools = [pool for pool in place.node_pools.pools() if pool.ours and pool.count > 0]
     leases = [lease for lease in place.cluster.leases() if lease.expires_at > now]
     rates = _holdings(place, leases, pools, now)
@@ -97,8 +102,8 @@ def refusal(
 
     Told of a budget that is spent where the guard may only warn. Raises as `look`.
     """
-    now = datetime.now(UTC)
-    found = look(place, budgets, now=now, labs=[asking.name] if asking.run_id else [])
+    now = place.now()
+    found = look(place, budgets, labs=[asking.name] if asking.run_id else [])
     over = next((one for one in found.verdicts if one.refuses and one.scope in (MONTH, asking.name)), None)
     if over is None:
         return None
@@ -129,15 +134,16 @@ def refusal(
 
 def needs_gpu(nodes: Nodes) -> bool:
     """Whether the lab's machine has a GPU, used or not: it is paid for either way."""
-    return nodes.gpus > 0 or _has_gpu(nodes.sku)
+    return nodes.gpus > 0 or has_gpu(nodes.sku)
 
 
 @cache
-def _has_gpu(sku: str) -> bool:
+def has_gpu(sku: str) -> bool:
+    """Whether a machine type has GPUs; one that the price sheet doesn't have may well."""
     try:
         return load_prices().sku(sku).gpus > 0
     except UnknownPriceError:
-        return True  # a machine that nobody knows is no reason to let it pass
+        return True
 
 
 def _amounts(
@@ -211,7 +217,7 @@ def _holdings(place: Place, leases: Sequence[Lease], pools: Sequence[NodePool], 
         nodes = _nodes(lease.lab)
         if held:
             rates = [usd_per_h(pool, region) for pool in held]
-            gpu = any(_has_gpu(pool.vm_size) for pool in held)
+            gpu = any(has_gpu(pool.vm_size) for pool in held)
         else:
             each = None if nodes is None else price(nodes.sku)
             rates = [None if nodes is None or each is None else each * nodes.count]
@@ -222,7 +228,7 @@ def _holdings(place: Place, leases: Sequence[Lease], pools: Sequence[NodePool], 
     for pool in pools:
         if pool.tags.get(LEASE_LABEL) not in ids and pool.mode == USER_MODE:
             until = max((hold.until for hold in holds(pool, (), now=now)), default=None)
-            found.append(Holding(pool.name, None, _has_gpu(pool.vm_size), usd_per_h(pool, region), until))
+            found.append(Holding(pool.name, None, has_gpu(pool.vm_size), usd_per_h(pool, region), until))
     return found
 
 

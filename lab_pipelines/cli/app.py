@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, runs
+from lab_pipelines.cli import ask, baselines, budget, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, runs
 
 _CATALOGUE, _RUNS, _RESULTS, _LEFT = "The year", "Runs", "Results", "Nothing left running"
 
@@ -30,6 +30,7 @@ app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
 app.add_typer(gpu.app, name="gpu", rich_help_panel=_LEFT)
+app.add_typer(budget.app, name="budget", rich_help_panel=_LEFT)
 app.command("teardown", rich_help_panel=_LEFT)(cleanup.teardown)
 app.command("reap", rich_help_panel=_LEFT)(cleanup.reap)
 app.command("ci-guard", rich_help_panel=_LEFT)(cleanup.ci_guard)

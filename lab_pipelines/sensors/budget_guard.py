@@ -52,14 +52,14 @@ class Watch:
     progress: Progress
 
 
-def tick(watch: Watch, budgets: Budgets, *, now: datetime) -> tuple[Look, list[str]]:
+def tick(watch: Watch, budgets: Budgets) -> tuple[Look, list[str]]:
     """Look once, write down what changed, and cut what may be cut; the look, and what was cut or brought to its end.
 
     Raises `ClusterError` when leases or pools can't be read, `OSError` when nothing can be written down: then nothing
     is done.
     """
-    found = look(watch.place, budgets, now=now)
     place, mode = watch.place, watch.guard.mode
+    now, found = place.now(), look(place, budgets)
 
     def row(
         verdict: Verdict, action: Action = "tell", of: Holding | None = None, did: tuple[Outcome, str] | None = None
@@ -89,7 +89,7 @@ def tick(watch: Watch, budgets: Budgets, *, now: datetime) -> tuple[Look, list[s
         wanted = []
     place.log.append(rows, now=now)
     if wanted:  # once more, immediately before it is done: a lease may have ended, a budget been raised
-        again = look(place, watch.guard.budgets(), now=datetime.now(UTC))
+        again = look(place, watch.guard.budgets())
         still = {(one.holding.name, one.holding.run_id) for one in cuts(again.verdicts, again.holdings)}
         wanted = [one for one in wanted if (one.holding.name, one.holding.run_id) in still]
     place.log.append([row(one.verdict, "cut", one.holding, ("asked", "")) for one in wanted], now=now)
@@ -187,7 +187,7 @@ def _finish(watch: Watch, *, now: datetime) -> tuple[list[str], dict[str, str]]:
             for pool in left:
                 place.node_pools.begin_scale(pool, 0, tags=NO_LEASE, deadline=deadline, progress=watch.progress)
             gone_at = place.cluster.release(lease.lab, run_id=lease.run_id) if lease is not None else None
-            _close_books(place, run, gone_at or min(datetime.now(UTC), run["cut_at"] + LEASE_TTL))
+            _close_books(place, run, gone_at or min(place.now(), run["cut_at"] + LEASE_TTL))
             ended.append(run["lab"])
         except (ClusterError, CostError, UnknownPriceError, WarehouseError) as error:
             trouble[run["run_id"]] = str(error)
@@ -258,7 +258,7 @@ def budget_guard(
     with _alone(watch.place) as alone:
         if not alone:
             return SkipReason("the tick before this one is still at it")
-        found, done = tick(watch, budgets, now=datetime.now(UTC))
+        found, done = tick(watch, budgets)
     return SkipReason(said(found, done, budget_guard.mode))
 
 

@@ -82,9 +82,7 @@ def test_the_same_spend_again_changes_nothing(spend: Spend, before: State) -> No
 
 
 @given(st.lists(st.tuples(st.sampled_from(["L06", "L11", None]), usd), max_size=8))
-def test_the_month_is_the_sum_of_its_labs_and_of_what_no_lab_is_named_for(
-    parts: list[tuple[str | None, Decimal]],
-) -> None:
+def test_the_month_is_the_sum_of_labs_and_of_what_has_none(parts: list[tuple[str | None, Decimal]]) -> None:
     amounts = [Amount(lab, "closed", one, "") for lab, one in parts]
     whole = spend_of(MONTH, amounts).spent_usd
     named = sum((spend_of(lab, amounts).spent_usd for lab in ("L06", "L11")), Decimal())
