@@ -28,6 +28,7 @@ from lab_pipelines.rows import Row
 from resources.billing import Billing
 from resources.cluster import Cluster, Lease, Progress
 from resources.decision_log import DecisionLog
+from resources.lake import Within
 from resources.node_pools import USER_MODE, NodePool, NodePools
 from resources.ownership import LEASE_LABEL, LEASE_TTL
 from resources.pool_leases import holds, usd_per_h
@@ -81,7 +82,7 @@ def look(place: Place, budgets: Budgets, *, labs: Sequence[str] = ()) -> Look:
     newest = place.log.newest()
     verdicts, provenance = list[Verdict](), set[str]()
     month, year = period_of(MONTH, now), period_of("a lab", now)
-    spent = {period: _amounts(place, period, leases, rates, now) for period in (month, year)}
+    spent = _amounts(place, [month, year], leases, rates, now)
     named = {one.lab for one in spent[year][0] if one.lab} | {lease.lab for lease in leases} | {*labs}
     for scope in (MONTH, *sorted(named)):
         budget_usd, period = budgets.of(scope), month if scope == MONTH else year
@@ -147,27 +148,36 @@ def has_gpu(sku: str) -> bool:
 
 
 def _amounts(
-    place: Place, period: Period, leases: Sequence[Lease], rates: Sequence[Holding], now: datetime
-) -> tuple[list[Amount], set[str]]:
-    """The amounts of a period, and the provenances of the sessions among them."""
-    asked = {"target": place.target, "start": period.start, "end": period.end}
-    # Of sessions all of the target's, since one may have begun before the period.
-    sessions = place.warehouse.query(_sql("sessions"), asked, within={"target": place.target})
+    place: Place, periods: Sequence[Period], leases: Sequence[Lease], rates: Sequence[Holding], now: datetime
+) -> dict[Period, tuple[list[Amount], set[str]]]:
+    """The amounts of each period, and the provenances of the sessions among them."""
+    within: Within = {"target": place.target}
+    asked = {"starts": [one.start for one in periods], "ends": [one.end for one in periods], "target": place.target}
+    sessions = place.warehouse.query(_sql("sessions"), asked, within=within)
+    pools = place.warehouse.query(_sql("pools"), asked, within=within)
     live = {(lease.lab, lease.run_id) for lease in leases}
     price = _price_of(place.billing)
-    amounts = [_of_session(row, period, live=live, price=price, now=now) for row in sessions]
-    for row in place.warehouse.query(_sql("pools"), asked, within={"target": place.target}):
-        amounts.append(Amount(row["lab"], "pools", row["usd"], "nodes that no session accounts for"))
-        if row["unpriced"]:
-            amounts.append(Amount(row["lab"], "pools", None, "pools of machines without a known price"))
-    for holding in rates:
-        if holding.until is None:
-            continue
-        lab = holding.name if holding.run_id else None
-        left = max(timedelta(), min(holding.until, period.end) - now) / _HOUR
-        usd = None if holding.usd_per_h is None else holding.usd_per_h * Decimal(str(left))
-        amounts.append(Amount(lab, "projected", usd, f"what {holding.name} is committed to: no price is known"))
-    return amounts, {row["provenance"] for row in sessions}
+    found = dict[Period, tuple[list[Amount], set[str]]]()
+    for number, period in enumerate(periods):
+        own = [row for row in sessions if row["period"] == number]
+        amounts = [_of_session(row, period, live=live, price=price, now=now) for row in own]
+        for row in pools:
+            if row["period"] != number:
+                continue
+            amounts.append(Amount(row["lab"], "pools", row["usd"], "nodes that no session accounts for"))
+            if row["unpriced"]:
+                amounts.append(Amount(row["lab"], "pools", None, "pools of machines without a known price"))
+        amounts += [_projected(holding, holding.until, period, now) for holding in rates if holding.until is not None]
+        found[period] = amounts, {row["provenance"] for row in own}
+    return found
+
+
+def _projected(holding: Holding, until: datetime, period: Period, now: datetime) -> Amount:
+    """What a lease, or nodes given by hand, will cost until `until`, or until the period is over."""
+    left = max(timedelta(), min(until, period.end) - now) / _HOUR
+    usd = None if holding.usd_per_h is None else holding.usd_per_h * Decimal(str(left))
+    lab = holding.name if holding.run_id else None
+    return Amount(lab, "projected", usd, f"what {holding.name} is committed to: no price is known")
 
 
 def _of_session(row: Row, period: Period, *, live: set[tuple[str, str]], price: Price, now: datetime) -> Amount:

@@ -5,8 +5,8 @@ kube-prometheus-stack runs a sidecar beside Grafana that loads every ConfigMap o
 takes the dashboard away when the ConfigMap goes. A ConfigMap lies in its lab's own namespace, and goes with it, unless
 `--namespace` says another. Without lab ids the command prints all.
 
-Doesn't belong here: applying them, Grafana's data sources, which the chart provides, or the dashboard of cost, which asks
-a file that no cluster has.
+Doesn't belong here: applying them, Grafana's data sources, which the chart provides, or the dashboard of cost, which
+asks a file that no cluster has.
 """
 
 from __future__ import annotations

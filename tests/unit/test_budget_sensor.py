@@ -197,6 +197,17 @@ def test_only_what_lies_in_the_month_counts_for_it_and_in_the_year_for_a_lab(mon
     assert money.spend("L11").closed_usd == 14
 
 
+def test_in_january_the_month_is_still_not_the_year(money: Money) -> None:
+    money.now = datetime(2026, 2, 10, tzinfo=UTC)
+    money.cluster = money.cluster_of(Clocked)
+    money.past(3, at=datetime(2026, 1, 10, tzinfo=UTC))
+    money.past(2, run_id="february", at=datetime(2026, 2, 9, tzinfo=UTC))
+    assert (money.spend().closed_usd, money.spend("L11").closed_usd) == (2, 5)
+    money.now = datetime(2026, 1, 20, tzinfo=UTC)
+    money.cluster = money.cluster_of(Clocked)
+    assert (money.spend().closed_usd, money.spend("L11").closed_usd) == (3, 5)
+
+
 def test_virtual_time_is_no_month_of_anybody_s_money(money: Money) -> None:
     row = money.past(1)
     for table, one in (("stack_sessions", session_row()), ("cost_records", row)):
