@@ -13,7 +13,7 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SkipReason, sensor
@@ -21,7 +21,7 @@ from dagster import DefaultSensorStatus, SensorEvaluationContext, SkipReason, se
 from assets.cost_attribution import publish_estimates
 from lab_pipelines.budget_decisions import MARKS, Action, Outcome, decision_row, mark_row, said_scope
 from lab_pipelines.budget_guard import Cut, Holding, Verdict, cuts
-from lab_pipelines.budgets import Budgets, period_of
+from lab_pipelines.budgets import Budgets
 from lab_pipelines.catalog.loader import SpecError
 from lab_pipelines.catalog.prices import UnknownPriceError
 from lab_pipelines.cost import CostError
@@ -41,6 +41,8 @@ from resources.warehouse import Warehouse, WarehouseError, Within
 
 ACT_WITHIN_S = 40.0
 """For all that one tick begins. What is left is marked, and the next tick's."""
+FINISH_FOR = timedelta(days=31)
+"""How long after it was marked a run's end is still looked after; no lease lasts as long as a day."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,13 @@ def _mark(place: Place, mark: Row) -> None:
 
 
 def _finish(watch: Watch, *, now: datetime) -> tuple[list[str], dict[str, str]]:
-    """Bring every run of this year that was cut to its end: its lease, its nodes, its session, its cost.
+    """Bring every run that was cut of late to its end: its lease, its nodes, its session, its cost.
 
     The labs of those that needed it, and by run what kept one from it. Idempotent.
     """
     place, ended, trouble = watch.place, list[str](), dict[str, str]()
     deadline = Deadline.within(ACT_WITHIN_S)
-    since = period_of("a lab", now).start
-    asked = {"target": place.target, "since": since}
+    asked = {"target": place.target, "since": now - FINISH_FOR}
     marked = place.warehouse.query(_sql("cut_runs"), asked, within={"target": place.target})
     if not marked:
         return [], {}
