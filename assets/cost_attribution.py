@@ -21,6 +21,7 @@ from lab_pipelines.cost import (
 from resources.billing import Billing
 from resources.labs import Labs
 from resources.warehouse import Warehouse, Within
+from resources.warehouse_core import WarehouseCore
 
 
 @asset(**LAB_ASSET, deps=[metrics_snapshot], description=__doc__)
@@ -33,22 +34,10 @@ def cost_attribution(
             f"the nodes of {spec.id} come and go, and node time is split over a fixed number of nodes so far"
         )
     sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
-    records, usd = list[rows.Row](), dict.fromkeys(PARTS, Decimal())
-    priced = True
-    for session in sessions:
-        parts, price = _parts(session, billing, warehouse)
-        priced = priced and price is not None
-        for part in parts:
-            usd[part.part] += part.usd or 0
-        records += cost_rows(
-            parts,
-            shared=rows.common_of(session),
-            sku=session["sku"],
-            price=price,
-        )
     first = sessions[0]
-    where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
-    warehouse.publish("cost_records", records, **where, part="estimated")
+    records = publish_estimates(sessions, billing, warehouse)
+    usd = {part: sum((row["ListCost"] or 0 for row in records if row["x_part"] == part), Decimal()) for part in PARTS}
+    priced = all(row["ListCost"] is not None for row in records)
     total = f"{sum(usd.values()):.4f} USD" if priced else "unknown: no price is known for this machine"
     progress_to(context)(f"cost of the run: {total}")
     return MaterializeResult(
@@ -61,7 +50,22 @@ def cost_attribution(
     )
 
 
-def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], UnitPrice | None]:
+def publish_estimates(sessions: list[rows.Row], billing: Billing, warehouse: WarehouseCore) -> list[rows.Row]:
+    """Publish the `cost_records` of closed sessions of one run, and return them.
+
+    Raises `CostError`, `UnknownPriceError`, `WarehouseError`.
+    """
+    records = list[rows.Row]()
+    for session in sessions:
+        parts, price = _parts(session, billing, warehouse)
+        records += cost_rows(parts, shared=rows.common_of(session), sku=session["sku"], price=price)
+    first = sessions[0]
+    where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
+    warehouse.publish("cost_records", records, **where, part="estimated")
+    return records
+
+
+def _parts(session: rows.Row, billing: Billing, warehouse: WarehouseCore) -> tuple[list[CostPart], UnitPrice | None]:
     """The parts of one session's node time, and the price of its node-hour."""
     run: Within = {"run_id": session["run_id"]}
     stages = warehouse.query(

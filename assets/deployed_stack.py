@@ -5,7 +5,7 @@ from datetime import timedelta
 from dagster import AssetExecutionContext, Config, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
-from assets.budget import require_within_budget
+from assets.budget import require_budget_left, require_within_budget, told_when_cut
 from assets.common import LAB_ASSET, progress_to
 from assets.variants import publish_opening
 from lab_pipelines import rows
@@ -13,8 +13,11 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.status import labs_markdown
 from lab_pipelines.dead_runs import settle_dead_runs
 from resources.billing import Billing
+from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster, StackOrder
 from resources.labs import Labs
+from resources.node_pools import NodePools
+from resources.spending import Place
 from resources.warehouse import Warehouse
 
 
@@ -36,7 +39,9 @@ def deployed_stack(
     config: DeployedStackConfig,
     labs: Labs,
     cluster: Cluster,
+    node_pools: NodePools,
     billing: Billing,
+    budget_guard: BudgetGuard,
     warehouse: Warehouse,
 ) -> MaterializeResult:
     for run_id in settle_dead_runs(context.instance):
@@ -48,6 +53,9 @@ def deployed_stack(
     # Nothing is rented whose price can't be looked up, or is too old: its cost would fail after the load.
     for sku in {cluster.priced_sku(spec, variant) for variant in variants}:
         billing.node_hour_price(sku)
+    place = Place(labs.target, cluster, node_pools, billing, warehouse)
+    log = progress_to(context)
+    require_budget_left(budget_guard, place, spec, variants, run_id=context.run.run_id, progress=log)
     order = StackOrder(
         spec=spec,
         variant=variants[0],
@@ -56,9 +64,10 @@ def deployed_stack(
         pace=pace,
         hold=timedelta(minutes=config.hold_minutes) if config.hold_minutes else None,
     )
-    session = cluster.deploy(order, progress=progress_to(context))
-    with cluster.released_on_error(spec.id):
-        publish_opening(warehouse, session, variants[0])
+    with told_when_cut(warehouse, target=labs.target, lab=spec.id, run_id=context.run.run_id):
+        session = cluster.deploy(order, progress=log)
+        with cluster.released_on_error(spec.id):
+            publish_opening(warehouse, session, variants[0])
     return MaterializeResult(
         metadata={
             "engine": session.engine,

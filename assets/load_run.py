@@ -11,6 +11,7 @@ from dagster import (
     asset,
 )
 
+from assets.budget import told_when_cut
 from assets.common import LAB_ASSET, progress_to
 from assets.deployed_stack import deployed_stack
 from assets.steps import Walk
@@ -51,7 +52,10 @@ def load_run(
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    with cluster.released_on_error(spec.id):
+    with (
+        told_when_cut(warehouse, target=labs.target, lab=spec.id, run_id=context.run.run_id),
+        cluster.released_on_error(spec.id),
+    ):
         session = cluster.attach(spec.id)
         require_same(
             session.model_dump(),

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
+from assets.budget import told_when_cut
 from assets.common import LAB_ASSET, progress_to, publish
 from assets.findings import judge
 from assets.load_run import load_run
@@ -46,7 +47,10 @@ def metrics_snapshot(
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    with cluster.released_on_error(spec.id):
+    with (
+        told_when_cut(warehouse, target=labs.target, lab=spec.id, run_id=context.run.run_id),
+        cluster.released_on_error(spec.id),
+    ):
         sessions = cluster.sessions(spec.id)
         last = sessions[-1]
         shared, samples, summaries, totals = rows.common(last), list[Row](), list[Row](), list[Row]()

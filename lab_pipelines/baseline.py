@@ -109,7 +109,9 @@ def pin(
         "SELECT DISTINCT variant FROM finops_sheet WHERE lab = ? AND target = ? AND run_id = ?",
         [spec.id, target, run_id],
     )
-    if reasons := objections(spec, stages, sessions, finished=[row["variant"] for row in priced]):
+    marks = warehouse.query("SELECT reason FROM run_marks WHERE run_id = ?", [run_id])
+    marked = [row["reason"] for row in marks]
+    if reasons := [*marked, *objections(spec, stages, sessions, finished=[row["variant"] for row in priced])]:
         raise BaselineError("\n".join(f"run {run_id} can't be pinned: {reason}" for reason in reasons))
 
     previous = pinned[-1] if pinned else None
@@ -221,8 +223,10 @@ def verify(directory: Path = BASELINES_DIR) -> list[Path]:
 def _stages(warehouse: Queries, spec: LabSpec, target: Target, run_id: str | None) -> list[Row]:
     columns = ", ".join(["run_id", "started_at", "request_kind", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS])
     rows = warehouse.query(
-        f"SELECT {columns} FROM stage_table WHERE lab = ? AND target = ? ORDER BY variant, step, stage",
-        [spec.id, target],
+        f"SELECT {columns} FROM stage_table WHERE lab = ? AND target = ? "
+        # A run that is marked speaks for nothing, but is to be refused by its reason when it is asked for.
+        "AND (run_id = ? OR run_id NOT IN (SELECT run_id FROM run_marks)) ORDER BY variant, step, stage",
+        [spec.id, target, run_id],
     )
     if not rows:
         raise BaselineError(f"{spec.id} has no run on {target} yet; materialize it first")

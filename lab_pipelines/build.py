@@ -19,11 +19,14 @@ from dagster import (
 )
 
 from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
+from lab_pipelines.budgets import BUDGETS_FILE
 from lab_pipelines.deployment import ClusterSettings, Deployment, DeploymentError, Target
 from lab_pipelines.gpu_policy import POLICY_FILE
 from lab_pipelines.jobs import lab_job
+from lab_pipelines.sensors import budget_guard as budget_guard_sensor
 from lab_pipelines.sensors import gpu_scale_to_zero, reaper, run_status
 from resources.billing import PriceSheetBilling
+from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
 from resources.cluster_kubernetes import KubernetesCluster
@@ -57,7 +60,12 @@ def build_defs(
         ),
         asset_checks=load_asset_checks_from_modules([checks]),
         jobs=[lab_job],
-        sensors=[*reaper.sensors, *gpu_scale_to_zero.sensors, *run_status.sensors],
+        sensors=[
+            *reaper.sensors,
+            *budget_guard_sensor.sensors,
+            *gpu_scale_to_zero.sensors,
+            *run_status.sensors,
+        ],
         resources={**RESOURCES[target](settings), **(resource_overrides or {})},
         executor=_executor(settings),
     )
@@ -154,7 +162,12 @@ def _executor(settings: Deployment) -> ExecutorDefinition:
 
 def _pools(settings: Deployment, node_pools: NodePools) -> dict[str, Any]:
     """What the sensors need to know of nodes, and to take them away; on most targets nobody can."""
-    return {"node_pools": node_pools, "pool_signals": PoolSignals(), "gpu_switch": gpu_switch(settings)}
+    return {
+        "node_pools": node_pools,
+        "pool_signals": PoolSignals(),
+        "gpu_switch": gpu_switch(settings),
+        "budget_guard": budget_guard(settings),
+    }
 
 
 def _pool_signals(cluster: ClusterSettings) -> PoolSignals:
@@ -173,6 +186,10 @@ def _prices(settings: Deployment) -> PriceSheetBilling:
         lake_url=settings.lake_url,
         max_age_days=settings.price_max_age_days,
     )
+
+
+def budget_guard(settings: Deployment) -> BudgetGuard:
+    return BudgetGuard(mode=settings.budget_guard, budgets_file=str(settings.budgets or BUDGETS_FILE))
 
 
 def gpu_switch(settings: Deployment) -> GpuSwitch:

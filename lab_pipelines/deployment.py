@@ -22,6 +22,7 @@ Reach = Literal["port-forward", "direct"]
 LoadPlace = Literal["here", "in-cluster"]
 Executor = Literal["in-process", "k8s"]
 GpuSensor = Literal["off", "dry-run", "on"]
+BudgetMode = Literal["off", "warn", "refuse", "cut"]
 DEFAULT_IMAGE = "lab-pipelines:latest"
 """The image that deploy/Dockerfile builds, as a cluster of this machine (kind, minikube) finds it after a load."""
 
@@ -178,6 +179,11 @@ class Deployment:
     """`LABS_GPU_SENSOR`: whether the sensor decides and acts, only decides, or neither."""
     gpu_policy: Path | None = None
     """`LABS_GPU_POLICY`: by which settings it decides; None: lab_pipelines/gpu_policy.yaml."""
+    budget_guard: BudgetMode = "refuse"
+    """`LABS_BUDGET_GUARD`: how far it may go where a budget is spent: not at all, warn, refuse new GPU leases, or end
+    running ones."""
+    budgets: Path | None = None
+    """`LABS_BUDGETS`: the budgets; None: lab_pipelines/budgets.yaml, which has none."""
 
     @property
     def price_max_age_days(self) -> int | None:
@@ -211,6 +217,8 @@ class Deployment:
             budget_usd=_usd("LABS_BUDGET_USD", environ.get("LABS_BUDGET_USD")),
             gpu_sensor=_one_of("LABS_GPU_SENSOR", environ, get_args(GpuSensor), cls.gpu_sensor),
             gpu_policy=Path(policy).resolve() if (policy := environ.get("LABS_GPU_POLICY")) else None,
+            budget_guard=_one_of("LABS_BUDGET_GUARD", environ, get_args(BudgetMode), cls.budget_guard),
+            budgets=Path(budgets).resolve() if (budgets := environ.get("LABS_BUDGETS")) else None,
         )
 
 

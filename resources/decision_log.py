@@ -1,10 +1,10 @@
-"""Keeps the sensor's decisions: at once in a file beside the lake, then an hour of them as one file of the lake.
+"""Keeps a sensor's decisions: at once in a file beside the lake, then an hour of them as one file of the lake.
 
 A tick a minute would be half a million files a year in the lake, and every question opens each file once. A batch's
 name is made with its first row, so publishing it twice, because a process died between publishing and removing the
 batch, is the lake's own no-op.
 
-Doesn't belong here: what is in a row (lab_pipelines/gpu_decisions.py).
+Doesn't belong here: what is in a row (lab_pipelines/gpu_decisions.py, budget_decisions.py).
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ from typing import Any
 
 from lab_pipelines.gpu_decisions import ALL_LABS, TABLE
 from lab_pipelines.rows import Row
+from resources.lake import Within
 from resources.warehouse_core import WarehouseCore
 
 PUBLISH_AFTER = timedelta(hours=1)
-_TIMES = ("recorded_at", "tick_at", "held_until")
 
 
 class DecisionLog:
-    """The decisions of one target, below the data folder of `warehouse`. Any number of processes may write."""
+    """The decisions of one target, below the data folder of `warehouse`. Any number of processes may write.
 
-    def __init__(self, warehouse: WarehouseCore, target: str) -> None:
-        self._warehouse, self._target = warehouse, target
-        self._folder = Path(warehouse.data_dir) / "state" / TABLE / target
+    They are rows of `table`, each about what its column `about` names.
+    """
+
+    def __init__(self, warehouse: WarehouseCore, target: str, *, table: str = TABLE, about: str = "pool") -> None:
+        self._warehouse, self._target, self._table, self._about = warehouse, target, table, about
+        self._folder = Path(warehouse.data_dir) / "state" / table / target
 
     def append(self, rows: Sequence[Row], *, now: datetime) -> None:
         """Write `rows` down. They are on disk when this returns, whatever dies then. Raises `OSError`."""
@@ -53,14 +56,24 @@ class DecisionLog:
                 os.fsync(batch.fileno())
 
     def newest(self) -> dict[str, Row]:
-        """The last row of each pool, published or not. Raises `WarehouseError`."""
+        """The last row about each, published or not. Raises `WarehouseError`."""
         sql = (
-            f"FROM {TABLE} WHERE target = ? QUALIFY row_number() OVER (PARTITION BY pool ORDER BY recorded_at DESC) = 1"
+            f"FROM {self._table} WHERE target = ? "
+            f"QUALIFY row_number() OVER (PARTITION BY {self._about} ORDER BY recorded_at DESC) = 1"
         )
-        found = {row["pool"]: row for row in self._warehouse.query(sql, [self._target])}
+        within: Within = {"target": self._target}
+        found = {row[self._about]: row for row in self._warehouse.query(sql, [self._target], within=within)}
         for path in self._batches():  # later than whatever is published
-            found |= {row["pool"]: row for row in _read(path)}
+            found |= {row[self._about]: row for row in self._read(path)}
         return found
+
+    def last(self, number: int) -> list[Row]:
+        """The newest rows, published or not, the newest first. Raises `WarehouseError`."""
+        within: Within = {"target": self._target}
+        sql = f"FROM {self._table} WHERE target = ? ORDER BY recorded_at DESC LIMIT ?"
+        found = self._warehouse.query(sql, [self._target, number], within=within)
+        waiting = [row for path in self._batches() for row in self._read(path)]
+        return sorted([*waiting, *found], key=lambda row: row["recorded_at"], reverse=True)[:number]
 
     def publish(self, *, now: datetime, at_once: bool = False) -> int:
         """Publish batches that are an hour old, or all; how many rows. Raises `WarehouseError`, the batch kept."""
@@ -70,10 +83,10 @@ class DecisionLog:
                 began = datetime.strptime(path.stem.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
                 if not at_once and now - began < PUBLISH_AFTER:
                     continue
-                rows = list(_read(path))
-                run_id = f"gpu-{path.stem}"
+                rows = list(self._read(path))
+                run_id = f"{self._table.removesuffix('_decisions')}-{path.stem}"
                 self._warehouse.publish(
-                    TABLE,
+                    self._table,
                     [{**row, "run_id": run_id} for row in rows],
                     target=self._target,
                     lab=ALL_LABS,
@@ -82,6 +95,16 @@ class DecisionLog:
                 path.unlink()
                 published += len(rows)
         return published
+
+    def _read(self, path: Path) -> Iterator[Row]:
+        """The rows of a batch, their times and decimals as the table has them."""
+        types = self._warehouse.lake.table(self._table).types
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the last line of a writer that was killed: its tick wrote nothing else
+            yield {name: _typed(value, types.get(name, "")) for name, value in row.items()}
 
     def _batches(self) -> list[Path]:
         return sorted(self._folder.glob("*.jsonl"))
@@ -100,16 +123,13 @@ def _plain(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, Decimal):
         return str(value)
-    raise TypeError(f"{value!r} is in no column of {TABLE}")
+    raise TypeError(f"{value!r} is in no column of a decision")
 
 
-def _read(path: Path) -> Iterator[Row]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the last line of a writer that was killed: its tick wrote nothing else
-        for name in _TIMES:
-            row[name] = None if row[name] is None else datetime.fromisoformat(row[name])
-        row["usd_per_h"] = None if row["usd_per_h"] is None else Decimal(row["usd_per_h"])
-        yield row
+def _typed(value: Any, kind: str) -> Any:
+    """A value of JSON as its column has it."""
+    if value is None or not isinstance(value, str):
+        return value
+    if kind.startswith("TIMESTAMP"):
+        return datetime.fromisoformat(value)
+    return Decimal(value) if kind.startswith("DECIMAL") else value

@@ -71,6 +71,11 @@ def lab_dashboard(
         .include_vars(True)
         .keep_time(True)
     )
+    return numbered(made, sections)
+
+
+def numbered(made: builders.Dashboard, sections: list[Section]) -> Dashboard:
+    """The dashboard with its sections, its panels numbered in their order."""
     for section in sections:
         made = made.with_row(builders.Row(section.title))
         for panel in section.panels:

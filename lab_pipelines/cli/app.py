@@ -7,7 +7,20 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, prices, runs
+from lab_pipelines.cli import (
+    ask,
+    baselines,
+    budget,
+    catalogue,
+    checking,
+    cleanup,
+    forecast,
+    gpu,
+    lab_page,
+    plans,
+    prices,
+    runs,
+)
 
 _CATALOGUE, _RUNS, _RESULTS, _LEFT = "The year", "Runs", "Results", "Nothing left running"
 
@@ -31,6 +44,7 @@ app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
 app.add_typer(gpu.app, name="gpu", rich_help_panel=_LEFT)
+app.add_typer(budget.app, name="budget", rich_help_panel=_LEFT)
 app.command("teardown", rich_help_panel=_LEFT)(cleanup.teardown)
 app.command("reap", rich_help_panel=_LEFT)(cleanup.reap)
 app.command("ci-guard", rich_help_panel=_LEFT)(cleanup.ci_guard)

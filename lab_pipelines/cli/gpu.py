@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab_pipelines.cli.budget import refuse_gpu
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
 from lab_pipelines.cli.options import JsonOption, TargetOption, settings_for
 from lab_pipelines.cli.places import Place, place_of, require_pools
@@ -184,6 +185,7 @@ def up(
         now = datetime.now(UTC)
         if held := [hold for hold in holds(pool, place.cluster.leases(), now=now) if hold.lab != BY_HAND]:
             fail(f"pool {pool.name} is held by {held[0].lab} until {held[0].until:%Y-%m-%d %H:%M} UTC; wait for it")
+        refuse_gpu(place, pool)
         until = now + length
         tags = {
             LEASE_LABEL: uuid.uuid4().hex,

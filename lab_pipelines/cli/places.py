@@ -15,9 +15,11 @@ from lab_pipelines.deployment import CLUSTER_TARGETS, Deployment
 
 if TYPE_CHECKING:
     from resources.billing import Billing
+    from resources.budget_guard import BudgetGuard
     from resources.cluster import Cluster
     from resources.gpu_switch import GpuSwitch
     from resources.node_pools import NodePools
+    from resources.spending import Place as MoneyPlace
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,16 @@ class Place:
     node_pools: NodePools
     billing: Billing
     gpu_switch: GpuSwitch
+    budget_guard: BudgetGuard
+
+    @property
+    def money(self) -> MoneyPlace:
+        """Where its money is spent, and where that is on record."""
+        from lab_pipelines.cli.options import warehouse_of
+        from resources.spending import Place as MoneyPlace
+
+        warehouse = warehouse_of(self.settings)
+        return MoneyPlace(self.settings.target, self.cluster, self.node_pools, self.billing, warehouse)
 
 
 def place_of(settings: Deployment) -> Place:
@@ -36,7 +48,8 @@ def place_of(settings: Deployment) -> Place:
     from lab_pipelines.build import RESOURCES
 
     found: dict[str, Any] = RESOURCES[settings.target](settings)
-    return Place(settings, found["cluster"], found["node_pools"], found["billing"], found["gpu_switch"])
+    names = ("cluster", "node_pools", "billing", "gpu_switch", "budget_guard")
+    return Place(settings, **{name: found[name] for name in names})
 
 
 def require_pools(place: Place) -> None:

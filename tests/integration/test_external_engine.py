@@ -23,6 +23,7 @@ from lab_pipelines.catalog.prices import load_prices
 from resources import binaries
 from tests.support import main_command
 from tests.support.main_command import Place
+from tests.support.rows import NOT_BY_RUNS
 from tests.support.tiny_llama import TinyLlama, tiny_llama
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -161,7 +162,7 @@ def test_the_whole_lab_succeeds_against_an_engine_that_is_not_ours(alone: Finish
 
 def test_every_row_says_that_it_was_measured_on_an_external_engine_in_real_time(alone: Finished) -> None:
     tables = alone.ask("SELECT table_name FROM duckdb_columns() WHERE column_name = 'provenance' AND NOT internal")
-    names = {row["table_name"] for row in tables if row["table_name"] not in ("baselines", "gpu_decisions")}
+    names = {row["table_name"] for row in tables if row["table_name"] not in {"baselines", *NOT_BY_RUNS}}
     assert {"stack_sessions", "requests", "load_stages", "metric_summaries", "cost_records", "finops_sheet"} <= names
     for name in names:
         kinds = alone.ask(f'SELECT DISTINCT engine, provenance, time_scale FROM "{name}"')

@@ -343,6 +343,54 @@ def gpu_decision_row(**columns: Any) -> Row:
     } | columns
 
 
+def budget_decision_row(**columns: Any) -> Row:
+    """The month's budget, of which four fifths are spent for the first time."""
+    return {
+        **{name: shared()[name] for name in ("target", "provenance", "recorded_at")},
+        "lab": "all",
+        "run_id": "budget-20260302T090000Z-00000000",
+        "tick_at": REQUESTED_AT,
+        "scope": "month",
+        "period_start": datetime(2026, 3, 1, tzinfo=UTC),
+        "period_end": datetime(2026, 4, 1, tzinfo=UTC),
+        "budget_usd": Decimal(100),
+        "closed_usd": Decimal(70),
+        "billed_more_usd": Decimal(0),
+        "open_usd": Decimal(10),
+        "pools_usd": Decimal("0.5"),
+        "spent_usd": Decimal("80.5"),
+        "projected_usd": Decimal(1),
+        "committed_usd": Decimal("81.5"),
+        "unknown": [],
+        "state_before": "ok",
+        "state": "warn",
+        "guard": "refuse",
+        "budgets": "{}",
+        "action": "tell",
+        "of_lab": None,
+        "of_run": None,
+        "of_pool": None,
+        "reason": "ok → warn: 80.50 of 100.00 USD spent (80 %), 1.00 more committed to",
+        "outcome": None,
+        "detail": None,
+    } | columns
+
+
+def run_mark_row(**columns: Any) -> Row:
+    """The mark of a run that was cut."""
+    return {
+        **{name: shared()[name] for name in ("lab", "run_id", "target", "provenance", "recorded_at")},
+        "mark": "cut",
+        "scope": "month",
+        "marked_by": "budget_guard",
+        "reason": "the budget guard has cut this run, for the budget of the month",
+    } | columns
+
+
+NOT_BY_RUNS = frozenset({"gpu_decisions", "budget_decisions", "run_marks"})
+"""Tables that sensors write, and no lab's run."""
+
+
 def lab_run(
     *,
     users: Sequence[int] = (1, 4, 8),

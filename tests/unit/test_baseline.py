@@ -112,6 +112,15 @@ def test_the_newest_run_is_pinned(warehouse: Warehouse, directory: Path) -> None
     assert pin(warehouse, SPEC, target="local", directory=directory).content["run_id"] == "later"
 
 
+def test_a_run_that_was_cut_is_passed_over_and_refused_by_its_reason(warehouse: Warehouse, directory: Path) -> None:
+    rows.publish_run(warehouse, run("run-1"))
+    rows.publish_run(warehouse, run("run-2"))
+    mark = rows.run_mark_row(run_id="run-2")
+    warehouse.publish("run_marks", [mark], target="local", lab="L06", run_id="run-2", part="cut")
+    assert refusal(warehouse, directory, run_id="run-2") == f"run run-2 can't be pinned: {mark['reason']}"
+    assert pin(warehouse, SPEC, target="local", directory=directory).content["run_id"] == "run-1"
+
+
 def test_a_gap_stays_a_gap(warehouse: Warehouse, directory: Path) -> None:
     published = run(priced=False)
     published["metric_summaries"] = [

@@ -58,6 +58,7 @@ def labs(
             "node_pools": pools,
             "billing": PriceSheetBilling(region=settings.region),
             "gpu_switch": build.gpu_switch(settings),
+            "budget_guard": build.budget_guard(settings),
         }
 
     monkeypatch.setitem(build.RESOURCES, "aks", get_resources)

@@ -423,10 +423,15 @@ def test_every_target_has_the_sensors_the_job_and_a_switch_that_is_safe(target: 
     Definitions.validate_loadable(defs)
     repository = defs.get_repository_def()
     running = {one.name for one in repository.sensor_defs if one.default_status.value == "RUNNING"}
-    assert running == {"reaper", "gpu_scale_to_zero", "release_after_failure", "release_after_cancel"}
+    assert running == {
+        *("reaper", "gpu_scale_to_zero", "budget_guard"),
+        *("release_after_failure", "release_after_cancel"),
+    }
     assert "lab" in repository.job_names
     assert defs.resources is not None
     assert defs.resources["gpu_switch"].mode == "dry-run"
+    assert defs.resources["budget_guard"].mode == "refuse"
+    assert not defs.resources["budget_guard"].budgets().limited
 
 
 # After a run

@@ -2,7 +2,7 @@
 -- serve each model, for interactive work (p95 TTFT within 2 s and 80 ms per token, in the median) and for batches.
 WITH newest AS (
     SELECT lab, target, arg_max(run_id, recorded_at) AS run_id FROM stack_sessions
-    WHERE lab BETWEEN 'L06' AND 'L24' GROUP BY lab, target
+    WHERE lab BETWEEN 'L06' AND 'L24' AND run_id NOT IN (SELECT run_id FROM run_marks) GROUP BY lab, target
 ),
 ways AS (
     SELECT

@@ -1,6 +1,7 @@
 -- Which runs are there, and how did each end up? One row per session with results; a run has one for each variant.
 -- `position` counts the variants of a run from 1, in the order in which they were walked. A session that served no load
--- (its engine was refused, or its lab sends none) has NULL where there would be numbers of stages.
+-- (its engine was refused, or its lab sends none) has NULL where there would be numbers of stages. A run that is marked
+-- invalid is here, with its cost and its `invalid_reason`, and is no `latest`.
 CREATE VIEW run_overview AS
 WITH stages AS (
     SELECT
@@ -53,6 +54,7 @@ SELECT
     sessions.model,
     sessions.sku,
     sessions.refusal,
+    r.invalid_reason,
     sessions.model_range,
     sessions.cold_start_s,
     sessions.held_s,

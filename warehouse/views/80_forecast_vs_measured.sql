@@ -10,14 +10,14 @@ CREATE VIEW forecast_vs_measured AS
 WITH rehearsals AS (
     SELECT lab, variant, pace, session_id, recorded_at
     FROM session_results
-    WHERE target = 'rehearsal'
+    WHERE target = 'rehearsal' AND invalid_reason IS NULL
     QUALIFY row_number() OVER (PARTITION BY lab, variant, pace ORDER BY recorded_at DESC, session_id) = 1
 ),
 pairs AS (
     SELECT m.session_id, m.recorded_at, f.session_id AS forecast_session_id, f.pace = m.pace AS same_pace
     FROM session_results AS m
     JOIN rehearsals AS f USING (lab, variant)
-    WHERE m.target <> 'rehearsal'
+    WHERE m.target <> 'rehearsal' AND m.invalid_reason IS NULL
     QUALIFY row_number() OVER (PARTITION BY m.session_id ORDER BY f.pace = m.pace DESC, f.recorded_at DESC) = 1
 ),
 stages AS (
