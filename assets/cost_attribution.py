@@ -6,21 +6,11 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
-from lab_pipelines import rows
-from lab_pipelines.catalog.prices import UnitPrice
-from lab_pipelines.cost import (
-    PARTS,
-    ClosedSession,
-    CostError,
-    CostPart,
-    RequestInterval,
-    StageWindow,
-    cost_rows,
-    split_session,
-)
+from lab_pipelines.attribution import attribute, estimate_rows
+from lab_pipelines.cost import PARTS
 from resources.billing import Billing
 from resources.labs import Labs
-from resources.warehouse import Warehouse, Within
+from resources.warehouse import Warehouse
 
 
 @asset(**LAB_ASSET, deps=[metrics_snapshot], description=__doc__)
@@ -28,27 +18,16 @@ def cost_attribution(
     context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse: Warehouse
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
-    if any(nodes.min_count is not None for nodes in spec.nodes):
-        raise CostError(
-            f"the nodes of {spec.id} come and go, and node time is split over a fixed number of nodes so far"
-        )
-    sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
-    records, usd = list[rows.Row](), dict.fromkeys(PARTS, Decimal())
-    priced = True
-    for session in sessions:
-        parts, price = _parts(session, billing, warehouse)
-        priced = priced and price is not None
-        for part in parts:
-            usd[part.part] += part.usd or 0
-        records += cost_rows(
-            parts,
-            shared=rows.common_of(session),
-            sku=session["sku"],
-            price=price,
-        )
-    first = sessions[0]
+    first = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)[0]
     where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
+    price_of = billing.node_hour_price
+    sessions = attribute(warehouse, first["lab"], first["target"], price_of=price_of, run_id=first["run_id"])
+    records = [row for one in sessions for row in estimate_rows(one, price_of=price_of)]
     warehouse.publish("cost_records", records, **where, part="estimated")
+    usd = dict.fromkeys(PARTS, Decimal())
+    for row in records:
+        usd[row["x_part"]] += row["ListCost"] or 0
+    priced = all(one.usd() is not None for one in sessions)
     total = f"{sum(usd.values()):.4f} USD" if priced else "unknown: no price is known for this machine"
     progress_to(context)(f"cost of the run: {total}")
     return MaterializeResult(
@@ -59,24 +38,3 @@ def cost_attribution(
             **({f"{name}_usd": float(amount) for name, amount in usd.items()} if priced else {}),
         }
     )
-
-
-def _parts(session: rows.Row, billing: Billing, warehouse: Warehouse) -> tuple[list[CostPart], UnitPrice | None]:
-    """The parts of one session's node time, and the price of its node-hour."""
-    run: Within = {"run_id": session["run_id"]}
-    stages = warehouse.query(
-        "SELECT step, stage, started_at, ended_at FROM load_stages WHERE session_id = ?",
-        [session["session_id"]],
-        within=run,
-    )
-    requests = warehouse.query(
-        "SELECT sent_at, finished_at, outcome FROM requests WHERE session_id = ?", [session["session_id"]], within=run
-    )
-    price = billing.node_hour_price(session["sku"])
-    parts = split_session(
-        ClosedSession.from_row(session),
-        [StageWindow(**stage) for stage in stages],
-        [RequestInterval(**request) for request in requests],
-        usd_per_node_hour=price.usd if price else None,
-    )
-    return parts, price
