@@ -108,7 +108,7 @@ def node_time_row(session: Row | None = None, **columns: Any) -> Row:
 
 
 def shared_node_row(session: Row | None = None, **columns: Any) -> Row:
-    """A node with one GPU, 4 vCPUs and 28 GiB of which a session's pods ask for half the vCPUs and a quarter of the rest."""
+    """A node with one GPU, 4 vCPUs and 28 GiB; a session's pods ask for half the vCPUs and a quarter of the memory."""
     asked = {"capacity_gpus": 1.0, "capacity_cpus": 4.0, "capacity_memory_bytes": 28.0 * 2**30}
     asked |= {"requested_gpus": 0.0, "requested_cpus": 2.0, "requested_memory_bytes": 7.0 * 2**30}
     return node_time_row(session, **({"node": "node-0", "nodes": 1, "exclusive": False} | asked | columns))
