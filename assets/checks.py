@@ -132,7 +132,7 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
     -- What each session held, by the price of its nodes; what it shared with others lies between none and all of it.
     WITH held AS (
         SELECT s.session_id, s.variant, n.pool, coalesce(n.sku, s.sku) AS sku,
-               coalesce(n.priority, 'on_demand') AS priority,
+               if(coalesce(n.sku, s.sku) IS NULL, NULL, coalesce(n.priority, 'on_demand')) AS priority,
                coalesce(
                    n.nodes * (n.cold_start_s + n.held_s),
                    s.nodes * (coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0))
@@ -145,7 +145,7 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
                coalesce(sum(hours) FILTER (exclusive), 0) AS least, 1 + count(*) FILTER (NOT exclusive) AS roundings
         FROM held GROUP BY ALL
     ), costs AS (
-        SELECT session_id, x_pool AS pool, SkuId AS sku, coalesce(x_priority, 'on_demand') AS priority,
+        SELECT session_id, x_pool AS pool, SkuId AS sku, x_priority AS priority,
                sum(PricingQuantity) AS hours, sum(ListCost) AS usd,
                any_value(ListUnitPrice) AS price, count(DISTINCT ListUnitPrice) AS prices
         FROM cost_current WHERE x_state = 'estimated' AND run_id = $run_id GROUP BY ALL
@@ -153,7 +153,7 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
     SELECT coalesce(k.variant, 'a session that held no such node') AS variant, k.most, k.least, k.roundings, c.*
     FROM kinds k FULL JOIN costs c
         ON c.session_id = k.session_id AND c.sku IS NOT DISTINCT FROM k.sku
-        AND c.pool IS NOT DISTINCT FROM k.pool AND c.priority = k.priority
+        AND c.pool IS NOT DISTINCT FROM k.pool AND c.priority IS NOT DISTINCT FROM k.priority
     ORDER BY ALL
     """,
 )

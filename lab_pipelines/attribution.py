@@ -146,7 +146,6 @@ def estimate_rows(one: Attributed, *, price_of: UnitPriceOf) -> list[Row]:
             sku=lane.sku,
             price=price_of(lane.sku, lane.priority),
             pool=lane.pool,
-            priority=lane.priority,
             how=lane.how,
         )
     ]

@@ -317,7 +317,6 @@ def cost_rows(
     sku: str | None,
     price: UnitPrice | None,
     pool: str | None = None,
-    priority: Priority | None = None,
     how: str | None = None,
 ) -> list[Row]:
     """`cost_records` of one lane: an estimate from a list price. `shared` are the columns that every table begins with.
@@ -340,7 +339,7 @@ def cost_rows(
             "BilledCost": None,
             "SkuId": sku,
             "RegionId": price.region if price else None,
-            "x_priority": price.priority if price else priority,
+            "x_priority": price.priority if price else None,
             "x_pool": pool,
             "x_part": part.part,
             "x_step": part.step,
