@@ -56,7 +56,7 @@ def deployed_stack(
     session = cluster.deploy(order, progress=progress_to(context))
     with cluster.released_on_error(spec.id):
         # A stack whose price can't be looked up is not worth starting: its cost would fail after the load.
-        billing.node_hour_price(session.sku)
+        billing.node_hour_price(session.sku, session.priority)
         publish_opening(warehouse, session, variants[0])
     return MaterializeResult(
         metadata={

@@ -143,6 +143,18 @@ class HeldNode(Record):
     """Mean over the time held."""
 
 
+class NodeSeen(Record):
+    """A node on which a session's pods were when its stack had come up; others may have pods there, too."""
+
+    node: str
+    pool: str | None
+    priority: Priority
+    capacity: Amounts
+    """What can be asked of it."""
+    requested: Amounts
+    """By the session's pods."""
+
+
 class Session(Record):
     """A stack that is up, and everything that a later asset needs to know of it."""
 
@@ -165,6 +177,10 @@ class Session(Record):
     """GPUs that the engine uses on each node."""
     priority: Priority = "on_demand"
     """How its nodes are rented."""
+    pool: str | None = None
+    """The node pool that its lease has for itself; None: it has none."""
+    nodes_seen: list[NodeSeen] = []
+    """Where its pods are, on a target on which labs share nodes."""
     endpoints: list[Endpoint]
     prometheus_url: str
     metric_selector: str
@@ -264,6 +280,7 @@ class Cluster(ConfigurableResource, ABC):
         return [
             HeldNode(
                 nodes=session.nodes,
+                pool=session.pool,
                 sku=session.sku,
                 priority=session.priority,
                 held_from=session.requested_at,
