@@ -267,6 +267,8 @@ def split(cases: Sequence[Case], requests: RequestColumns) -> list[list[list[Cos
     import numpy as np
 
     lanes = [_Placed(number, case, lane) for number, case in enumerate(cases) for lane in case.lanes]
+    if not lanes:
+        return [[] for _ in cases]
     keys = [_stage_keys(case.stages) for case in cases]
     windows, weights = _Drawn([], []), _Drawn([], [])
     starts_at, at, windows_so_far = list[int](), 0, 0
@@ -284,7 +286,7 @@ def split(cases: Sequence[Case], requests: RequestColumns) -> list[list[list[Cos
         *_on_one_axis(cases, requests, np.array(starts_at, np.int64)),
     )
     exact = np.stack([spent.serve, spent.failed, spent.idle], axis=1)
-    return _rounded(cases, lanes, keys, exact) if lanes else [[] for _ in cases]
+    return _rounded(cases, lanes, keys, exact)
 
 
 def split_session(

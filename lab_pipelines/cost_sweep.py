@@ -28,6 +28,12 @@ class Steps(NamedTuple):
     edges: Ints
     values: NDArray[Any]
 
+    def at(self, moments: Ints) -> NDArray[Any]:
+        """The value from each moment on; at the last edge, the last one."""
+        import numpy as np
+
+        return self.values[np.searchsorted(self.edges[:-1], moments, side="right") - 1]
+
 
 class Spent(NamedTuple):
     """Weighted time of each window, by what it was for."""
@@ -46,13 +52,14 @@ def sweep(windows: Steps, weights: Steps, starts: Ints, ends: Ints, failed: Flag
     """
     import numpy as np
 
-    moments = np.unique(np.concatenate([starts, ends, windows.edges, weights.edges]))
+    # A moment may stand there twice: what lies between has no length. To find those takes longer than to carry them.
+    moments = np.sort(np.concatenate([starts, ends, windows.edges, weights.edges]))
     now, length = moments[:-1], np.diff(moments).astype(np.float64)
     in_flight = _in_flight(now, starts, ends)
     failing = _in_flight(now, starts[failed], ends[failed])
     busy = in_flight > 0
-    window = windows.values[np.searchsorted(windows.edges, now, side="right") - 1]
-    time = length * weights.values[np.searchsorted(weights.edges, now, side="right") - 1]
+    window = windows.at(now)
+    time = length * weights.at(now)
     lost, flying = failing[busy], in_flight[busy]
     number = int(windows.values.max(initial=-1)) + 1
 
