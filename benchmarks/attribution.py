@@ -60,7 +60,7 @@ def measure(*, quick: bool) -> list[Figure]:
     ):
         took = {year: _in_a_process(what, year) for year in years}
         for year, one in took.items():
-            name = f"{what}, {year} × a year"
+            name = f"{what}, {year} times a year"
             sessions, per_s = LABS * TRIALS * year, one.rows / one.seconds
             note = f"{one.rows:,} requests in {sessions:,} sessions, {per_s:,.0f} rows/s"
             figures.append(Figure(NAME, name, one.seconds, "CPU s", note=note))

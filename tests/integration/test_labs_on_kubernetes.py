@@ -52,6 +52,13 @@ def test_l06_has_the_same_rows_as_on_this_machine(place: Place, cluster: LabClus
     for table in contract(Path(warehouse.schema_dir)).keys() - {"log_lines", "gpu_decisions"}:
         said = warehouse.query(f"SELECT DISTINCT target, engine, provenance, pace FROM {table} WHERE lab = 'L06'")
         assert [tuple(row.values()) for row in said] == [("kubernetes", "modelled-vllm", "modelled", "smoke")], table
+    # Its pod is on a node that others may use too, and the double's Prometheus knows nothing of usage.
+    [held] = warehouse.query("FROM node_time WHERE lab = 'L06'")
+    assert (held["node"], held["exclusive"], held["requested_gpus"], held["capacity_gpus"]) == ("t4-0", False, 1, 1)
+    assert 0 < held["requested_cpus"] <= held["capacity_cpus"]
+    assert held["used_cpus"] is None
+    [cost] = warehouse.query("SELECT sum(PricingQuantity) AS hours FROM cost_current WHERE lab = 'L06'")
+    assert float(cost["hours"]) * 3600 == pytest.approx(held["cold_start_s"] + held["held_s"], abs=1e-3), "it was alone"
     assert_nothing_is_left(place, cluster, "L06")
 
 
