@@ -4,9 +4,9 @@ Belongs here: a year of rows by a model of a lab, and each size in a process of 
 own. Doesn't belong here: whether the parts are right (tests/unit/test_cost.py).
 
 A year is 78 labs with 10 sessions each; a session has 6 stages and 250 requests. Rehearsed sessions have 50 (L09) to
-3,600 (L24) of them; how much time one takes hangs on its requests alone, once it has some hundreds. `split` is the arithmetic alone, from columns to parts; `lake` is all of it: Parquet in, split, compared
-with the estimates that hold. Each lab's sessions are split together, as `labs cost reattribute` does. Seconds are of
-CPU time, which another program on the machine hardly lengthens.
+3,600 (L24) of them. `split` is the arithmetic alone, from columns to parts; `lake` is all of it: Parquet in, split,
+compared with the estimates that hold. Each lab's sessions are split together, as `labs cost reattribute` does. Seconds
+are of CPU time, which another program on the machine hardly lengthens.
 """
 
 from __future__ import annotations
