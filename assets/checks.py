@@ -18,8 +18,8 @@ from resources.labs import Labs
 from resources.warehouse import Warehouse
 
 Row = dict[str, Any]
-_USD_ROUNDING = Decimal("0.00000001")
-"""Node-hours and USD are each rounded to nine decimals."""
+_ROUNDING = Decimal("0.000000001")
+"""Node-hours and USD are each rounded to nine decimals: those of nodes held alone together, of a shared node each."""
 NO_LOAD = "the lab applies no load"
 Rule = Callable[[list[Row], LabSpec], AssetCheckResult]
 
@@ -33,7 +33,7 @@ def blocking(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksD
         def check(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
             spec = labs.spec(context.op_execution_context.partition_key)
             run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run.run_id)
-            return rule(warehouse.query(sql, [run_id], within={"run_id": run_id} if run_id else None), spec)
+            return rule(warehouse.query(sql, {"run_id": run_id}, within={"run_id": run_id} if run_id else None), spec)
 
         return check
 
@@ -44,7 +44,7 @@ def _result(*, passed: bool, description: str, **metadata: Any) -> AssetCheckRes
     return AssetCheckResult(passed=passed, description=description, metadata=metadata)
 
 
-@blocking(load_run, "SELECT load, requests, min_requests FROM stage_table WHERE run_id = ? ORDER BY step, stage")
+@blocking(load_run, "SELECT load, requests, min_requests FROM stage_table WHERE run_id = $run_id ORDER BY step, stage")
 def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Every stage of the profile was applied, and enough requests began and ended in it."""
     if not spec.load_steps:
@@ -62,7 +62,8 @@ def every_stage_has_requests(stages: list[Row], spec: LabSpec) -> AssetCheckResu
 
 
 @blocking(
-    load_run, "SELECT outcome, count(*) AS n, any_value(error) AS example FROM requests WHERE run_id = ? GROUP BY 1"
+    load_run,
+    "SELECT outcome, count(*) AS n, any_value(error) AS example FROM requests WHERE run_id = $run_id GROUP BY 1",
 )
 def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Failed requests stay within the spec's budget; those cut off by the end of the load did not fail."""
@@ -89,7 +90,7 @@ def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetChec
     SELECT count(*) AS n,
            count(*) FILTER (output_tokens IS DISTINCT FROM expected_output_tokens) AS wrong_output,
            count(*) FILTER (input_tokens IS DISTINCT FROM expected_input_tokens) AS wrong_input
-    FROM requests WHERE run_id = ? AND outcome = 'ok' AND expected_output_tokens IS NOT NULL
+    FROM requests WHERE run_id = $run_id AND outcome = 'ok' AND expected_output_tokens IS NOT NULL
     """,
 )
 def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult:
@@ -104,7 +105,7 @@ def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult
     )
 
 
-@blocking(metrics_snapshot, "SELECT * FROM counter_totals WHERE run_id = ? ORDER BY step, quantity")
+@blocking(metrics_snapshot, "SELECT * FROM counter_totals WHERE run_id = $run_id ORDER BY step, quantity")
 def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetCheckResult:
     """The server's counters and the client's own count differ by no more than the spec allows."""
     allowed = spec.error_budget.prometheus_disagreement
@@ -128,33 +129,62 @@ def prometheus_agrees_with_client(totals: list[Row], spec: LabSpec) -> AssetChec
 @blocking(
     cost_attribution,
     """
-    SELECT s.variant,
-           s.nodes * (coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0)) / 3600 AS session_hours,
-           sum(c.PricingQuantity) AS hours, sum(c.ListCost) AS usd,
-           any_value(c.ListUnitPrice) AS price, count(DISTINCT c.ListUnitPrice) AS prices
-    FROM stack_sessions s LEFT JOIN cost_records c ON c.session_id = s.session_id AND c.x_state = 'estimated'
-    WHERE s.run_id = ? AND s.state = 'closed'
-    GROUP BY ALL
+    -- What each session held, by the price of its nodes; what it shared with others lies between none and all of it.
+    WITH held AS (
+        SELECT s.session_id, s.variant, n.pool, coalesce(n.sku, s.sku) AS sku,
+               if(coalesce(n.sku, s.sku) IS NULL, NULL, coalesce(n.priority, 'on_demand')) AS priority,
+               coalesce(
+                   n.nodes * (n.cold_start_s + n.held_s),
+                   s.nodes * (coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0))
+               ) / 3600 AS hours,
+               coalesce(n.exclusive, true) AS exclusive
+        FROM stack_sessions s LEFT JOIN node_time n USING (session_id)
+        WHERE s.run_id = $run_id AND s.state = 'closed'
+    ), kinds AS (
+        SELECT session_id, variant, pool, sku, priority, sum(hours) AS most,
+               coalesce(sum(hours) FILTER (exclusive), 0) AS least, 1 + count(*) FILTER (NOT exclusive) AS roundings
+        FROM held GROUP BY ALL
+    ), costs AS (
+        SELECT session_id, x_pool AS pool, SkuId AS sku, x_priority AS priority,
+               sum(PricingQuantity) AS hours, sum(ListCost) AS usd,
+               any_value(ListUnitPrice) AS price, count(DISTINCT ListUnitPrice) AS prices
+        FROM cost_current WHERE x_state = 'estimated' AND run_id = $run_id GROUP BY ALL
+    )
+    SELECT coalesce(k.variant, 'a session that held no such node') AS variant, k.most, k.least, k.roundings, c.*
+    FROM kinds k FULL JOIN costs c
+        ON c.session_id = k.session_id AND c.sku IS NOT DISTINCT FROM k.sku
+        AND c.pool IS NOT DISTINCT FROM k.pool AND c.priority IS NOT DISTINCT FROM k.priority
+    ORDER BY ALL
     """,
 )
 def cost_parts_sum_to_the_session(sums: list[Row], spec: LabSpec) -> AssetCheckResult:
-    """Each session's parts add up to its own node-hours, and their dollars to that times the price."""
+    """The parts of each session add up to its node-hours of each kind, and their dollars to that times the price.
+
+    Of nodes that others held, too, they add up to some share of it.
+    """
     said, passed = [], bool(sums)
     for row in sums:
         if row["hours"] is None:
-            said.append(f"{row['variant']} has no cost records")
+            if row["most"]:
+                said.append(f"{row['variant']} has no cost records")
+                passed = False
+            continue
+        if row["most"] is None:
+            said.append(f"{row['variant']}: {row['hours']:.6f} node-hours of {row['sku']}")
             passed = False
             continue
         # A session's columns are floats of seconds from microsecond timestamps; a node-second is far above their error.
-        hours_agree = abs(float(row["hours"]) - row["session_hours"]) < 1e-6
+        hours_agree = row["least"] - 1e-6 < float(row["hours"]) < row["most"] + 1e-6
         priced = row["usd"] is not None
         usd_agree = not priced or (
-            row["prices"] == 1 and abs(row["usd"] - row["price"] * row["hours"]) <= _USD_ROUNDING
+            row["prices"] == 1
+            and abs(row["usd"] - row["price"] * row["hours"]) <= (row["price"] + 1) * _ROUNDING * row["roundings"]
         )
         total = f"{row['usd']:.6f} USD" if priced else "without a price"
+        shared = "" if row["least"] == row["most"] else f"{row['least']:.6f} to "
         said.append(
             f"{row['variant']}: parts: {row['hours']:.6f} node-hours, {total}; "
-            f"session: {row['session_hours']:.6f} node-hours"
+            f"session: {shared}{row['most']:.6f} node-hours"
         )
         passed = passed and hours_agree and usd_agree
     return _result(passed=passed, description="; ".join(said) or "no session was closed")

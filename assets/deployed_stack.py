@@ -51,8 +51,8 @@ def deployed_stack(
     pace_name, pace = labs.pace_of(spec)
     require_within_budget(labs, spec, variants, pace=pace_name, region=billing.region, sheet=billing.sheet())
     # Nothing is rented whose price can't be looked up, or is too old: its cost would fail after the load.
-    for sku in {cluster.priced_sku(spec, variant) for variant in variants}:
-        billing.node_hour_price(sku)
+    for variant in variants:
+        billing.node_hour_price(cluster.priced_sku(spec, variant), spec.nodes_of(variant).priority)
     place = Place(labs.target, cluster, node_pools, billing, warehouse)
     log = progress_to(context)
     require_budget_left(budget_guard, place, spec, variants, run_id=context.run.run_id, progress=log)

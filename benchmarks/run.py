@@ -20,6 +20,7 @@ import psutil
 from rich.console import Console
 
 from benchmarks import (
+    attribution,
     catalogue,
     client_lag,
     cluster_ticks,
@@ -39,7 +40,18 @@ _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 _BUSY = 0.5
 """Load average from which on other work is likely to have disturbed the figures."""
-BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "replicas", "rehearsal", "ticks")
+BENCHMARKS = (
+    "overhead",
+    "lag",
+    "import",
+    "catalogue",
+    "memory",
+    "engine",
+    "replicas",
+    "rehearsal",
+    "ticks",
+    "attribution",
+)
 
 
 def main() -> int:
@@ -93,6 +105,9 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "ticks" in wanted:
         _say("ticking in a cluster of 1,000 node pools and 10,000 pods")
         measured += cluster_ticks.measure()
+    if "attribution" in wanted:
+        _say("attributing the cost of years of labs")
+        measured += attribution.measure(quick=quick)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"

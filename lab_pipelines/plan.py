@@ -207,7 +207,7 @@ def _nodes(nodes: Sequence[Nodes], sheet: PriceSheet, region: str, unknown: list
         gpu, price = None, None
         try:
             gpu = sheet.sku(node.sku).gpu
-            price = sheet.price(node.sku, region).on_demand
+            price = sheet.unit_price(node.sku, region, node.priority).usd
         except UnknownPriceError as error:
             unknown.append(f"what {node.sku} costs: {error.args[0]}")
         planned.append(PlannedNodes(sku=node.sku, count=node.count, gpu=gpu, gpus=node.gpus, usd_per_hour=price))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal
 
 from lab_pipelines.catalog.spec import Burst, CompletionRequest, HttpRequest, LoadStep, Measure, Pace, Profile, Rate
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
-from resources.cluster import Endpoint, Phase, Session
+from resources.cluster import Endpoint, HeldNode, Phase, Session
 from resources.load_generator import (
     CompletionShape,
     HttpShape,
@@ -93,6 +93,38 @@ def session_row(session: Session, *, released_at: datetime | None) -> Row:
         "refusal": session.refusal,
         "model_range": session.model_range,
     }
+
+
+def node_time_row(session: Session, held: HeldNode) -> Row:
+    """`node_time`: a node that a session held."""
+    phase_s = {phase.name: phase.duration_s for phase in session.phases}
+    first_token_s = phase_s.get("first_token", 0.0)
+    warm_at = session.ready_at + timedelta(seconds=first_token_s / session.time_scale)
+    cold_wall_s = (warm_at - session.requested_at).total_seconds()
+    waited_s = _overlap_s(held, session.requested_at, warm_at)
+    return {
+        **common(session),
+        "node": held.node,
+        "nodes": held.nodes,
+        "pool": held.pool,
+        "sku": held.sku,
+        "priority": held.priority,
+        "held_from": held.held_from,
+        "held_until": held.held_until,
+        "cold_start_s": sum(phase_s.values()) * (waited_s / cold_wall_s if cold_wall_s else 1.0),
+        "held_s": _overlap_s(held, warm_at, held.held_until) * session.time_scale,
+        "exclusive": held.exclusive,
+        **{
+            f"{name}_{resource}": amount
+            for name, amounts in (("capacity", held.capacity), ("requested", held.requested), ("used", held.used))
+            for resource, amount in amounts.model_dump().items()
+        },
+    }
+
+
+def _overlap_s(held: HeldNode, start: datetime, end: datetime) -> float:
+    """Wall seconds of the time from `start` to `end` for which a node was held."""
+    return max((min(held.held_until, end) - max(held.held_from, start)).total_seconds(), 0.0)
 
 
 def event_row(

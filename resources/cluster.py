@@ -16,6 +16,7 @@ from typing import Any, Literal
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict
 
+from lab_pipelines.catalog.prices import Priority
 from lab_pipelines.catalog.spec import ApplyStep, Component, ComponentKind, LabSpec, Overrides, Pace, Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance
@@ -112,6 +113,48 @@ class Endpoint(Record):
     """What `base_url` is for the pods of its own cluster; None: it is in none."""
 
 
+class Amounts(Record):
+    """So much of each resource of a node; None: unknown."""
+
+    gpus: float | None = None
+    cpus: float | None = None
+    memory_bytes: float | None = None
+
+
+class HeldNode(Record):
+    """A node that a session holds, or several identical ones that it holds alone."""
+
+    node: str | None = None
+    """Its name; None: it has none, or there are several."""
+    nodes: int = 1
+    """0: the session held none."""
+    pool: str | None = None
+    sku: str | None
+    """None: a machine whose price nobody knows."""
+    priority: Priority
+    held_from: datetime
+    held_until: datetime
+    exclusive: bool = True
+    """No other session may hold it. Else all that follows is known, but for usage."""
+    capacity: Amounts = Amounts()
+    requested: Amounts = Amounts()
+    """By the session's pods on it."""
+    used: Amounts = Amounts()
+    """Mean over the time held."""
+
+
+class NodeSeen(Record):
+    """A node on which a session's pods were when its stack had come up; others may have pods there, too."""
+
+    node: str
+    pool: str | None
+    priority: Priority
+    capacity: Amounts
+    """What can be asked of it."""
+    requested: Amounts
+    """By the session's pods."""
+
+
 class Session(Record):
     """A stack that is up, and everything that a later asset needs to know of it."""
 
@@ -132,6 +175,12 @@ class Session(Record):
     nodes: int
     gpus: int = 0
     """GPUs that the engine uses on each node."""
+    priority: Priority = "on_demand"
+    """How its nodes are rented."""
+    pool: str | None = None
+    """The node pool that its lease has for itself; None: it has none."""
+    nodes_seen: list[NodeSeen] = []
+    """Where its pods are, on a target on which labs share nodes."""
     endpoints: list[Endpoint]
     prometheus_url: str
     metric_selector: str
@@ -225,6 +274,23 @@ class Cluster(ConfigurableResource, ABC):
     @abstractmethod
     def sessions(self, lab: str) -> list[Session]:
         """Every session of the lab's lease so far, one per variant, oldest first. Raises `ClusterError` as `attach`."""
+
+    def held_nodes(self, session: Session, *, until: datetime) -> list[HeldNode]:
+        """The nodes that the session has held up to `until`, which is its end.
+
+        Asked once for each session of a lease, before the lease is released. Here: the session's own nodes, all of the
+        time, which nobody else may hold. Raises `ClusterError`.
+        """
+        return [
+            HeldNode(
+                nodes=session.nodes,
+                pool=session.pool,
+                sku=session.sku,
+                priority=session.priority,
+                held_from=session.requested_at,
+                held_until=until,
+            )
+        ]
 
     def now(self) -> datetime:
         """The time on the stack's own clock, which stamps everything that happens to it: the wall clock's."""

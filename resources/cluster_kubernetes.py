@@ -28,6 +28,7 @@ from lab_pipelines.digest import canonical_digest
 from resources import (
     kube_api,
     kube_namespace,
+    kube_nodes,
     kube_secrets,
     kube_stack,
     kube_timeline,
@@ -38,11 +39,14 @@ from resources import (
     processes,
 )
 from resources.cluster import (
+    Amounts,
     ApplyOutcome,
     Cluster,
     ClusterError,
+    HeldNode,
     Lease,
     Milestone,
+    NodeSeen,
     Phase,
     Progress,
     Reaped,
@@ -178,8 +182,8 @@ class KubernetesCluster(Cluster):
             for component in spec.stack.components
         ]
         engine = next((one for one in releases if one.component.kind == "vllm"), None)
-        former_sku = former.sku if former is not None else None
-        scaled_at = self._hold_nodes(spec, lease, node, former_sku=former_sku, progress=progress)
+        hold = self._hold_nodes(spec, lease, node, former=former, progress=progress)
+        scaled_at, pool = (hold.since, hold.pool) if hold else (None, former.pool if former else None)
         refusal, reached, phases, digests = None, list[Milestone](), list[Phase](), dict[str, str]()
         for release in releases:
             try:
@@ -198,6 +202,9 @@ class KubernetesCluster(Cluster):
             seconds = (scaled_at - requested_at).total_seconds()
             phases = [Phase(name="node_ready", started_at=requested_at, ended_at=scaled_at, duration_s=seconds)]
         ready_at = reached[-1].at if reached else datetime.now(UTC)
+        seen = list[NodeSeen]()
+        if not self.node_pools.gives_nodes:
+            seen = kube_nodes.nodes_seen(self._api, namespace, sku=node.sku, deadline=Deadline.within(ASK_S))
         session = Session(
             session_id=lease.lease_id if former is None else f"{lease.lease_id}.{variant.id}",
             lab=spec.id,
@@ -214,6 +221,9 @@ class KubernetesCluster(Cluster):
             sku=node.sku,
             nodes=node.count,
             gpus=node.gpus,
+            priority=node.priority,
+            pool=pool,
+            nodes_seen=seen,
             endpoints=[release.endpoint for release in releases],
             prometheus_url=self._prometheus_address,
             metric_selector=f'namespace="{namespace}"',
@@ -314,6 +324,28 @@ class KubernetesCluster(Cluster):
 
     def run_folder(self, run_id: str, lab: str) -> Path:
         return Path(self.data_dir) / "runs" / run_id / lab
+
+    def held_nodes(self, session: Session, *, until: datetime) -> list[HeldNode]:
+        """Where nobody gives nodes to a lease: those that the session's pods are on, beside those of other labs."""
+        if not session.nodes_seen:
+            return super().held_nodes(session, until=until)
+        used = kube_nodes.used(session.prometheus_url, session.namespace, since=session.requested_at, until=until)
+        alone = used.get(None, Amounts()) if len(session.nodes_seen) == 1 else Amounts()
+        return [
+            HeldNode(
+                node=one.node,
+                pool=one.pool,
+                sku=session.sku,
+                priority=one.priority,
+                held_from=session.requested_at,
+                held_until=until,
+                exclusive=False,
+                capacity=one.capacity,
+                requested=one.requested,
+                used=used.get(one.node, alone),
+            )
+            for one in session.nodes_seen
+        ]
 
     def renew(self, session: Session) -> None:
         lease_id = _lease_id(session)
@@ -469,17 +501,17 @@ class KubernetesCluster(Cluster):
             )
 
     def _hold_nodes(
-        self, spec: LabSpec, lease: Lease, node: Nodes, *, former_sku: str | None, progress: Progress
-    ) -> datetime | None:
-        """Nodes for a variant, where this target gives them: since when they are there. The former kind goes first."""
-        if node.sku == former_sku:
+        self, spec: LabSpec, lease: Lease, node: Nodes, *, former: Session | None, progress: Progress
+    ) -> node_holds.Hold | None:
+        """Nodes for a variant, where this target gives them. The former kind goes first; None: it is the same kind."""
+        if former is not None and (node.sku, node.priority) == (former.sku, former.priority):
             return None
         tags = ownership.lease_labels(
             spec.cost_labels, run_id=lease.run_id, lease_id=lease.lease_id, expires_at=lease.expires_at
         )
         deadline = Deadline.within(NODES_S)
         return node_holds.hold(
-            self.node_pools, node, tags=tags, former_sku=former_sku, deadline=deadline, progress=progress
+            self.node_pools, node, tags=tags, free_first=former is not None, deadline=deadline, progress=progress
         )
 
     def _install(self, release: Release, around: Surroundings, deadline: Deadline, progress: Progress) -> str:

@@ -221,6 +221,7 @@ def _of_variant(spec: LabSpec, variant: Variant, arguments: list[str]) -> dict[s
         "sku": node.sku,
         "nodes": node.count,
         "gpus": node.gpus,
+        "priority": node.priority,
         "engine_args": arguments,
     }
 

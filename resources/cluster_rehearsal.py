@@ -18,7 +18,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.catalog.prices import Priority, load_prices
 from lab_pipelines.catalog.spec import ApplyStep, Component, FireAlertStep, LabSpec, Overrides
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
@@ -28,11 +28,21 @@ from lab_pipelines.engine.memory import GpuMemoryError
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import UnknownNameError
 from lab_pipelines.engine.trust import longest_sequence, trust_of
-from lab_pipelines.rehearsal.control_plane import apply_all
+from lab_pipelines.rehearsal.control_plane import INSTANCE_TYPE, apply_all
 from lab_pipelines.rehearsal.lab_nodes import control_plane_of, engine_pod
 from lab_pipelines.rehearsal.scheduler import NotModelledError
 from resources import manifests, processes
-from resources.cluster import ApplyOutcome, ClusterError, Endpoint, Phase, Progress, Reaped, Session, StackOrder
+from resources.cluster import (
+    ApplyOutcome,
+    ClusterError,
+    Endpoint,
+    HeldNode,
+    Phase,
+    Progress,
+    Reaped,
+    Session,
+    StackOrder,
+)
 from resources.cluster_loopback import LoopbackCluster
 from resources.leases import LeaseBook
 from resources.rehearsals import ELSEWHERE, Rehearsal, close_rehearsal, newest_rehearsal, open_rehearsal, rehearsal_at
@@ -90,6 +100,32 @@ class RehearsalCluster(LoopbackCluster):
         if self._book().read(lab) is None:
             raise ClusterError(f"no rehearsal of {lab} is under way here: {ELSEWHERE}")
         return super().sessions(lab)
+
+    def held_nodes(self, session: Session, *, until: datetime) -> list[HeldNode]:
+        """Those of pools that scale for as long as each was paid for, whichever variant ordered it."""
+        rehearsal = rehearsal_at(session.prometheus_url)
+        fixed = super().held_nodes(session, until=until)
+        if _scales(rehearsal.spec, session.sku):
+            fixed = [one.model_copy(update={"nodes": 0, "held_until": one.held_from}) for one in fixed]
+        if (pools := rehearsal.control_plane.pools) is None:
+            return fixed
+        priorities: dict[str, Priority] = {nodes.sku: nodes.priority for nodes in rehearsal.spec.nodes}
+        scaled = list[HeldNode]()
+        for one in pools.nodes:
+            held_from = max(at(one.requested_s), session.requested_at)
+            held_until = at(min(one.spells[-1].until_s, until.timestamp()))
+            if held_from < held_until:
+                scaled.append(
+                    HeldNode(
+                        node=one.node.name,
+                        pool=one.pool.name,
+                        sku=(sku := one.node.labels[INSTANCE_TYPE]),
+                        priority=priorities[sku],
+                        held_from=held_from,
+                        held_until=held_until,
+                    )
+                )
+        return [one for one in fixed if one.nodes or not scaled] + scaled
 
     def _bring_up(self, order: StackOrder, *, environ: dict[str, str], folder: Path, progress: Progress) -> Session:
         from lab_pipelines.rehearsal.world import World
@@ -190,6 +226,7 @@ class RehearsalCluster(LoopbackCluster):
             sku=node.sku,
             nodes=node.count,
             gpus=node.gpus,
+            priority=node.priority,
             engine_args=arguments,
         )
 
@@ -301,7 +338,7 @@ def _without_model(spec: LabSpec) -> list[str]:
     return components + [f"{step.name} ({step.kind})" for step in spec.steps if isinstance(step, FireAlertStep)]
 
 
-def _scales(spec: LabSpec, sku: str) -> bool:
+def _scales(spec: LabSpec, sku: str | None) -> bool:
     return any(nodes.sku == sku and nodes.min_count is not None for nodes in spec.nodes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from lab_pipelines.catalog.spec import Nodes
 from resources.cluster import ClusterError, Progress, Reaped
@@ -18,27 +19,34 @@ from resources.ownership import LEASE_LABEL, NO_LEASE
 UNKNOWN = "unknown"
 
 
+class Hold(NamedTuple):
+    """The pool that a lease has its nodes from, and since when they are there."""
+
+    pool: str
+    since: datetime
+
+
 def hold(
     node_pools: NodePools,
     node: Nodes,
     *,
     tags: Mapping[str, str],
-    former_sku: str | None,
+    free_first: bool,
     deadline: Deadline,
     progress: Progress,
-) -> datetime | None:
-    """Give the lease that `tags` name its nodes; when the pool had them. None where nobody gives nodes.
+) -> Hold | None:
+    """Give the lease that `tags` name its nodes. None where nobody gives nodes.
 
-    The pool of `former_sku`, the variant's before, goes to zero first: both at once may be more than a quota allows.
+    `free_first`: the nodes of the variant before go to zero first: both at once may be more than a quota allows.
     Raises `PoolError`, also for a pool whose nodes another lease holds.
     """
     if not node_pools.gives_nodes:
         return None
     lease_id = tags[LEASE_LABEL]
-    if former_sku is not None:
+    if free_first:
         free(node_pools, lease_id, deadline=deadline, progress=progress)
     while True:
-        pool = choose_pool(node_pools.pools(), sku=node.sku)
+        pool = choose_pool(node_pools.pools(), sku=node.sku, spot=node.priority == "spot")
         holder = pool.tags.get(LEASE_LABEL)
         if pool.count > 0 and holder not in (None, lease_id):
             raise PoolError(
@@ -47,7 +55,8 @@ def hold(
             )
         progress(f"pool {pool.name} ({pool.vm_size}): {pool.count} → {node.count} nodes")
         try:
-            return node_pools.scale(pool, node.count, tags=tags, deadline=deadline, progress=progress).done_at
+            scaled = node_pools.scale(pool, node.count, tags=tags, deadline=deadline, progress=progress)
+            return Hold(pool.name, scaled.done_at)
         except PoolChangedError:
             if deadline.remaining_s == 0:
                 raise

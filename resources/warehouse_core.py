@@ -90,10 +90,12 @@ class WarehouseCore:
                 )
             return [{name: _in_utc(value) for name, value in zip(names, row, strict=True)} for row in cursor.fetchall()]
 
-    def frame(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
+    def frame(
+        self, sql: str, params: Sequence[object] | Mapping[str, object] = (), *, within: Within | None = None
+    ) -> pd.DataFrame:
         """As `query`, as a DataFrame."""
-        with self._lake_database(sql) as connection:
-            return connection.execute(sql, list(params)).df()
+        with self._lake_database(sql, within) as connection:
+            return connection.execute(sql, params if isinstance(params, Mapping) else list(params)).df()
 
     def latest_run_id(self, table: str, lab: str, target: str, *, prefer: str | None = None) -> str | None:
         """The run that wrote to `table` last, by `recorded_at`; `prefer` if that run has rows there; else None."""

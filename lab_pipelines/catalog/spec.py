@@ -79,6 +79,8 @@ class Nodes(SpecModel):
     """GPUs that the lab uses on each node: two of the four of an NC64as_T4_v3 are 2."""
     min_count: int | None = Field(default=None, ge=0)
     """The pool scales: an autoscaler keeps it between so many nodes and `count`. None: all are there all the time."""
+    priority: Literal["on_demand", "spot"] = "on_demand"
+    """How they are rented: until they are given back, or cheaper and until Azure wants them back."""
 
     @model_validator(mode="after")
     def _min_not_above_count(self) -> Nodes:

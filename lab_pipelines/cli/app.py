@@ -14,6 +14,7 @@ from lab_pipelines.cli import (
     catalogue,
     checking,
     cleanup,
+    cost,
     forecast,
     gpu,
     lab_page,
@@ -43,6 +44,7 @@ app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
 app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
+app.add_typer(cost.app, name="cost", rich_help_panel=_RESULTS)
 app.add_typer(gpu.app, name="gpu", rich_help_panel=_LEFT)
 app.add_typer(budget.app, name="budget", rich_help_panel=_LEFT)
 app.command("teardown", rich_help_panel=_LEFT)(cleanup.teardown)

@@ -148,7 +148,8 @@ def _variants(
     by_id = {variant.id: variant for variant in variants}
     for row in warehouse.query((_SQL / "rehearsed_variants.sql").read_text(encoding="utf-8"), asked):
         try:
-            price = sheet.price(row["sku"], settings.region).on_demand
+            priority = spec.nodes_of(by_id[row["variant"]]).priority
+            price = sheet.unit_price(row["sku"], settings.region, priority).usd
         except UnknownPriceError:
             price = None
         found.append(

@@ -26,6 +26,8 @@ STARTS_WITHIN_S = 2.0
 """From a node to a running container whose image is small and already there; virtual seconds, an estimate."""
 GPU_TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 """Of every GPU pool of the labs; AKS's own documentation uses the same."""
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+"""The label of a node that names its machine."""
 EXPORTER = "kube-state-metrics"
 PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 KINDS = ("Pod", "LimitRange", "ResourceQuota", "ConfigMap")
@@ -88,7 +90,7 @@ def node_of(name: str, sku_name: str, sku: Sku) -> Node:
         amounts[GPU] = str(sku.gpus)
     return Node(
         name=name,
-        labels={"kubernetes.io/hostname": name, "node.kubernetes.io/instance-type": sku_name},
+        labels={"kubernetes.io/hostname": name, INSTANCE_TYPE: sku_name},
         allocatable={resource: quantity(amount) for resource, amount in amounts.items()},
         taints=(GPU_TAINT,) if sku.gpus else (),
     )

@@ -70,6 +70,10 @@ def test_l07_gets_its_node_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: 
     [session] = warehouse.query("SELECT * FROM stack_sessions WHERE state = 'closed'")
     assert (session["target"], session["engine"], session["provenance"]) == ("aks", "none", "measured")
     assert session["node_ready_s"] == session["cold_start_s"] > 0
+    [held] = warehouse.query("FROM node_time")
+    assert (held["pool"], held["nodes"], held["priority"], held["exclusive"]) == ("t4", 1, "on_demand", True)
+    assert (held["held_from"], held["held_until"]) == (session["requested_at"], session["released_at"])
+    assert {row["x_pool"] for row in warehouse.query("FROM cost_current")} == {"t4"}
 
 
 def _refresh_prices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from resources.ownership import LEASE_LABEL, MANAGED_BY, MANAGED_BY_LABEL, RUN_L
 from resources.warehouse import Warehouse
 from tests.support import rbac
 from tests.support.kube.kubelet import Delays
-from tests.support.lab_cluster import LabCluster, lab_cluster
+from tests.support.lab_cluster import T4, LabCluster, lab_cluster
 from tests.support.main_command import Place, Run, prepared, processes_of, start
 from tests.support.rows import NOT_BY_RUNS
 
@@ -53,6 +53,11 @@ def test_l06_has_the_same_rows_as_on_this_machine(place: Place, cluster: LabClus
     for table in contract(Path(warehouse.schema_dir)).keys() - {"log_lines"} - NOT_BY_RUNS:
         said = warehouse.query(f"SELECT DISTINCT target, engine, provenance, pace FROM {table} WHERE lab = 'L06'")
         assert [tuple(row.values()) for row in said] == [("kubernetes", "modelled-vllm", "modelled", "smoke")], table
+    # The modelled server needs no GPU: its pod is on another machine, and what it stands for is the lab's own node.
+    [held] = warehouse.query("FROM node_time WHERE lab = 'L06'")
+    assert (held["node"], held["nodes"], held["sku"], held["exclusive"]) == (None, 1, T4, True)
+    [cost] = warehouse.query("SELECT sum(PricingQuantity) AS hours FROM cost_current WHERE lab = 'L06'")
+    assert float(cost["hours"]) * 3600 == pytest.approx(held["cold_start_s"] + held["held_s"], abs=1e-3)
     assert_nothing_is_left(place, cluster, "L06")
 
 

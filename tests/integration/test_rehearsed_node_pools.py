@@ -6,20 +6,28 @@ The lab is L06 with `min_count: 0`: no lab of the catalogue that is complete has
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dagster import AssetKey
 
+from lab_pipelines.build import build_defs
 from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.deployment import Deployment
 from lab_pipelines.rehearsal.node_pools import autoscaler_times
 from resources.cluster import ClusterError, Session, StackOrder
 from resources.cluster_rehearsal import RehearsalCluster
+from resources.labs import Labs
 from resources.rehearsals import rehearsal_at
 from resources.telemetry_rehearsal import RehearsalTelemetry
+from resources.warehouse import Warehouse
+from tests.support.copied_catalog import copied_catalog
 
 L06 = load_catalog().spec("L06")
 WITH_NODE = [
@@ -109,6 +117,48 @@ def test_a_quota_without_a_vcpu_left_fails_the_lab_with_both_reasons(tmp_path: P
     ):
         cluster.deploy(order(scaling()), progress=quiet)
     assert cluster.leases() == []
+
+
+def test_a_node_is_paid_for_from_its_order_to_its_end_and_at_the_price_of_its_kind(tmp_path: Path) -> None:
+    """Through all assets and their checks; the engine is the only one that ever needs a node, and it is a spot node."""
+    catalog = copied_catalog(tmp_path / "catalog", labs=["L06"])
+    spec = yaml.safe_load((catalog / "L06.yaml").read_text(encoding="utf-8"))
+    spec["nodes"][0] |= {"min_count": 0, "priority": "spot"}
+    (catalog / "L06.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
+    data_dir = tmp_path / "data"
+    defs = build_defs(
+        target="rehearsal",
+        deployment=Deployment(data_dir=data_dir, pace="short"),
+        resource_overrides={"labs": Labs(target="rehearsal", pace="short", catalog_dir=str(catalog))},
+    )
+    assert (
+        defs.resolve_implicit_global_asset_job_def()
+        .execute_in_process(
+            partition_key="L06",
+            asset_selection=[
+                AssetKey(name)
+                for name in ("deployed_stack", "load_run", "metrics_snapshot", "cost_attribution", "finops_sheet")
+            ],
+        )
+        .success
+    )
+    warehouse = Warehouse(data_dir=str(data_dir))
+    [held] = warehouse.query("FROM node_time")
+    [session] = warehouse.query("FROM stack_sessions WHERE state = 'closed'")
+    assert (held["node"], held["pool"], held["priority"], held["nodes"]) == ("lab-06-0", "lab-06", "spot", 1)
+    assert session["requested_at"] < held["held_from"] < session["ready_at"]
+    assert held["held_until"] == session["released_at"]
+    waited_s = (held["held_from"] - session["requested_at"]).total_seconds()
+    assert held["cold_start_s"] == pytest.approx(session["cold_start_s"] - waited_s, abs=1e-3)
+    [cost] = warehouse.query(
+        "SELECT sum(PricingQuantity) AS hours, sum(usd) AS usd, any_value(x_pool) AS pool, any_value(ListUnitPrice) AS "
+        "price, list(DISTINCT x_priority) AS priorities FROM cost_current"
+    )
+    assert float(cost["hours"]) == pytest.approx((held["cold_start_s"] + held["held_s"]) / 3600, abs=1e-8)
+    assert (cost["pool"], cost["priorities"]) == ("lab-06", ["spot"])
+    spot = load_prices().unit_price(session["sku"], Deployment().region, "spot")
+    assert cost["price"] == spot.usd
+    assert cost["usd"] == pytest.approx(spot.usd * cost["hours"], abs=Decimal("1e-8"))
 
 
 @pytest.mark.parametrize(("min_count", "said"), [(2, r"min_count \(2\) is above count \(1\)"), (-1, "greater than")])

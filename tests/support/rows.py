@@ -84,6 +84,36 @@ def _model_range(columns: Row) -> str | None:
     return "inside" if columns.get("provenance", "modelled") == "modelled" else None
 
 
+_OF_NODES = [f"{name}_{one}" for name in ("capacity", "requested", "used") for one in ("gpus", "cpus", "memory_bytes")]
+
+
+def node_time_row(session: Row | None = None, **columns: Any) -> Row:
+    """All nodes of a closed session, which it held alone."""
+    held = session or session_row()
+    first_token_s = held["first_token_s"] or 0.0
+    return {
+        **{name: held[name] for name in shared()},
+        "node": None,
+        "nodes": held["nodes"],
+        "pool": None,
+        "sku": held["sku"],
+        "priority": "on_demand",
+        "held_from": held["requested_at"],
+        "held_until": held["released_at"],
+        "cold_start_s": held["cold_start_s"] or 0.0,
+        "held_s": held["held_s"] - first_token_s,
+        "exclusive": True,
+        **dict.fromkeys(_OF_NODES),
+    } | columns
+
+
+def shared_node_row(session: Row | None = None, **columns: Any) -> Row:
+    """A node with one GPU, 4 vCPUs and 28 GiB; a session's pods ask for half the vCPUs and a quarter of the memory."""
+    asked = {"capacity_gpus": 1.0, "capacity_cpus": 4.0, "capacity_memory_bytes": 28.0 * 2**30}
+    asked |= {"requested_gpus": 0.0, "requested_cpus": 2.0, "requested_memory_bytes": 7.0 * 2**30}
+    return node_time_row(session, **({"node": "node-0", "nodes": 1, "exclusive": False} | asked | columns))
+
+
 def event_row(**columns: Any) -> Row:
     return {
         **shared(),
@@ -445,6 +475,7 @@ def lab_run(
     common = shared(**columns)
     return {
         "stack_sessions": [opened, session],
+        "node_time": [node_time_row(session)],
         "events": _cold_start_rows(columns),
         "load_stages": stages,
         "requests": requests,

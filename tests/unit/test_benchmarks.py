@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from rich.console import Console
 
+from benchmarks.attribution import Took, exponent
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
 from benchmarks.overhead import ASSETS, Span, demo_parts
@@ -30,6 +31,12 @@ def test_a_quantile_is_one_of_the_values_and_the_maximum_where_there_are_too_few
     assert quantile(values[:20], 0.99) == 20
     with pytest.raises(ValueError, match="no values"):
         quantile([], 0.5)
+
+
+def test_the_exponent_tells_linear_time_from_quadratic() -> None:
+    linear = [Took(rows=n, seconds=3e-6 * n, peak_mib=1.0) for n in (100, 1_000, 10_000)]
+    quadratic = [Took(rows=n, seconds=1e-9 * n * n, peak_mib=1.0) for n in (100, 1_000, 10_000)]
+    assert (exponent(linear), exponent(quadratic)) == (pytest.approx(1), pytest.approx(2))
 
 
 def test_the_lag_bound_counts_at_32_users_only() -> None:

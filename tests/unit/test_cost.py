@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_pipelines.cost import (
+    Case,
     ClosedSession,
     CostError,
     CostPart,
+    RequestColumns,
     RequestInterval,
     StageWindow,
+    all_its_time,
     cost_rows,
+    lane_of,
     node_cost,
     node_hours,
     split_session,
 )
+from lab_pipelines.cost import split as split_all
 from lab_pipelines.finops import StageWork, sheet_rows, usd_per
 from tests.support import rows
 
@@ -191,6 +199,51 @@ def test_stages_only_divide_what_the_whole_session_served(held: ClosedSession, r
     for name in ("serve", "idle", "failed"):
         once = sum(float(p.node_hours) for p in whole if p.part == name)
         assert sum(float(p.node_hours) for p in divided if p.part == name) == pytest.approx(once, abs=1e-8)
+
+
+def slowly(held: ClosedSession, stages: list[StageWindow], requests: list[RequestInterval]) -> dict[Any, Fraction]:
+    """Exact node-hours by part and stage, instant by instant: the rule as it is written, for a session of its own."""
+
+    def since_warm(moment: datetime) -> int:
+        return min(max((moment - held.warm_at) // timedelta(microseconds=1), 0), held.warm_wall_us)
+
+    flights = [(since_warm(r.sent_at), since_warm(r.finished_at), r.outcome in ("ok", "cut")) for r in requests]
+    windows = [(since_warm(s.started_at), since_warm(s.ended_at), s.stage) for s in stages]
+    edges = sorted({0, held.warm_wall_us, *(edge for one in [*flights, *windows] for edge in one[:2])})
+    per_us = Fraction(held.time_scale) * held.nodes / 3_600_000_000
+    spent: dict[Any, Fraction] = defaultdict(Fraction)
+    spent["cold_start", None] = Fraction(held.cold_start_s) * held.nodes / 3600
+    for now, then in pairwise(edges):
+        stage = next((number for start, end, number in windows if start <= now < end), None)
+        served = [ok for start, end, ok in flights if start <= now < end]
+        for ok in served:
+            spent["serve" if ok else "failed", stage] += (then - now) * per_us / len(served)
+        if not served:
+            spent["idle", stage] += (then - now) * per_us
+    return {key: hours for key, hours in spent.items() if hours}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.lists(st.tuples(sessions(), intervals), min_size=1, max_size=6))
+def test_many_sessions_at_once_come_out_as_each_does_instant_by_instant(
+    data: st.DataObject, drawn: list[tuple[ClosedSession, list[RequestInterval]]]
+) -> None:
+    stages = [data.draw(stages_of(held)) for held, _ in drawn]
+    cases = [
+        Case(held, own, [lane_of(held, all_its_time(held), usd_per_node_hour=PRICE)])
+        for (held, _), own in zip(drawn, stages, strict=True)
+    ]
+    columns = RequestColumns.of([(n, one) for n, (_, requests) in enumerate(drawn) for one in requests])
+    for (held, requests), own, [parts] in zip(drawn, stages, split_all(cases, columns), strict=True):
+        expected = slowly(held, own, requests)
+        assert {(p.part, p.stage) for p in parts} == expected.keys()
+        for part in parts:
+            assert abs(Fraction(part.node_hours) - expected[part.part, part.stage]) < Fraction(1, 10**9)
+        assert parts == split(held, own, requests), "the company of others changes nothing"
+
+
+def test_no_session_at_all_has_no_parts() -> None:
+    assert split_all([], RequestColumns.of([])) == []
 
 
 def test_cost_rows_and_sheet_rows_are_rows_of_their_tables(tmp_path: Path) -> None:

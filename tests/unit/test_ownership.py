@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resources import ownership
+from lab_pipelines.catalog.prices import Priority
+from lab_pipelines.catalog.spec import Nodes
+from resources import node_holds, ownership
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, NoNodePools, PoolError, choose_pool, pools_over
 from resources.ownership import BY_HAND, EXPIRES_LABEL, LEASE_LABEL, LONGEST, RUN_LABEL
+from tests.support.node_pools import T4, FilePools, node_pool
 
 MADE = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 COSTS = {"lab": "l06", "cost-center": "serving", "phase": "1"}
@@ -79,6 +83,20 @@ def test_our_pool_of_the_sku_is_chosen_whatever_case_azure_writes_it_in() -> Non
     pools = [pool("theirs", ours=False), pool("t4", vm_size="standard_nc4as_t4_v3"), pool("t4spot", spot=True)]
     assert choose_pool(pools, sku="Standard_NC4as_T4_v3").name == "t4"
     assert choose_pool(pools, sku="Standard_NC4as_T4_v3", spot=True).name == "t4spot"
+
+
+@pytest.mark.parametrize(("priority", "expected"), [("on_demand", "t4"), ("spot", "t4spot")])
+def test_a_lease_takes_nodes_of_the_priority_that_its_lab_asks_for(
+    tmp_path: Path, priority: Priority, expected: str
+) -> None:
+    pools = FilePools(folder=str(tmp_path))
+    pools.put(node_pool("t4", count=0), node_pool("t4spot", count=0, spot=True))
+    hold = node_holds.hold(
+        pools, Nodes(sku=T4, count=2, priority=priority), tags={LEASE_LABEL: "1e4a"}, free_first=False,
+        deadline=Deadline.within(5), progress=lambda line: None,
+    )  # fmt: skip
+    assert hold is not None and hold.pool == expected
+    assert {pool.name: pool.count for pool in pools.read() if pool.count} == {expected: 2}
 
 
 def test_no_pool_of_ours_names_those_there_are_and_the_tag_that_is_missing() -> None:

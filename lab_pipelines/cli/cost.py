@@ -1,0 +1,10 @@
+"""`labs cost`: one program for everything about money. Doesn't belong here: what its commands do (cost_*.py)."""
+
+from __future__ import annotations
+
+import typer
+
+from lab_pipelines.cli import cost_reattribute
+
+app = typer.Typer(help="What labs cost: estimate, bill, sheet, export.", no_args_is_help=True)
+app.command("reattribute")(cost_reattribute.reattribute)

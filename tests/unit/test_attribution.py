@@ -1,0 +1,153 @@
+"""What sessions cost by the lake: as their run estimated it, and anew when prices or overlaps become known."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lab_pipelines.attribution import attribute, estimate_rows, labs_with_sessions, reattribute
+from lab_pipelines.catalog.prices import Priority, UnitPrice
+from lab_pipelines.cli.app import app
+from resources.warehouse import Warehouse
+from tests.support import rows
+from tests.support.command_line import own_environment
+
+NOW = datetime(2026, 3, 9, 12, 0, tzinfo=UTC)
+
+
+def price_of(sku: str | None, priority: Priority) -> UnitPrice | None:
+    return None if sku is None else rows.unit_price(priority=priority, sku=sku)
+
+
+def dearer(sku: str | None, priority: Priority) -> UnitPrice | None:
+    return None if sku is None else rows.unit_price(2 * rows.USD_PER_NODE_HOUR, priority=priority, sku=sku)
+
+
+def run_of(lab: str, number: int = 1, *, shared: bool = False, **columns: Any) -> dict[str, list[rows.Row]]:
+    own: dict[str, Any] = {"lab": lab, "run_id": f"{lab}-{number}", "session_id": f"{lab}-s{number}"} | columns
+    run = rows.lab_run(**own)
+    if shared:
+        closed = next(row for row in run["stack_sessions"] if row["state"] == "closed")
+        run["node_time"] = [rows.shared_node_row(closed)]
+    return run
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return rows.warehouse_in(tmp_path)
+
+
+def current(warehouse: Warehouse) -> dict[str, Decimal]:
+    found = warehouse.query("SELECT session_id, sum(usd) AS usd FROM cost_current GROUP BY 1 ORDER BY 1")
+    return {row["session_id"]: row["usd"] for row in found}
+
+
+def test_a_run_is_estimated_from_its_rows(warehouse: Warehouse) -> None:
+    run = run_of("L06")
+    rows.publish_run(warehouse, run)
+    [one] = attribute(warehouse, "L06", "local", price_of=price_of, run_id="L06-1")
+    names = ("x_part", "x_step", "x_stage", "PricingQuantity", "ListCost", "ChargePeriodStart", "x_priority")
+    estimated = estimate_rows(one, price_of=price_of)
+    assert [[row[name] for name in names] for row in estimated] == [
+        [row[name] for name in names] for row in run["cost_records"]
+    ]
+    assert len({row["recorded_at"] for row in estimated}) == 1, "one estimate, whose rows hold together"
+    assert one.usd() == sum(row["ListCost"] for row in run["cost_records"])
+
+
+def test_a_lake_from_before_node_time_was_kept_is_estimated_by_its_sessions_own_nodes(warehouse: Warehouse) -> None:
+    run = run_of("L06")
+    del run["node_time"]
+    rows.publish_run(warehouse, run)
+    [one] = attribute(warehouse, "L06", "local", price_of=price_of)
+    assert one.usd() == sum(row["ListCost"] for row in run["cost_records"])
+
+
+def test_what_is_estimated_anew_without_news_changes_nothing(warehouse: Warehouse) -> None:
+    for number in (1, 2):
+        rows.publish_run(warehouse, run_of("L06", number))
+    before = len(warehouse.query("FROM cost_records"))
+    found = reattribute(warehouse, labs_with_sessions(warehouse), price_of=price_of, now=NOW)
+    assert (found.sessions, found.changed) == (2, [])
+    assert len(warehouse.query("FROM cost_records")) == before
+
+
+def test_another_price_adds_estimates_that_hold_from_then_on_and_edits_none(warehouse: Warehouse) -> None:
+    rows.publish_run(warehouse, run_of("L06"))
+    rows.publish_run(warehouse, run_of("L07", priced=False))
+    former, records = current(warehouse), len(warehouse.query("FROM cost_records"))
+    found = reattribute(warehouse, labs_with_sessions(warehouse), price_of=dearer, now=NOW)
+    assert found.sessions == 2
+    [changed] = found.changed
+    assert (changed.lab, changed.session_id, changed.before) == ("L06", "L06-s1", former["L06-s1"])
+    assert changed.after == pytest.approx(2 * former["L06-s1"], abs=Decimal("1e-7"))
+    assert current(warehouse)["L06-s1"] == changed.after
+    assert len(warehouse.query("FROM cost_records")) > records
+    again = reattribute(warehouse, labs_with_sessions(warehouse), price_of=dearer, now=NOW + timedelta(days=1))
+    assert again.changed == []
+
+
+def test_a_run_that_ended_before_its_estimate_gets_one(warehouse: Warehouse) -> None:
+    run = run_of("L06")
+    del run["cost_records"]
+    rows.publish_run(warehouse, run)
+    [changed] = reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW).changed
+    assert changed.before is None
+    assert changed.after == current(warehouse)["L06-s1"]
+
+
+def test_a_lab_pays_less_once_it_is_known_who_else_held_its_node(warehouse: Warehouse) -> None:
+    rows.publish_run(warehouse, run_of("L06", shared=True))
+    assert reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW).changed == [], "alone: all of it"
+    alone = current(warehouse)["L06-s1"]
+    # L07 was there at the same time, with the same requests; it ended later and is estimated first.
+    rows.publish_run(warehouse, run_of("L07", shared=True, slower=1.5))
+    where = labs_with_sessions(warehouse)
+    assert {one.lab for one in reattribute(warehouse, where, price_of=price_of, now=NOW).changed} == {"L06", "L07"}
+    now = current(warehouse)
+    assert now["L06-s1"] == pytest.approx(alone / 2, abs=Decimal("1e-8"))
+    whole = sum(row["ListCost"] for row in run_of("L07", slower=1.5)["cost_records"])
+    assert sum(now.values()) == pytest.approx(whole, abs=Decimal("1e-8")), "together they pay the node once"
+    methods = {row["x_method"] for row in warehouse.query("SELECT DISTINCT x_method FROM cost_current")}
+    assert all("a share of node node-0, which other sessions held too, by requests alone" in one for one in methods)
+    assert reattribute(warehouse, where, price_of=price_of, now=NOW + timedelta(hours=1)).changed == []
+
+
+def test_spot_nodes_are_priced_as_spot_nodes(warehouse: Warehouse) -> None:
+    run = run_of("L06")
+    run["node_time"] = [run["node_time"][0] | {"priority": "spot", "pool": "t4spot"}]
+    rows.publish_run(warehouse, run)
+
+    def cheaper_on_spot(sku: str | None, priority: Priority) -> UnitPrice | None:
+        return rows.unit_price(Decimal("0.1") if priority == "spot" else rows.USD_PER_NODE_HOUR, priority=priority)
+
+    [one] = attribute(warehouse, "L06", "local", price_of=cheaper_on_spot)
+    estimated = estimate_rows(one, price_of=cheaper_on_spot)
+    assert {(row["x_priority"], row["x_pool"], row["ListUnitPrice"]) for row in estimated} == {
+        ("spot", "t4spot", Decimal("0.1"))
+    }
+
+
+def test_the_command_says_what_changed_and_by_how_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own_environment(monkeypatch, tmp_path / "data")
+    warehouse = rows.warehouse_in(tmp_path)
+    run = run_of("L06")
+    del run["cost_records"]
+    rows.publish_run(warehouse, run)
+    rows.publish_run(warehouse, run_of("L07"))
+    runner = CliRunner()
+    answer = runner.invoke(app, ["cost", "reattribute", "--lab", "L06", "--json"])
+    assert answer.exit_code == 0, answer.output
+    said = json.loads(answer.stdout)
+    assert said["sessions"] == 1
+    assert [(one["session_id"], one["before"]) for one in said["changed"]] == [("L06-s1", None)]
+    again = runner.invoke(app, ["cost", "reattribute", "--target", "local"])
+    assert again.stdout == "2 sessions, 0 of them cost another sum, by +0.000000 USD together\n", again.output
+    wrong = runner.invoke(app, ["cost", "reattribute", "--target", "moon"])
+    assert (wrong.exit_code, "--target moon: expected one of" in wrong.output) == (2, True)
