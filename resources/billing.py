@@ -7,15 +7,21 @@ Doesn't belong here: splitting a session's cost (lab_pipelines/cost.py) or the p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from dagster import ConfigurableResource
 
+from lab_pipelines.bill import Answer, Window
 from lab_pipelines.catalog.prices import Priority, UnitPrice, load_prices
 from lab_pipelines.deployment import Deployment
+from resources.cluster import Progress
 
 
 class Billing(ConfigurableResource, ABC):
-    """A source of prices for one region."""
+    """A source of prices for one region, and of the bill where somebody sends one."""
+
+    gives_bill: ClassVar[bool] = False
+    """Whether `ask_bill` has anybody to ask."""
 
     region: str = Deployment.region
 
@@ -26,6 +32,18 @@ class Billing(ConfigurableResource, ABC):
         None means that the machine's price is not known, as with an endpoint that isn't ours: its cost is a gap,
         never zero. Raises `lab_pipelines.catalog.prices.UnknownPriceError` for a SKU or region without a price.
         """
+
+    @property
+    def bill_scope(self) -> str:
+        """Whose bill `ask_bill` asks for."""
+        raise NotImplementedError("nobody sends a bill here")
+
+    def ask_bill(self, window: Window, *, within_s: float, progress: Progress) -> Answer:
+        """What the bill says of each resource on each day of `window`, by its tag `lab`; done within `within_s`.
+
+        Raises `ClusterError` when it can't be asked or read.
+        """
+        raise NotImplementedError("nobody sends a bill here")
 
 
 class PriceSheetBilling(Billing):
