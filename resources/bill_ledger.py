@@ -104,7 +104,9 @@ class BillLedger:
             try:
                 answer = billing.ask_bill(window, within_s=until - monotonic(), progress=progress)
             except ClusterError as error:
-                raise BillStoppedError(f"{error} ({len(answers)} of {len(due)} windows are answered and kept)") from error
+                raise BillStoppedError(
+                    f"{error} ({len(answers)} of {len(due)} windows are answered and kept)"
+                ) from error
             new = self._keep(answer, billing.bill_scope, run_id)
             answers.append(answer)
             days = len({key.usage_date for key in answer.lines})
