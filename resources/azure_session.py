@@ -160,6 +160,8 @@ def once(call: Callable[..., _T], *, what: str, deadline: Deadline) -> _T:
             raise ThrottledError(refusal, wait_s, getattr(error.response, "headers", {})) from None
         if refusal.status in (401, 403):
             raise AzureError(f"{what}: {explained(refusal)}") from None
+        if refusal.status < 400:
+            raise UnansweredError(what, "Azure's answer is no JSON", f": {refusal.message}") from None
         if refusal.status < 500 and refusal.status != 408:
             raise RefusedError(refusal, wait_s) from None
         raise UnansweredError(what, "Azure failed to answer", f": {refusal}", wait_s=wait_s) from None

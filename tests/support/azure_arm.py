@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support import planned_faults
@@ -112,7 +112,7 @@ class AzureArm:
     _changes: int = 1
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def __enter__(self) -> AzureArm:
+    def __enter__(self) -> Self:
         arm = self
 
         class Handler(_Handler):

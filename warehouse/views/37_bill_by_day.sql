@@ -2,17 +2,19 @@
 -- `cost` is NULL, never zero, for a day that was asked for and has no data: a gap.
 CREATE VIEW bill_by_day AS
 WITH asked AS (
-    SELECT target, unnest(range(asked_from::TIMESTAMP, asked_to + INTERVAL 1 DAY, INTERVAL 1 DAY))::DATE AS usage_date,
-        asked_at
+    SELECT
+        target, provenance, asked_at,
+        unnest(range(asked_from::TIMESTAMP, asked_to + INTERVAL 1 DAY, INTERVAL 1 DAY))::DATE AS usage_date
     FROM bill_asks
 ),
 days AS (
-    SELECT target, usage_date, max(asked_at) AS asked_at
+    SELECT target, provenance, usage_date, max(asked_at) AS asked_at
     FROM asked
-    GROUP BY target, usage_date
+    GROUP BY target, provenance, usage_date
 )
 SELECT
     days.target,
+    days.provenance,
     days.usage_date,
     days.asked_at,
     bill.currency,
@@ -21,5 +23,5 @@ SELECT
     count(bill.cost) AS lines,
     max(bill.asked_at) AS changed_at
 FROM days
-LEFT JOIN (FROM bill_current WHERE cost IS NOT NULL) AS bill USING (target, usage_date)
-GROUP BY days.target, days.usage_date, days.asked_at, bill.currency;
+LEFT JOIN (FROM bill_current WHERE cost IS NOT NULL) AS bill USING (target, provenance, usage_date)
+GROUP BY days.target, days.provenance, days.usage_date, days.asked_at, bill.currency;
