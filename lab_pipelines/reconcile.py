@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Literal
 
 from lab_pipelines.bill import ALL_LABS, BillLine, day_end, day_start, settled
@@ -74,17 +75,17 @@ class EstimatedSession:
     billed: Sequence[Mapping[str, Any]] = ()
     """The newest rows in the state `billed`."""
 
-    @property
+    @cached_property
     def days(self) -> list[date]:
         return sorted({day for span in self.spans for day in span.days})
 
-    @property
+    @cached_property
     def usd(self) -> Fraction | None:
         """The estimate; None where none was made, or no price was known."""
         costs = [row["ListCost"] for row in self.estimate]
         return sum(map(Fraction, costs), Fraction()) if costs and None not in costs else None
 
-    @property
+    @cached_property
     def usd_per_node_hour(self) -> Fraction | None:
         hours = sum((span.all_node_hours for span in self.spans), Fraction())
         return self.usd / hours if self.usd is not None and hours else None
@@ -253,10 +254,8 @@ def _why_waiting(
 ) -> str | None:
     said = {share.line.key.usage_date for share in shares}
     for day in session.days:
-        if day not in asked:
-            return f"{day} was never asked for"
-        if day not in days_with_data:
-            return f"Azure has no data of {day} yet"
+        if gap := _gap(day, asked, days_with_data):
+            return gap
         if day not in said:
             return f"the bill of {day} has no line for its nodes"
     if len(currencies := sorted({share.line.key.currency for share in shares})) > 1:
@@ -264,6 +263,14 @@ def _why_waiting(
     if not session.estimate:
         return "it has no estimate that the bill could be split by: materialize cost_attribution"
     return None
+
+
+def _gap(day: date, asked: Mapping[date, datetime], days_with_data: set[date]) -> str | None:
+    if day not in asked:
+        return f"{day} was never asked for"
+    if asked[day] < day_end(day):
+        return f"{day} was asked for before it was over"
+    return None if day in days_with_data else f"Azure has no data of {day} yet"
 
 
 def _billed_rows(session: EstimatedSession, shares: Sequence[Share], state: State, now: datetime) -> list[Row]:

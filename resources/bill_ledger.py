@@ -35,6 +35,7 @@ from lab_pipelines.bill import (
     lines_of,
     windows,
 )
+from lab_pipelines.files import locked
 from lab_pipelines.reconcile import (
     EstimatedSession,
     NodeSpan,
@@ -120,6 +121,10 @@ class BillLedger:
         """
         if first > last:
             raise BillError(f"{first} comes after {last}; give the earlier day first")
+        with locked(Path(self.warehouse.data_dir) / "state" / f"bill-{self.target}.lock"):
+            return self._reconcile(first, last, progress)
+
+    def _reconcile(self, first: date, last: date, progress: Progress) -> Told:
         asked, now = self.asked(), self.clock()
         # A session's other days count as well, and on these other sessions may have shared its nodes.
         chosen = self._sessions(first, last)
@@ -179,7 +184,7 @@ class BillLedger:
         return len(rows)
 
     def _sessions(self, first: date, last: date) -> list[EstimatedSession]:
-        """The sessions that held nodes on any of these days."""
+        """The sessions that held nodes on any of these days, with all that they held."""
         everywhere: Within = {"target": self.target}
         found = self.warehouse.query(
             _SESSIONS.read_text(encoding="utf-8"),
@@ -195,15 +200,13 @@ class BillLedger:
                 within=everywhere,
             ):
                 records[row["session_id"], row["x_state"]].append(row)
+        spans = defaultdict[tuple[str, str], list[NodeSpan]](list)
+        for one in found:
+            span = NodeSpan(one["pool"], one["nodes"], one["requested_at"], one["released_at"])
+            spans[one["session_id"], one["lab"]].append(span)
         return [
-            EstimatedSession(
-                session_id=one["session_id"],
-                lab=one["lab"],
-                spans=[NodeSpan(one["pool"], one["nodes"], one["requested_at"], one["released_at"])],
-                estimate=records[one["session_id"], "estimated"],
-                billed=records[one["session_id"], "billed"],
-            )
-            for one in found
+            EstimatedSession(session_id, lab, held, records[session_id, "estimated"], records[session_id, "billed"])
+            for (session_id, lab), held in spans.items()
         ]
 
     def _publish_billed(self, outcomes: Iterable[Outcome], now: datetime) -> int:

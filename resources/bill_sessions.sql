@@ -1,5 +1,5 @@
 -- Which sessions of a target held nodes at any time from $first until $until, and of which pool were they? One row per
--- session. `pool` is NULL where the sensor never saw a pool of that machine type, or saw several.
+-- span of nodes that a session held together. `pool` is NULL where the sensor never saw a pool of that machine type, or saw several.
 WITH pools AS (
     SELECT vm_size, any_value(pool) AS pool
     FROM gpu_decisions

@@ -3,13 +3,13 @@
 Belongs here: waiting for one's turn, and the file that remembers calls and the time before which none may be made.
 Doesn't belong here: which limits somebody has (cost_query.py), or what a call is.
 
-A call counts from the latest moment at which it may have arrived: until it is over, that is the end of its own timeout.
-So two calls never arrive closer together than the limit says, however long either was under way.
+One call is made at a time, so that what is answered to it holds for the next, whoever makes that. It counts from its
+end, the latest moment at which it may have arrived: two calls never arrive closer together than the limit says, however
+long either was under way. A call whose process died is over when its timeout is.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -20,10 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lab_pipelines.files import locked
+
 REMEMBERED_S = 3600.0
 """No limit reaches further back."""
-LOOK_AGAIN_S = 5.0
-"""A call of another process may end long before its timeout, and the turn come earlier."""
+LOOK_AGAIN_S = 0.25
+"""While another process makes its call, which ends long before its timeout."""
 
 
 class Limit(NamedTuple):
@@ -62,23 +64,28 @@ class CallLimit:
     def take(self, key: str, *, lasts_s: float, until: float, waiting: Callable[[float], None]) -> Turn:
         """Wait for a turn at calling `key`; the call will be over within `lasts_s`.
 
-        `waiting` is told how long, once before it waits. Raises `TurnError` when the turn comes after `until`.
+        `waiting` is told how long, once before it waits for the limits. Raises `TurnError` when the turn comes after
+        `until`.
         """
         turn = Turn(key, f"{os.getpid()}-{next(self._names)}-{self.clock()}")
         told = False
         while True:
             with self._state() as state:
                 now = self.clock()
+                busy = any(call["at"] > now for call in state["calls"])
                 at = max(now, state["not_before"], *(_free_at(limit, key, state["calls"]) for limit in self.limits))
-                if at <= now:
+                if not busy and at <= now <= until:
                     state["calls"].append({"key": key, "number": turn.number, "at": now + lasts_s})
                     return turn
+            if busy and now <= until:
+                self.sleep(LOOK_AGAIN_S)
+                continue
             if at > until:
                 raise TurnError(datetime.fromtimestamp(at, UTC))
             if not told:
                 waiting(at - now)
                 told = True
-            self.sleep(min(at - now, LOOK_AGAIN_S))
+            self.sleep(at - now)
 
     def end(self, turn: Turn, *, wait_s: float = 0.0) -> None:
         """The call is over. `wait_s`: nobody may make another before that has passed."""
@@ -92,9 +99,7 @@ class CallLimit:
     @contextmanager
     def _state(self) -> Iterator[dict[str, Any]]:
         """What is remembered, to be changed within the block by this process alone."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.file.with_suffix(".lock")):
             state = self._read()
             yield state
             temporary = self.file.with_suffix(".new")

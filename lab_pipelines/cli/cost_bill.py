@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
-from lab_pipelines.cli.options import JsonOption, TargetOption, settings_for, warehouse_of
+from lab_pipelines.cli.options import JsonOption, settings_for, targets, warehouse_of
 
 if TYPE_CHECKING:
     from lab_pipelines.bill import Window
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 
 FromOption = Annotated[str | None, typer.Option("--from", help="First day, e.g. 2026-03-01; unset: 62 days back.")]
 ToOption = Annotated[str | None, typer.Option("--to", help="Last day; unset: yesterday, in UTC.")]
+BillTargetOption = Annotated[
+    str, typer.Option("--target", help="Whose bill; aks is the one target that gets one.", autocompletion=targets)
+]
 WITHIN_MINUTES = 30
 GAPS_SHOWN = 5
 
 
 def bill(
-    first: FromOption = None, last: ToOption = None, target: TargetOption = None, as_json: JsonOption = False
+    first: FromOption = None, last: ToOption = None, target: BillTargetOption = "aks", as_json: JsonOption = False
 ) -> None:
     """What the bill says of each day, as far as it was asked for. Asks nobody."""
     from resources.contract import WarehouseError
 
     with explained(WarehouseError):
-        settings = settings_for(target or "aks")
+        settings = settings_for(target)
         days = _days(first, last)
         found = warehouse_of(settings).query(
             "FROM bill_by_day WHERE target = $target AND usage_date BETWEEN $first AND $last "
@@ -80,7 +83,7 @@ def bill(
 def reconcile(
     first: FromOption = None,
     last: ToOption = None,
-    target: TargetOption = None,
+    target: BillTargetOption = "aks",
     minutes: Annotated[int, typer.Option(min=1, help="Give up asking after so many.")] = WITHIN_MINUTES,
     as_json: JsonOption = False,
 ) -> None:
@@ -92,7 +95,7 @@ def reconcile(
     from resources.contract import WarehouseError
 
     with explained(ClusterError, WarehouseError, BillError):
-        settings = settings_for(target or "aks")
+        settings = settings_for(target)
         days = _days(first, last)
         billing = place_of(settings).billing
         if not billing.gives_bill:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.bill import Answer, BillError, LineKey, Window
+from lab_pipelines.deployment import REPO_ROOT
 from resources.azure_session import AzureError, UnansweredError
 from resources.call_limit import CallLimit, Limit
 from resources.cost_query import AZURE_LIMITS, RETRY_HEADERS, BillPausedError
@@ -307,6 +311,35 @@ def test_in_real_time_a_short_limit_holds_through_a_storm(tmp_path: Path) -> Non
     assert (total(answer), answer.calls) == (expected, 8 + 2)
     assert azure.violations == []
     assert time.monotonic() - begun >= 1.0
+
+
+SCRIPT = """
+import sys
+from datetime import date
+from pathlib import Path
+from lab_pipelines.bill import Window
+from resources.call_limit import CallLimit, Limit
+from tests.support.azure_cost import AzureCost, BillingOverLoopback
+folder, url, token = sys.argv[1:]
+limit = CallLimit(Path(folder) / "calls.json", [Limit(4, 0.5, of_one=True)])
+there = AzureCost(token=token)
+billing = BillingOverLoopback.to(there, folder, limit, base_url=url)
+answer = billing.ask_bill(Window(date(2026, 3, 1), date(2026, 3, 31)), within_s=60, progress=lambda _: None)
+print(len(answer.lines), answer.calls)
+"""
+
+
+def test_two_processes_share_what_azure_allows(tmp_path: Path) -> None:
+    with AzureCost(limits=(Limit(4, 0.5, of_one=True),), rows_per_page=4) as azure:
+        charge_every_day(azure)
+        azure.storm = [{QPU: "0.4"}, {ENTITY: "0.2"}]
+        command = [sys.executable, "-c", SCRIPT, str(tmp_path), azure.url, azure.token]
+        there = {**os.environ, "PYTHONPATH": str(REPO_ROOT)}
+        both = [subprocess.Popen(command, cwd=REPO_ROOT, env=there, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+        said = [process.communicate(timeout=120)[0].split() for process in both]
+    assert [lines for lines, _ in said] == ["31", "31"]
+    assert sum(int(calls) for _, calls in said) == len(azure.calls) == 2 * 8 + 2
+    assert azure.violations == []
 
 
 def test_everything_of_a_wrong_sign_in_is_said_in_one_line(azure: AzureCost, clock: Clock, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ class BillingOverLoopback(AzureBilling):
         asked = {
             "subscription_id": SUBSCRIPTION,
             "node_resource_group": NODE_GROUP,
-            "base_url": azure.url,
+            "base_url": settings.get("base_url") or azure.url,
             "token": azure.token,
             "retry_s": 0.01,
             "data_dir": str(data_dir),

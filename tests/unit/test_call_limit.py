@@ -77,10 +77,19 @@ def test_a_call_counts_from_its_end_since_it_may_have_arrived_then(tmp_path: Pat
 
 def test_a_call_whose_process_died_counts_from_the_end_of_its_timeout(tmp_path: Path) -> None:
     clock = Clock(START)
+    limited(tmp_path, clock).take("one", lasts_s=90, until=10**12, waiting=lambda _: None)
     for _ in range(4):
-        limited(tmp_path, clock).take("one", lasts_s=90, until=10**12, waiting=lambda _: None)
-    call(limited(tmp_path, clock))
+        call(limited(tmp_path, clock))
     assert clock.now == START + timedelta(seconds=90 + 60)
+
+
+def test_one_call_is_made_at_a_time(tmp_path: Path) -> None:
+    clock = Clock(START)
+    limited(tmp_path, clock).take("one", lasts_s=90, until=10**12, waiting=lambda _: None)
+    with pytest.raises(TurnError):
+        call(limited(tmp_path, clock), "other", until=(START + timedelta(seconds=80)).timestamp())
+    call(limited(tmp_path, clock), "other")
+    assert clock.now == START + timedelta(seconds=90)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"calls": 3, "not_before": 0}', '{"calls": [{}], "not_before": 0}'])

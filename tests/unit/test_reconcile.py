@@ -132,6 +132,7 @@ def test_a_tagged_disk_is_its_labs_and_a_pool_that_is_not_known_fits_any() -> No
     [
         ([], {}, "2026-03-02 was never asked for"),
         ([], ASKED, "Azure has no data of 2026-03-02 yet"),
+        ([line("1")], {DAY: datetime(2026, 3, 2, 23, 59, tzinfo=UTC)}, "2026-03-02 was asked for before it was over"),
         ([line("1")], {DAY: SAID_AT}, "2026-03-03 was never asked for"),
         ([line("1")], ASKED, "Azure has no data of 2026-03-03 yet"),
         ([line("1"), line("1", day=NEXT, resource="/ip")], ASKED, "the bill of 2026-03-03 has no line for its nodes"),
