@@ -22,6 +22,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
+from math import lcm
 from typing import Any, Literal
 
 from lab_pipelines.bill import ALL_LABS, BillLine, day_end, day_start, settled
@@ -164,13 +165,15 @@ def share_out(total: int, weights: Sequence[Fraction]) -> list[int]:
 
     Each gets its share rounded down; the units left go one each to the largest remainders.
     """
-    whole = sum(weights, Fraction())
-    if not whole:
-        weights, whole = [Fraction(1)] * len(weights), Fraction(len(weights))
-    exact = [total * weight / whole for weight in weights]
-    units = [value.numerator // value.denominator for value in exact]
+    common = lcm(*(weight.denominator for weight in weights))
+    scaled = [weight.numerator * (common // weight.denominator) for weight in weights]
+    if not any(scaled):
+        scaled = [1] * len(scaled)
+    whole = sum(scaled)
+    divided = [divmod(total * weight, whole) for weight in scaled]
+    units = [quotient for quotient, _ in divided]
     left = total - sum(units)
-    for index in sorted(range(len(units)), key=lambda i: units[i] - exact[i])[:left]:
+    for index in sorted(range(len(units)), key=lambda i: -divided[i][1])[:left]:
         units[index] += 1
     return units
 
