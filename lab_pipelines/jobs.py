@@ -15,7 +15,7 @@ lab_job = define_asset_job(
 )
 
 bill_job = define_asset_job(
-    "bill",
+    "reconcile_bill",
     selection=AssetSelection.assets("bill"),
     description="Asks for the cloud's bill, and reconciles the estimates with it.",
 )

@@ -305,6 +305,17 @@ def test_the_schedule_asks_only_where_there_is_a_bill(place: Place) -> None:
     assert isinstance(daily_bill(context, billing=place.billing), RunRequest)
 
 
+def test_the_schedules_job_is_the_bill_alone_and_runs_on_every_target(tmp_path: Path) -> None:
+    defs = build.build_defs(target="local", deployment=Deployment(data_dir=tmp_path))
+    [schedule] = defs.get_repository_def().schedule_defs
+    assert schedule.default_status.value == "RUNNING"
+    result = defs.get_job_def(schedule.job_name).execute_in_process(instance=DagsterInstance.ephemeral())
+    assert result.success
+    assert [event.asset_key.path for event in result.get_asset_materialization_events() if event.asset_key] == [
+        ["bill"]
+    ]
+
+
 @pytest.mark.parametrize("target", ["local", "rehearsal", "kubernetes"])
 def test_only_aks_has_a_bill(target: Any, tmp_path: Path) -> None:
     assert not build.RESOURCES[target](Deployment(target=target, data_dir=tmp_path))["billing"].gives_bill
