@@ -55,6 +55,19 @@ def bill(
         print_json([{**line, "state": _state(line)} for line in lines])
         return
     shown = [line for line in lines if line["asked_at"] is not None]
+    if shown:
+        _print_days(shown)
+    totals = defaultdict[str, Decimal](Decimal)
+    for line in shown:
+        if line["cost"] is not None:
+            totals[line["currency"]] += line["cost"]
+    never = len(days.days) - len({line["usage_date"] for line in shown})
+    say(f"\n{days}: {_amounts(totals)}; {_count(never, 'day')} never asked for")
+    if never:
+        say("ask: labs cost reconcile")
+
+
+def _print_days(shown: Sequence[dict[str, Any]]) -> None:
     print_table(
         ["day", "cost", "", "lines", "state", "asked at (UTC)"],
         [
@@ -70,14 +83,6 @@ def bill(
         ],
         right=[1, 3],
     )
-    totals = defaultdict[str, Decimal](Decimal)
-    for line in shown:
-        if line["cost"] is not None:
-            totals[line["currency"]] += line["cost"]
-    never = len(days.days) - len({line["usage_date"] for line in shown})
-    say(f"\n{days}: {_amounts(totals)}; {_count(never, 'day')} never asked for")
-    if never:
-        say("ask: labs cost reconcile")
 
 
 def reconcile(
@@ -130,6 +135,14 @@ def _tell(ledger: BillLedger, days: Window, *, as_json: bool) -> None:
             }
         )
         return
+    if labs:
+        _print_labs(labs)
+    else:
+        say(f"{days}: no session held nodes on target {ledger.target}")
+    _tell_gaps(told, days)
+
+
+def _print_labs(labs: Sequence[dict[str, Any]]) -> None:
     print_table(
         ["lab", "sessions", "estimate USD", "bill", "bill USD", "delta USD", "delta", "state"],
         [
@@ -147,11 +160,13 @@ def _tell(ledger: BillLedger, days: Window, *, as_json: bool) -> None:
         ],
         right=[2, 3, 4, 5, 6],
     )
-    _tell_gaps(told, days)
 
 
 def _tell_gaps(told: Told, days: Window) -> None:
-    say(f"\n{days}: {_amounts(told.unplaced)} of the bill is nobody's (bill_shares says why)")
+    if told.unplaced:
+        say(f"\n{days}: {_amounts(told.unplaced)} of the bill is nobody's (bill_shares says why)")
+    elif len(told.gaps) + len(told.never_asked) < len(days.days):
+        say(f"\n{days}: all of the bill is some session's")
     for what, gaps in (("Azure has no data of", told.gaps), ("never asked for:", told.never_asked)):
         if gaps:
             more = f" and {len(gaps) - GAPS_SHOWN} more" if len(gaps) > GAPS_SHOWN else ""

@@ -33,7 +33,6 @@ _QUERY = re.compile(
     r"/providers/Microsoft\.CostManagement/query$",
     re.I,
 )
-_COLUMNS = {"cost": "Cost", "pretaxcost": "PreTaxCost"}
 MAX_GROUPINGS, MAX_DAYS = 2, 31
 
 
@@ -52,14 +51,13 @@ class Charge(NamedTuple):
 
 
 class Clock:
-    """Time that passes only while somebody sleeps, or takes `each` seconds for a look at it."""
+    """Time that passes only while somebody sleeps."""
 
-    def __init__(self, at: datetime, each: float = 0.0) -> None:
-        self._s, self._each = at.timestamp(), each
+    def __init__(self, at: datetime) -> None:
+        self._s = at.timestamp()
         self.slept = list[float]()
 
     def __call__(self) -> float:
-        self._s += self._each
         return self._s
 
     def sleep(self, seconds: float) -> None:
