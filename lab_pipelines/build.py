@@ -18,14 +18,24 @@ from dagster import (
     load_assets_from_modules,
 )
 
-from assets import checks, cost_attribution, deployed_stack, finops_sheet, load_run, metrics_snapshot, year_in_numbers
+from assets import (
+    bill,
+    checks,
+    cost_attribution,
+    deployed_stack,
+    finops_sheet,
+    load_run,
+    metrics_snapshot,
+    year_in_numbers,
+)
 from lab_pipelines.budgets import BUDGETS_FILE
 from lab_pipelines.deployment import ClusterSettings, Deployment, DeploymentError, Target
 from lab_pipelines.gpu_policy import POLICY_FILE
-from lab_pipelines.jobs import lab_job
+from lab_pipelines.jobs import bill_job, lab_job
+from lab_pipelines.schedules import schedules
 from lab_pipelines.sensors import budget_guard as budget_guard_sensor
 from lab_pipelines.sensors import gpu_scale_to_zero, reaper, run_status
-from resources.billing import PriceSheetBilling
+from resources.billing import Billing, PriceSheetBilling
 from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster
 from resources.cluster_external import ExternalEngineCluster
@@ -56,10 +66,11 @@ def build_defs(
     settings = replace(deployment or Deployment(), target=target)
     return Definitions(
         assets=load_assets_from_modules(
-            [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, year_in_numbers]
+            [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, bill, year_in_numbers]
         ),
         asset_checks=load_asset_checks_from_modules([checks]),
-        jobs=[lab_job],
+        jobs=[lab_job, bill_job],
+        schedules=schedules,
         sensors=[
             *reaper.sensors,
             *budget_guard_sensor.sensors,
@@ -101,14 +112,15 @@ def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
 
 def get_kubernetes_resources(settings: Deployment) -> dict[str, Any]:
     """Helm releases in whatever cluster the kubeconfig names; its nodes are as they are."""
-    return _cluster_resources(settings, NoNodePools())
+    return _cluster_resources(settings, NoNodePools(), _prices(settings))
 
 
 def get_aks_resources(settings: Deployment) -> dict[str, Any]:
     """The same, in an AKS cluster whose node pools come and go with the lease."""
+    from resources.billing_azure import AzureBilling
     from resources.node_pools_azure import AzureNodePools
 
-    return _cluster_resources(settings, AzureNodePools.of(settings.cluster))
+    return _cluster_resources(settings, AzureNodePools.of(settings.cluster), AzureBilling.of(settings))
 
 
 RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {
@@ -119,7 +131,7 @@ RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {
 }
 
 
-def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str, Any]:
+def _cluster_resources(settings: Deployment, node_pools: NodePools, billing: Billing) -> dict[str, Any]:
     data_dir, cluster = str(settings.data_dir), settings.cluster
     return {
         "labs": _labs(settings),
@@ -142,7 +154,7 @@ def _cluster_resources(settings: Deployment, node_pools: NodePools) -> dict[str,
         "telemetry": Telemetry(),
         **_pools(settings, node_pools),
         "pool_signals": _pool_signals(cluster),
-        "billing": _prices(settings),
+        "billing": billing,
         "warehouse": Warehouse(data_dir=data_dir, lake_url=settings.lake_url),
     }
 

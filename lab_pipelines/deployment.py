@@ -91,6 +91,9 @@ class ClusterSettings:
     """`LABS_AKS_RESOURCE_GROUP`."""
     aks_cluster: str | None = None
     """`LABS_AKS_CLUSTER`."""
+    node_resource_group: str | None = None
+    """`LABS_AKS_NODE_RESOURCE_GROUP`: where AKS keeps the cluster's machines, whose bill it is; None: the group that
+    AKS makes by itself, `MC_RESOURCEGROUP_CLUSTER_REGION`."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ClusterSettings:
@@ -120,6 +123,7 @@ class ClusterSettings:
             subscription_id=environ.get("AZURE_SUBSCRIPTION_ID") or None,
             resource_group=environ.get("LABS_AKS_RESOURCE_GROUP") or None,
             aks_cluster=environ.get("LABS_AKS_CLUSTER") or None,
+            node_resource_group=environ.get("LABS_AKS_NODE_RESOURCE_GROUP") or None,
         )
 
 

@@ -1,6 +1,6 @@
 """Files that appear whole or not at all, and are never overwritten.
 
-Belongs here: the one way in which the lake and the baselines bring a file into being.
+Belongs here: the one way in which the lake and the baselines bring a file into being, and a lock among processes.
 Doesn't belong here: what is in the files (resources/lake.py, baseline.py).
 
 A writer holds a lock on its temporary file for as long as it lives, whatever machine or container it lives in, as
@@ -39,6 +39,15 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         finally:
             temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock `path` alone among all processes; the kernel frees a dead holder's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sweep_temporaries(directory: Path) -> list[Path]:

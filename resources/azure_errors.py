@@ -44,6 +44,7 @@ _REMEDIES: Mapping[Kind, str] = {
     "autoscaler": "the pool's autoscaler was turned on meanwhile: try again",
 }
 _SPOT_CAPACITY = "Azure has no such Spot machine free now: try later, or let the lab use a pool that isn't Spot"
+_CHARGES_HIDDEN = "an administrator of the enrollment hides its charges; ask for the policy to view them"
 _ACCESS_REMEDIES: Mapping[str, str] = {
     "SubscriptionNotFound": "set AZURE_SUBSCRIPTION_ID to the cluster's (`az account list --output table`)",
     "InvalidSubscriptionId": "set AZURE_SUBSCRIPTION_ID to the cluster's id (`az account list --output table`)",
@@ -54,6 +55,11 @@ _ACCESS_REMEDIES: Mapping[str, str] = {
     "ExpiredAuthenticationToken": "sign in again: `az login`",
     "InvalidAuthenticationToken": "sign in again: `az login`",
     "AuthenticationFailed": "sign in again: `az login`",
+    "RBACAccessDenied": "give this identity the role Cost Management Reader on the cluster's node resource group "
+    "(docs/aks.md)",
+    "AccountCostDisabled": _CHARGES_HIDDEN,
+    "DepartmentCostDisabled": _CHARGES_HIDDEN,
+    "IndirectCostDisabled": "the subscription's partner shows no costs; ask them to enable Azure usage charges",
 }
 _NO_CLUSTER = "set LABS_AKS_CLUSTER to the cluster's name (`az aks list --output table`)"
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from dagster import ConfigurableResource
 
+from lab_pipelines.bill import Answer, Window
 from lab_pipelines.catalog.prices import PriceSheet, Priority, UnitPrice, load_prices
 from lab_pipelines.deployment import Deployment
+from resources.cluster import Progress
 from resources.price_sheets import known_prices
 
 
 class Billing(ConfigurableResource, ABC):
-    """A source of prices for one region."""
+    """A source of prices for one region, and of the bill where somebody sends one."""
+
+    gives_bill: ClassVar[bool] = False
+    """Whether `ask_bill` has anybody to ask."""
 
     region: str = Deployment.region
 
@@ -37,6 +43,18 @@ class Billing(ConfigurableResource, ABC):
 
         Raises `SpecError` for a damaged sheet, `WarehouseError` where the lake that has the sheets can't be reached.
         """
+
+    @property
+    def bill_scope(self) -> str:
+        """Whose bill `ask_bill` asks for."""
+        raise NotImplementedError("nobody sends a bill here")
+
+    def ask_bill(self, window: Window, *, within_s: float, progress: Progress) -> Answer:
+        """What the bill says of each resource on each day of `window`, by its tag `lab`; done within `within_s`.
+
+        Raises `ClusterError` when it can't be asked or read.
+        """
+        raise NotImplementedError("nobody sends a bill here")
 
 
 class PriceSheetBilling(Billing):

@@ -29,7 +29,7 @@ def _lab_ids(incomplete: str) -> list[str]:
     return [lab for lab in load_catalog().ids if lab.startswith(incomplete.upper())]
 
 
-def _targets(incomplete: str) -> list[str]:
+def targets(incomplete: str) -> list[str]:
     return [target for target in TARGETS if target.startswith(incomplete)]
 
 
@@ -61,7 +61,7 @@ def _complete_lab(context: typer.Context) -> LabSpec | None:
 LabArgument = Annotated[str, typer.Argument(help="E.g. L06.", autocompletion=_lab_ids)]
 TargetOption = Annotated[
     str | None,
-    typer.Option(help=f"One of {', '.join(TARGETS)}; unset: LABS_TARGET, or local.", autocompletion=_targets),
+    typer.Option(help=f"One of {', '.join(TARGETS)}; unset: LABS_TARGET, or local.", autocompletion=targets),
 ]
 PaceOption = Annotated[
     str | None, typer.Option(help="One of the lab's paces; unset: LABS_PACE, or the target's.", autocompletion=_paces)

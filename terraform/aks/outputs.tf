@@ -7,6 +7,7 @@ output "labs_environment" {
     export AZURE_SUBSCRIPTION_ID=${var.subscription_id}
     export LABS_AKS_RESOURCE_GROUP=${azurerm_resource_group.this.name}
     export LABS_AKS_CLUSTER=${azurerm_kubernetes_cluster.this.name}
+    export LABS_AKS_NODE_RESOURCE_GROUP=${azurerm_kubernetes_cluster.this.node_resource_group}
     export LABS_REGION=${azurerm_resource_group.this.location}
     export LABS_LAKE_URL=abfss://${azurerm_storage_container.lake.name}@${azurerm_storage_account.lake.primary_dfs_host}/lake
   SHELL

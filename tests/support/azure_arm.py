@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support import planned_faults
@@ -112,7 +112,7 @@ class AzureArm:
     _changes: int = 1
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def __enter__(self) -> AzureArm:
+    def __enter__(self) -> Self:
         arm = self
 
         class Handler(_Handler):
@@ -389,7 +389,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, body, headers = self.azure.handle(seen, query)
         except RefusedError as refused:
             return refused.status, _error(refused.code, refused.message), refused.headers
-        return status, json.dumps(body), headers
+        return status, "" if status == 204 else json.dumps(body), headers
 
     def _answer(self, status: int, body: str, headers: Mapping[str, str]) -> None:
         data = body.encode()
@@ -399,4 +399,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_PUT = _serve
+    do_GET = do_PUT = do_POST = _serve

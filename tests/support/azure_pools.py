@@ -29,21 +29,24 @@ class PoolsOverLoopback(AzureNodePools):
     token: str
 
     def connect(self) -> Any:
-        from azure.core.pipeline import PipelineRequest
-        from azure.core.pipeline.policies import SansIOHTTPPolicy
-
-        class OverHttp(SansIOHTTPPolicy[Any, Any]):
-            """The SDK sends no token over plain HTTP unless told to."""
-
-            def on_request(self, request: PipelineRequest[Any]) -> None:
-                request.context.options["enforce_https"] = False
-
         return azure_session.container_service(
             self.subscription_id,
             base_url=self.base_url,
             credential=None if self.token == "sign-in" else FixedToken(self.token),
-            per_call_policies=[OverHttp()],
+            per_call_policies=[over_http()],
         )
+
+
+def over_http() -> Any:
+    """A policy that lets the SDK send its token over plain HTTP, which it does only when told to."""
+    from azure.core.pipeline import PipelineRequest
+    from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+    class OverHttp(SansIOHTTPPolicy[Any, Any]):
+        def on_request(self, request: PipelineRequest[Any]) -> None:
+            request.context.options["enforce_https"] = False
+
+    return OverHttp()
 
 
 class FixedToken:
