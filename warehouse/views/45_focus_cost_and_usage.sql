@@ -52,6 +52,14 @@ SELECT
         ELSE date_trunc('second', ChargePeriodEnd) + INTERVAL 1 SECOND
     END AS ChargePeriodEnd,
     date_trunc('second', ChargePeriodStart) AS ChargePeriodStart,
+    -- No commitment is known of: columns for the questions that others ask of every export.
+    NULL::VARCHAR AS CommitmentDiscountCategory,
+    NULL::VARCHAR AS CommitmentDiscountId,
+    NULL::VARCHAR AS CommitmentDiscountName,
+    NULL::DECIMAL(18, 9) AS CommitmentDiscountQuantity,
+    NULL::VARCHAR AS CommitmentDiscountStatus,
+    NULL::VARCHAR AS CommitmentDiscountType,
+    NULL::VARCHAR AS CommitmentDiscountUnit,
     PricingQuantity AS ConsumedQuantity,
     'Node-Hours' AS ConsumedUnit,
     cost AS ContractedCost,
