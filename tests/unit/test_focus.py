@@ -84,7 +84,8 @@ def test_the_money_of_the_view_is_that_of_the_cost_records_to_the_last_digit(tmp
     publish_run(warehouse, lab_run(users=(1, 2, 3, 5, 7, 11)))
     [sums] = warehouse.query(
         "SELECT (SELECT sum(usd) FROM cost_current) AS usd, sum(BilledCost) AS billed, "
-        "sum(EffectiveCost) AS effective, sum(ContractedCost) AS contracted, sum(PricingCurrencyEffectiveCost) AS pricing FROM focus_cost_and_usage"
+        "sum(EffectiveCost) AS effective, sum(ContractedCost) AS contracted, "
+        "sum(PricingCurrencyEffectiveCost) AS pricing FROM focus_cost_and_usage"
     )
     assert len(set(sums.values())) == 1
     for row in view_of(warehouse):
