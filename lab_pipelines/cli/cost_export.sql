@@ -16,4 +16,3 @@ WHERE x_target = getvariable('target')
             )
         )
     )
-ORDER BY x_lab, ChargePeriodStart, x_session_id, x_stage, x_part, x_state, ResourceId

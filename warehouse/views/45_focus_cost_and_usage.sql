@@ -19,11 +19,12 @@ list_prices AS (
 priced AS (
     SELECT
         c.*,
-        CASE c.BillingCurrency WHEN 'USD' THEN c.ListUnitPrice ELSE p.usd END AS list_usd,
-        CASE c.BillingCurrency WHEN 'USD' THEN c.ListUnitPrice ELSE (p.usd * r.per_usd)::DECIMAL(18, 6) END AS list_price,
+        CASE WHEN r.session_id IS NULL THEN c.ListUnitPrice ELSE p.usd END AS list_usd,
+        CASE WHEN r.session_id IS NULL THEN c.ListUnitPrice ELSE (p.usd * r.per_usd)::DECIMAL(18, 6) END AS list_price,
         CASE c.x_state WHEN 'billed' THEN c.BilledCost ELSE c.ListCost END AS cost
     FROM cost_current AS c
-    LEFT JOIN rates AS r ON r.session_id = c.session_id AND r.recorded_at = c.recorded_at
+    LEFT JOIN rates AS r
+        ON c.x_state = 'billed' AND r.session_id = c.session_id AND r.recorded_at = c.recorded_at
     LEFT JOIN list_prices AS p
         ON p.session_id = c.session_id AND p.SkuId = c.SkuId AND p.x_priority IS NOT DISTINCT FROM c.x_priority
 )
