@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
@@ -74,14 +74,14 @@ def export(
     from lab_pipelines.focus.rules import load_rules
     from resources.contract import WarehouseError
 
-    chosen: dict[str, object] = {"state": state.value, "since": _day("--from", since), "until": _day("--to", until)}
-    if chosen["since"] and chosen["until"] and since and until and since >= until:
+    first, end = _day("--from", since), _day("--to", until)
+    if first is not None and end is not None and first >= end:
         fail(f"--from {since} --to {until}: the day after the last one must come after the first", code=WRONG_CALL)
     with explained(WarehouseError, SpecError, OSError):
         settings, rules = settings_for(target), load_rules()
         if lab is not None:
             known_lab(load_catalog(), lab)
-        chosen |= {"target": settings.target, "lab": lab}
+        chosen = {"target": settings.target, "lab": lab, "state": state.value, "since": first, "until": end}
         path = Path(out or f"focus-{rules.version}-{settings.target}-{state.value}.{file_format.value}")
         if out != _STDOUT and path.exists() and not force:
             fail(f"{path} is there already; give another --out, or --force to replace it")
@@ -120,7 +120,7 @@ def _place(path: Path, *, to_stdout: bool, force: bool) -> Iterator[Path]:
 
 
 def _write(
-    warehouse: PlainWarehouse, place: Path, file_format: Format, chosen: dict[str, object], rules: Rules
+    warehouse: PlainWarehouse, place: Path, file_format: Format, chosen: Mapping[str, object], rules: Rules
 ) -> _Written:
     """Write the rows to `place` and hold the file to the rules. Ends the program where it has none or breaks one."""
     from lab_pipelines.focus.validate import find_violations
@@ -131,7 +131,7 @@ def _write(
             connection.execute(f"SET VARIABLE {name} = $value", {"value": value})
         left_out = [_left_out(*row) for row in connection.execute(left_out_sql).fetchall()]
         connection.execute(f"COPY ({rows_sql}) TO '{_quoted(place)}' ({_options(file_format, chosen, rules)})")
-        connection.execute(f"CREATE VIEW exported AS FROM {_written(file_format, place)}")
+        connection.execute(f"CREATE VIEW exported AS FROM {_read_back(file_format, place)}")
         money = connection.execute(_read("cost_export_money.sql")).fetchall()
         if not money:
             fail("\n".join([f"there is nothing to export: {_asked(chosen)}", *left_out]))
@@ -148,7 +148,7 @@ def _write(
     )
 
 
-def _options(file_format: Format, chosen: dict[str, object], rules: Rules) -> str:
+def _options(file_format: Format, chosen: Mapping[str, object], rules: Rules) -> str:
     if file_format is Format.csv:
         return "FORMAT csv, HEADER, TIMESTAMPFORMAT '%Y-%m-%dT%H:%M:%SZ', USE_TMP_FILE false"
     # A FOCUS file says what it is without being read; CSV has no place for that but its name.
@@ -157,7 +157,7 @@ def _options(file_format: Format, chosen: dict[str, object], rules: Rules) -> st
     return f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{listed}}}, USE_TMP_FILE false"
 
 
-def _written(file_format: Format, place: Path) -> str:
+def _read_back(file_format: Format, place: Path) -> str:
     """The file as DuckDB reads it back."""
     if file_format is Format.parquet:
         return f"read_parquet('{_quoted(place)}')"
@@ -173,7 +173,7 @@ def _left_out(state: str, reason: str, records: int, usd: object) -> str:
     return f"left out: {records} {state} records{money}: {reason}"
 
 
-def _asked(chosen: dict[str, object]) -> str:
+def _asked(chosen: Mapping[str, object]) -> str:
     lab = f"{chosen['lab']} on " if chosen["lab"] else ""
     kind = "" if chosen["state"] == "best" else f"{chosen['state']} "
     return f"{lab}target {chosen['target']} has no {kind}costs with a price"
