@@ -97,6 +97,14 @@ class WarehouseCore:
         with self._lake_database(sql, within) as connection:
             return connection.execute(sql, params if isinstance(params, Mapping) else list(params)).df()
 
+    @contextmanager
+    def database(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """The DuckDB that `query` asks, with the tables and views that `sql` names: for an answer that is too large
+        for rows in memory. DuckDB's errors within the block are `WarehouseError`s, as in `query`.
+        """
+        with self._lake_database(sql) as connection:
+            yield connection
+
     def latest_run_id(self, table: str, lab: str, target: str, *, prefer: str | None = None) -> str | None:
         """The run that wrote to `table` last, by `recorded_at`; `prefer` if that run has rows there; else None."""
         found = self.query(
