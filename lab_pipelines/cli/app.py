@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, forecast, gpu, lab_page, plans, runs
+from lab_pipelines.cli import ask, baselines, catalogue, checking, cleanup, cost, forecast, gpu, lab_page, plans, runs
 
 _CATALOGUE, _RUNS, _RESULTS, _LEFT = "The year", "Runs", "Results", "Nothing left running"
 
@@ -29,6 +29,7 @@ app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
 app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
+app.add_typer(cost.app, name="cost", rich_help_panel=_RESULTS)
 app.add_typer(gpu.app, name="gpu", rich_help_panel=_LEFT)
 app.command("teardown", rich_help_panel=_LEFT)(cleanup.teardown)
 app.command("reap", rich_help_panel=_LEFT)(cleanup.reap)
