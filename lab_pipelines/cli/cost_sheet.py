@@ -90,8 +90,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
         for line in session_lines(whole):
             say(line)
     say(
-        f"\n± the 95 % interval's farther end, from trials and price bounds; {NO_INTERVAL} no interval: one trial, or "
-        "trials that don't tell of a spread; --json says which. docs/finops.md says what each number is."
+        f"\n± the 95 % interval's farther end, from trials and price bounds; {NO_INTERVAL} none, and --json "
+        "says why; one trial never has any. docs/finops.md says what each number is."
     )
 
 

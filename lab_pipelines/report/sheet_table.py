@@ -23,7 +23,7 @@ from lab_pipelines.report.wording import (
 )
 
 NO_INTERVAL = "?"
-"""Follows a value that has no interval."""
+"""Follows a value of several trials that has no interval; one trial never has any."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def interval_cell(row: Row | None) -> str:
         return GAP
     value = percent(row["value"]) if row["unit"] == "share" else short(row["value"])
     if row["low"] is None or row["high"] is None:
-        return f"{value} {NO_INTERVAL}"
+        return f"{value} {NO_INTERVAL}" if row["trials"] > 1 else value
     if row["unit"] == "share":
         return f"{value} [{percent(row['low'])}, {percent(row['high'])}]"
     if not row["value"]:

@@ -496,14 +496,21 @@ def get_run(
     held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
     session = session_row(released_at=released_at, held_s=held_s, model=None, **phases) | columns
     costs = _cost_rows(session, stages, requests, priced=True)
-    work = [finops.StageWork("traffic", s["stage"], None, s["requests_ok"], 0, 0) for s in stages]
+    work = [
+        finops.StageWork(
+            "traffic", s["stage"], None, s["requests_ok"], 0, 0, profile="rate", offered_per_s=s["offered_per_s"]
+        )
+        for s in stages
+    ]
     return {
         "stack_sessions": [session | {"state": "open", "released_at": None, "held_s": None}, session],
         "load_stages": stages,
         "requests": requests,
         "metric_summaries": summaries,
         "cost_records": costs,
-        "finops_sheet": finops.sheet_rows(costs, work, shared=shared(**columns), configuration=configuration(session)),
+        "finops_sheet": finops.sheet_rows(
+            costs, work, shared=shared(**columns), configuration=configuration(session, slo=None)
+        ),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ def request(
     return TimedRequest(round(sent * S), first_us, round(ended * S), tokens, failed)
 
 
-def split(*requests: TimedRequest, start: float = 0, end: float = 100) -> tuple[float, float]:
+def split(*requests: TimedRequest, start: float = 0, end: float = 100) -> Any:
     [time] = phase_times([(round(start * S), round(end * S))], requests)
     return pytest.approx((time.prefill_s, time.decode_s))
 
