@@ -30,6 +30,7 @@ from benchmarks import (
     overhead,
     rehearsal,
     replicas,
+    sheet,
 )
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
@@ -39,7 +40,7 @@ _TABLE_WIDTH = 120
 """Columns, also where the output is a file or a narrow window: a wrapped line is better than a figure cut short."""
 _BUSY = 0.5
 """Load average from which on other work is likely to have disturbed the figures."""
-BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "replicas", "rehearsal", "ticks")
+BENCHMARKS = ("overhead", "lag", "import", "catalogue", "memory", "engine", "replicas", "rehearsal", "ticks", "sheet")
 
 
 def main() -> int:
@@ -93,6 +94,9 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "ticks" in wanted:
         _say("ticking in a cluster of 1,000 node pools and 10,000 pods")
         measured += cluster_ticks.measure()
+    if "sheet" in wanted:
+        _say("asking the sheet of " + ("100,000" if quick else "10 million") + " cost records")
+        measured += sheet.measure(cost_records=100_000 if quick else sheet.COST_RECORDS)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"
