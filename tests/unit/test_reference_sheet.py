@@ -27,11 +27,11 @@ def warehouse(tmp_path: Path) -> Warehouse:
     return warehouse_in(tmp_path)
 
 
-def trials_of(warehouse: Warehouse, slower: Sequence[float], **columns: Any) -> None:
+def trials_of(warehouse: Warehouse, slower: Sequence[float]) -> None:
     """One run for each, `slower` times as slow as the first."""
     for number, factor in enumerate(slower):
-        own = {"run_id": f"run-{number}", "session_id": f"session-{number}"} | columns
-        publish_run(warehouse, lab_run(users=(4,), slower=factor, **own))
+        own = lab_run(users=(4,), slower=factor, run_id=f"run-{number}", session_id=f"session-{number}")
+        publish_run(warehouse, own)
 
 
 def found(warehouse: Warehouse, quantity: str, **where: Any) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_one_token_has_no_time_per_token_and_keeps_that_bound(warehouse: Warehou
     assert stage["useful_requests"] == 24
 
 
-def everywhere(warehouse: Warehouse) -> dict[str, Decimal]:
+def everywhere(warehouse: Warehouse) -> dict[str, Any]:
     """A session's dollars, wherever they are told."""
     [[lake]] = _rows(warehouse, "SELECT sum(usd) FROM session_cost GROUP BY state ORDER BY state LIMIT 1")
     [[sheet]] = _rows(warehouse, "SELECT usd FROM sheet_current WHERE stage IS NULL")
