@@ -55,25 +55,27 @@ def session_sheet(
     )
 
 
-def publish_billed(warehouse: WarehouseCore, sessions: Sequence[Mapping[str, Any]], *, part: str) -> list[Row]:
-    """Publish the sheets of what the newest bills say of closed `sessions` of one run; the rows.
+def publish_anew(
+    warehouse: WarehouseCore, sessions: Sequence[Mapping[str, Any]], *, state: State, part: str
+) -> list[Row]:
+    """Publish the sheets of closed `sessions` of one run anew, of newer costs: a bill, or another split; the rows.
 
-    The objective is the one that the estimate's sheet was made with, so that both tell of the same requests. `part`
-    tells this bill's file from others of the run. Sessions without a bill or an estimate's sheet are left out. Raises
-    `CostError`, and `WarehouseError` as `Warehouse.publish` does.
+    The objective is the one that the estimate's first sheet was made with, so that all tell of the same requests.
+    `part` tells this file from others of the run. Sessions without costs in that state, or without an estimate's sheet,
+    are left out. Raises `CostError`, and `WarehouseError` as `Warehouse.publish` does.
     """
     rows: list[Row] = []
     for session in sessions:
         used = warehouse.query(
             "SELECT slo_ttft_s AS ttft_s, slo_tpot_s AS tpot_s, slo_e2e_s AS e2e_s FROM finops_sheet "
-            "WHERE session_id = ? AND state IS DISTINCT FROM 'billed' AND stage IS NULL ORDER BY recorded_at DESC",
+            "WHERE session_id = ? AND state IS DISTINCT FROM 'billed' AND stage IS NULL ORDER BY recorded_at",
             [session["session_id"]],
             within={"run_id": session["run_id"]},
         )
         if used:
             bounds = used[0]
             objective = Slo(**bounds) if any(bound is not None for bound in bounds.values()) else None
-            rows += session_sheet(warehouse, session, state="billed", objective=objective)
+            rows += session_sheet(warehouse, session, state=state, objective=objective)
     if rows:
         where = {name: rows[0][name] for name in ("target", "lab", "run_id")}
         warehouse.publish("finops_sheet", rows, **where, part=part)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
-from lab_pipelines.cli.options import JsonOption
+from lab_pipelines.cli.options import JsonOption, known_lab
 from lab_pipelines.deployment import TARGETS, Deployment
 
 _SQL = Path(__file__).parent / "reference_sheet.sql"
@@ -30,10 +30,15 @@ def sheet(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
 ) -> None:
     """What everything costs that was tested, with intervals: the year's reference sheet."""
+    from lab_pipelines.catalog.loader import SpecError, load_catalog
+
     if as_json and as_csv:
         fail("--json and --csv exclude each other; give one", code=WRONG_CALL)
     if target is not None and target not in TARGETS:
         fail(f"--target {target}: expected one of {', '.join(TARGETS)}", code=WRONG_CALL)
+    if lab is not None:
+        with explained(SpecError):
+            lab = known_lab(load_catalog(), lab).id
     rows = _read({"lab": lab, "target": target, "sku": sku})
     if as_json:
         print_json(rows)

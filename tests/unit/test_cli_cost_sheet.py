@@ -92,6 +92,7 @@ def test_what_was_not_tested_is_said(labs: Labs, snapshot: Warehouse) -> None:
 
 def test_mistakes_are_one_message(labs: Labs, warehouse: Warehouse) -> None:
     assert "--target moon: expected one of local" in refused(labs("cost", "sheet", "--target", "moon"), 2)
+    assert "did you mean L06" in refused(labs("cost", "sheet", "--lab", "6"), 2)
     assert "exclude each other" in refused(labs("cost", "sheet", "--json", "--csv"), 2)
     assert "does not exist yet" in refused(labs("cost", "sheet"), 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.report.sheet_table import sheet_markdown
-from lab_pipelines.session_sheets import gpus_of, publish_billed, session_sheet
+from lab_pipelines.session_sheets import gpus_of, publish_anew, session_sheet
 from resources.snapshot import open_snapshot
 from resources.warehouse import Warehouse
 from tests.support.rows import billed, failed_request_row, lab_run, publish_run, warehouse_in
@@ -117,14 +119,14 @@ def test_lake_sheet_and_report_tell_the_same_dollars_before_and_after_the_bill(w
     assert set(everywhere(warehouse).values()) == {estimate}
 
     publish_bill(warehouse, tables, "2", hours=24, x_bill_state="provisional")
-    rows = publish_billed(warehouse, [closed(tables)], part="billed-1")
+    rows = publish_anew(warehouse, [closed(tables)], state="billed", part="billed-1")
     bill = sum(row["ListCost"] * Decimal("2") for row in tables["cost_records"])
     assert set(everywhere(warehouse).values()) == {bill}
     assert {(row["state"], row["bill_state"]) for row in rows} == {("billed", "provisional")}
     assert {row["slo_ttft_s"] for row in rows} == {2.0}, "the objective of the estimate's sheet"
 
     publish_bill(warehouse, tables, "3", hours=48)
-    publish_billed(warehouse, [closed(tables)], part="billed-2")
+    publish_anew(warehouse, [closed(tables)], state="billed", part="billed-2")
     changed = sum(row["ListCost"] * Decimal("3") for row in tables["cost_records"])
     assert set(everywhere(warehouse).values()) == {changed}
     assert [row["bill_state"] for row in warehouse.query("FROM sheet_current WHERE stage IS NULL")] == ["settled"]
@@ -133,12 +135,26 @@ def test_lake_sheet_and_report_tell_the_same_dollars_before_and_after_the_bill(w
     assert priced["usd_per_1k_tokens"] == pytest.approx(tables["finops_sheet"][0]["usd_per_1k_tokens"] * 3)
 
 
+def test_another_split_of_the_same_node_time_takes_the_first_one_s_place(warehouse: Warehouse) -> None:
+    tables = lab_run(users=(1, 4))
+    publish_run(warehouse, tables)
+    again = [
+        row | {"recorded_at": row["recorded_at"] + timedelta(hours=1), "ListCost": row["ListCost"] * 2}
+        for row in tables["cost_records"]
+    ]
+    where = {name: again[0][name] for name in ("target", "lab", "run_id")}
+    warehouse.publish("cost_records", again, **where, part="estimated-2")
+    rows = publish_anew(warehouse, [closed(tables)], state="estimated", part="estimated-2")
+    assert {row["state"] for row in rows} == {"estimated"}
+    assert set(everywhere(warehouse).values()) == {sum(row["ListCost"] for row in again)}
+
+
 def test_a_bill_in_another_currency_leaves_the_estimate_in_its_place(warehouse: Warehouse) -> None:
     tables = lab_run(users=(1,))
     publish_run(warehouse, tables)
     euros = {"BillingCurrency": "EUR", "x_billed_usd": None, "x_delta_usd": None}
     publish_bill(warehouse, tables, "2", hours=24, **euros)
-    publish_billed(warehouse, [closed(tables)], part="billed-1")
+    publish_anew(warehouse, [closed(tables)], state="billed", part="billed-1")
     [whole] = warehouse.query("FROM sheet_current WHERE stage IS NULL")
     assert (whole["state"], whole["usd"]) == ("estimated", sum(row["ListCost"] for row in tables["cost_records"]))
     report = warehouse.query(REPORT_COST.read_text(encoding="utf-8"))
@@ -148,9 +164,9 @@ def test_a_bill_in_another_currency_leaves_the_estimate_in_its_place(warehouse: 
 def test_a_session_without_a_bill_or_an_estimate_s_sheet_is_left_out(warehouse: Warehouse) -> None:
     tables = lab_run(users=(1,))
     publish_run(warehouse, {name: rows for name, rows in tables.items() if name != "finops_sheet"})
-    assert publish_billed(warehouse, [closed(tables)], part="billed-1") == []
+    assert publish_anew(warehouse, [closed(tables)], state="billed", part="billed-1") == []
     publish_bill(warehouse, tables, "2", hours=24)
-    assert publish_billed(warehouse, [closed(tables)], part="billed-1") == []
+    assert publish_anew(warehouse, [closed(tables)], state="billed", part="billed-1") == []
     assert warehouse.query("FROM finops_sheet") == []
 
 
@@ -160,6 +176,25 @@ def test_a_sheet_from_before_the_states_counts_as_an_estimate(warehouse: Warehou
         row |= {"state": None, "usd_low": None, "usd_high": None}
     publish_run(warehouse, tables)
     assert {row["state"] for row in warehouse.query("FROM sheet_current")} == {"estimated"}
+
+
+def test_files_from_before_it_knew_more_than_totals_are_read_as_estimates(warehouse: Warehouse, tmp_path: Path) -> None:
+    former = tmp_path / "schema"
+    shutil.copytree(warehouse.schema_dir, former)
+    ddl = (former / "finops_sheet.sql").read_text(encoding="utf-8")
+    kept, later = ddl.split("    idle_share      DOUBLE,")
+    (former / "finops_sheet.sql").write_text(f"{kept}    idle_share      DOUBLE\n);\n", encoding="utf-8")
+    added = re.findall(r"^    ([a-z0-9_]+) +[A-Z]", later, flags=re.MULTILINE)
+    tables = lab_run(users=(1, 4))
+    tables["finops_sheet"] = [
+        {name: value for name, value in row.items() if name not in added} for row in tables["finops_sheet"]
+    ]
+    publish_run(warehouse_in(tmp_path, schema_dir=str(former)), tables)
+    publish_run(warehouse, lab_run(users=(1, 4), run_id="later", session_id="later"))
+    old, new = warehouse.query("FROM sheet_current WHERE stage IS NULL ORDER BY session_id = 'later'")
+    assert (old["state"], old["usd"], old["useful_requests"]) == ("estimated", new["usd"], None)
+    [row] = warehouse.query("FROM reference_sheet WHERE quantity = 'usd' AND run_id <> 'later' AND step IS NULL")
+    assert (row["value"], row["trials"], row["values_digest"]) == (pytest.approx(float(old["usd"])), 1, None)
 
 
 def test_the_gpus_of_a_machine_are_those_that_are_paid_for() -> None:
