@@ -91,27 +91,26 @@ def phase_times(windows: Sequence[Window], requests: Sequence[TimedRequest]) -> 
     read_from = np.maximum(sent, first - np.array(_fastest(lasting), dtype=np.int64))
 
     edges = np.array(windows, dtype=np.int64)
-    moments = np.unique(np.concatenate([sent, ended, read_from, first, edges.ravel()]))
+    moments, found = np.unique(np.concatenate([sent, read_from, first, ended, edges.ravel()]), return_inverse=True)
+    sent_at, read_at, first_at, ended_at = np.split(found[: 4 * len(lasting)], 4)
     length = np.diff(moments)
 
-    def count(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many of the spans cover each interval between two moments."""
-        steps = np.zeros(len(moments), dtype=np.int64)
-        np.add.at(steps, np.searchsorted(moments, starts), 1)
-        np.add.at(steps, np.searchsorted(moments, ends), -1)
-        return np.cumsum(steps)[:-1]
+    def count(starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.int64]:
+        """How many of the spans, given by the positions of their ends in `moments`, cover each interval between two."""
+        size = len(moments)
+        return np.cumsum(np.bincount(starts, minlength=size) - np.bincount(ends, minlength=size))[:-1]
 
-    flying = count(sent, ended)
-    ours = count(sent[served], ended[served])
-    reading = count(read_from[served], first[served])
-    writing = count(first[served], ended[served])
+    flying = count(sent_at, ended_at)
+    ours = count(sent_at[served], ended_at[served])
+    reading = count(read_at[served], first_at[served])
+    writing = count(first_at[served], ended_at[served])
     working = reading + writing
     serving = length * ours / np.maximum(flying, 1)
     prefill = serving * np.where(working > 0, reading / np.maximum(working, 1), 1.0)
 
     def within(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
         reached = np.concatenate([[0.0], np.cumsum(seconds)])
-        at = np.searchsorted(moments, edges)
+        at = found[4 * len(lasting) :].reshape(edges.shape)
         return (reached[at[:, 1]] - reached[at[:, 0]]) / 1e6
 
     return [
