@@ -26,7 +26,10 @@ _PARTS = 3 * STAGES + 1
 _SECONDS, _GIB = 2.0, 2.0
 QUESTIONS = {
     "where did the money go": (REPO_ROOT / "warehouse" / "queries" / "spend_by_configuration.sql").read_text("utf-8"),
-    "the reference sheet": "SELECT * FROM reference_sheet",
+    "the reference sheet, summed": (
+        "SELECT quantity, count(*) AS lines, avg(value), avg(high - low) FROM reference_sheet GROUP BY quantity"
+    ),
+    "one target's, line by line": "SELECT * FROM reference_sheet WHERE target = 'kubernetes'",
 }
 
 _MADE = """
