@@ -6,24 +6,11 @@ from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.cost_attribution import cost_attribution
 from lab_pipelines import rows
 from lab_pipelines.dead_runs import WAREHOUSE_POOL
-from lab_pipelines.finops import StageWork, sheet_rows
+from lab_pipelines.report.sheet_table import sheet_markdown
 from lab_pipelines.report.stage_table import stage_markdown
+from lab_pipelines.session_sheets import session_sheet
 from resources.labs import Labs
 from resources.warehouse import Warehouse, Within
-
-# Tokens of a stage are those that passed in its window, whichever request they belong to: output tokens as they
-# arrived, and a prompt's tokens when its first output token did.
-_WORK = """
-    SELECT s.step, s.stage, s.users, s.requests_ok AS requests, s.output_tokens,
-           coalesce(sum(coalesce(r.input_tokens, r.expected_input_tokens)), 0)::BIGINT AS input_tokens
-    FROM load_stages s
-    LEFT JOIN requests r
-      ON r.session_id = s.session_id AND r.step = s.step
-     AND r.scheduled_at + to_microseconds((1e6 * r.ttft_s / r.time_scale)::BIGINT) >= s.started_at
-     AND r.scheduled_at + to_microseconds((1e6 * r.ttft_s / r.time_scale)::BIGINT) < s.ended_at
-    WHERE s.session_id = ?
-    GROUP BY ALL ORDER BY s.step, s.stage
-"""
 
 
 @asset(**LAB_ASSET, deps=[cost_attribution], pool=WAREHOUSE_POOL, description=__doc__)
@@ -33,13 +20,7 @@ def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehous
     run: Within = {"run_id": sessions[0]["run_id"]}
     sheet = list[rows.Row]()
     for session in sessions:
-        costs = warehouse.query(
-            "SELECT * FROM cost_records WHERE session_id = ? AND x_state = 'estimated'",
-            [session["session_id"]],
-            within=run,
-        )
-        work = [StageWork(**row) for row in warehouse.query(_WORK, [session["session_id"]], within=run)]
-        sheet += sheet_rows(costs, work, shared=rows.common_of(session), sku=session["sku"])
+        sheet += session_sheet(warehouse, session, state="estimated", objective=spec.objective)
     first = sessions[0]
     warehouse.publish("finops_sheet", sheet, target=first["target"], lab=first["lab"], run_id=first["run_id"])
     snapshot = warehouse.rebuild()
@@ -49,7 +30,9 @@ def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehous
         metadata={
             "dagster/row_count": len(sheet),
             "provenance": first["provenance"],
+            "useful": MetadataValue.text(spec.objective.line if spec.objective else "the lab states no objective"),
             "stages": MetadataValue.md(stage_markdown(table)),
+            "sheet": MetadataValue.md(sheet_markdown(sheet)),
             "warehouse": MetadataValue.path(snapshot),
         }
     )

@@ -31,6 +31,7 @@ from benchmarks import (
     overhead,
     rehearsal,
     replicas,
+    sheet,
 )
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
@@ -51,6 +52,7 @@ BENCHMARKS = (
     "rehearsal",
     "ticks",
     "attribution",
+    "sheet",
 )
 
 
@@ -108,6 +110,9 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "attribution" in wanted:
         _say("attributing the cost of years of labs")
         measured += attribution.measure(quick=quick)
+    if "sheet" in wanted:
+        _say("asking the sheet of " + ("100,000" if quick else "10 million") + " cost records")
+        measured += sheet.measure(cost_records=100_000 if quick else sheet.COST_RECORDS)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"

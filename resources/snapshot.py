@@ -144,7 +144,8 @@ def open_snapshot(path: Path) -> duckdb.DuckDBPyConnection:
         raise WarehouseError(
             f"{path} can't be opened: {error}. It is a copy of the lake: delete it and rebuild."
         ) from None
-    connection.execute("SET TimeZone = 'UTC'")
+    # Of a question that takes seconds DuckDB draws a progress bar on stdout, where JSON or CSV is expected.
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection
 
 

@@ -12,9 +12,11 @@ import re
 from string import Template
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lab_pipelines.catalog.promql import refusal
+from lab_pipelines.catalog.slo import INTERACTIVE, Slo
+from lab_pipelines.catalog.strict import SpecModel
 from lab_pipelines.catalog.units import UNITS
 from lab_pipelines.deployment import Target
 
@@ -23,12 +25,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A variant, stage, measure or pace name; it becomes a path part, a label value and a SQL key."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
-
-
-class SpecModel(BaseModel):
-    """Strict, frozen, and without unknown keys, so that a typing error can't pass for a default."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Overrides = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+|\[[0-9]+\])*$")], Any]
@@ -687,6 +683,8 @@ class LabSpec(Identity):
     measures: list[Measure]
     findings: list[Finding]
     figures: list[Figure] = Field(default_factory=list)
+    slo: Slo | None = None
+    """Which requests are useful. None: slo.py's for interactive work, of a lab that asks for completions."""
     error_budget: ErrorBudget
 
     @model_validator(mode="after")
@@ -826,6 +824,13 @@ class LabSpec(Identity):
     @property
     def load_steps(self) -> list[LoadStep]:
         return [step for step in self.flat_steps if isinstance(step, LoadStep)]
+
+    @property
+    def objective(self) -> Slo | None:
+        """What a request must keep to be useful; None where a lab states none and asks for no completions."""
+        if self.slo is None and any(isinstance(r, CompletionRequest) for s in self.load_steps for r in s.requests):
+            return INTERACTIVE
+        return self.slo
 
     def pace(self, name: str | None, target: Target) -> tuple[str, Pace]:
         """The named pace, or the target's default. Raises `KeyError` with the known names in its message."""

@@ -84,6 +84,9 @@ def _show_complete(spec: LabSpec) -> None:
         for name, pace in spec.paces.items()
     ]
     print_list("paces", paces)
+    if spec.objective:
+        origin = "" if spec.slo else " (the default for completions)"
+        print_fields([("useful is", f"{spec.objective.line}{origin}")])
     print_list("measures", [f"{one.name} ({one.unit}): {_measure_line(one)}" for one in spec.measures])
     print_list("findings", [f"{one.id}: {one.claim}" for one in spec.findings])
 

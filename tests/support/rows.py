@@ -16,6 +16,8 @@ from typing import Any
 
 from lab_pipelines import cost, finops
 from lab_pipelines.catalog.prices import UnitPrice
+from lab_pipelines.catalog.slo import INTERACTIVE, Slo
+from lab_pipelines.finops_split import TimedRequest, phase_times
 from resources.warehouse import Warehouse
 
 Row = dict[str, Any]
@@ -484,7 +486,9 @@ def lab_run(
         "counter_totals": [counter_total_row(**columns)],
         "log_lines": [log_row(**columns)],
         "cost_records": costs,
-        "finops_sheet": finops.sheet_rows(costs, _work(stages), shared=common, sku=session["sku"]),
+        "finops_sheet": finops.sheet_rows(
+            costs, _work(stages, requests), shared=common, configuration=configuration(session)
+        ),
         "findings": [finding_row(**columns)],
     }
 
@@ -571,14 +575,21 @@ def get_run(
     held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
     session = session_row(released_at=released_at, held_s=held_s, model=None, **phases) | columns
     costs = _cost_rows(session, stages, requests, priced=True)
-    work = [finops.StageWork("traffic", s["stage"], None, s["requests_ok"], 0, 0) for s in stages]
+    work = [
+        finops.StageWork(
+            "traffic", s["stage"], None, s["requests_ok"], 0, 0, profile="rate", offered_per_s=s["offered_per_s"]
+        )
+        for s in stages
+    ]
     return {
         "stack_sessions": [session | {"state": "open", "released_at": None, "held_s": None}, session],
         "load_stages": stages,
         "requests": requests,
         "metric_summaries": summaries,
         "cost_records": costs,
-        "finops_sheet": finops.sheet_rows(costs, work, shared=shared(**columns), sku=session["sku"]),
+        "finops_sheet": finops.sheet_rows(
+            costs, work, shared=shared(**columns), configuration=configuration(session, slo=None)
+        ),
     }
 
 
@@ -654,7 +665,38 @@ def unit_price(usd: Decimal = USD_PER_NODE_HOUR, **fields: Any) -> UnitPrice:
     return UnitPrice(**{**known, "usd": usd, "usd_low": usd, "usd_high": usd} | fields)
 
 
-def _work(stages: Sequence[Row]) -> list[finops.StageWork]:
+def configuration(
+    session: Row, *, slo: Slo | None = INTERACTIVE, gpus_per_node: int | None = 1
+) -> finops.Configuration:
+    return finops.Configuration(
+        sku=session["sku"],
+        nodes=session["nodes"],
+        gpus_per_node=gpus_per_node,
+        model=session["model"],
+        values_digest=session["values_digest"],
+        slo=slo,
+    )
+
+
+def timed(row: Row) -> TimedRequest:
+    """A row of `requests` as the split of the serving time takes it."""
+
+    def microseconds(at: datetime) -> int:
+        return (at - REQUESTED_AT) // timedelta(microseconds=1)
+
+    sent = microseconds(row["sent_at"])
+    return TimedRequest(
+        sent_us=sent,
+        first_token_us=None if row["ttft_s"] is None else sent + round(1e6 * row["ttft_s"] / row["time_scale"]),
+        finished_us=microseconds(row["finished_at"]),
+        input_tokens=row["expected_input_tokens"],
+        failed=row["outcome"] not in cost.SERVED,
+    )
+
+
+def _work(stages: Sequence[Row], requests: Sequence[Row]) -> list[finops.StageWork]:
+    edges = [[(s[at] - REQUESTED_AT) // timedelta(microseconds=1) for at in ("started_at", "ended_at")] for s in stages]
+    phases = phase_times([(start, end) for start, end in edges], [timed(row) for row in requests])
     return [
         finops.StageWork(
             step=s["step"],
@@ -663,6 +705,9 @@ def _work(stages: Sequence[Row]) -> list[finops.StageWork]:
             requests=s["requests_ok"],
             input_tokens=s["requests_ok"] * INPUT_TOKENS,
             output_tokens=s["output_tokens"],
+            useful=finops.UsefulWork(s["requests_ok"], s["requests_ok"] * INPUT_TOKENS, s["output_tokens"]),
+            phases=of_stage,
+            profile=s["profile"],
         )
-        for s in stages
+        for s, of_stage in zip(stages, phases, strict=True)
     ]

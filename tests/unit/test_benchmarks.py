@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from random import Random
 
 import pytest
 from rich.console import Console
 
+from benchmarks import sheet
 from benchmarks.attribution import Took, exponent
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
@@ -15,6 +17,7 @@ from benchmarks.overhead import ASSETS, Span, demo_parts
 from benchmarks.replicas import ARGUMENTS, GPU, Router
 from lab_pipelines.engine.replica import Replica, Tracked
 from lab_pipelines.engine.setup import EngineModel
+from resources.snapshot import open_snapshot
 
 
 def test_a_figure_is_met_up_to_its_bound_and_neither_without_a_bound_or_a_value() -> None:
@@ -105,3 +108,13 @@ def test_one_replica_behind_a_router_serves_as_it_does_alone() -> None:
         router.advance(at_s + 100.0)
         firsts.append([request.first_token_s for request in requests])
     assert firsts[1] == pytest.approx(firsts[0], rel=1e-9)
+
+
+def test_the_sheet_s_made_up_year_has_as_many_records_as_asked_for_and_answers_its_questions(tmp_path: Path) -> None:
+    path = tmp_path / "labs.duckdb"
+    sheet.build(str(path), 26 * 500)
+    with open_snapshot(path) as connection:
+        assert connection.execute("SELECT count(*) FROM cost_records").fetchall() == [(26 * 500,)]
+        assert connection.execute("SELECT count(*), count(DISTINCT state) FROM sheet_current").fetchall() == [(2500, 1)]
+        for question in sheet.QUESTIONS.values():
+            assert connection.execute(question).fetchall() != []

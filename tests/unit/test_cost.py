@@ -31,7 +31,7 @@ from lab_pipelines.cost import (
     split_session,
 )
 from lab_pipelines.cost import split as split_all
-from lab_pipelines.finops import StageWork, sheet_rows, usd_per
+from lab_pipelines.finops import Configuration, StageWork, sheet_rows, usd_per
 from tests.support import rows
 
 READY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -261,13 +261,13 @@ def test_cost_rows_and_sheet_rows_are_rows_of_their_tables(tmp_path: Path) -> No
     assert [row["usd"] for row in whole] == [None, node_cost(closed, rows.USD_PER_NODE_HOUR)]
     assert whole[0]["node_hours"] == whole[1]["node_hours"] == pytest.approx(float(node_hours(closed)))
     unpriced = {column: value for column, value in whole[0].items() if "usd" in column}
-    assert len(unpriced) == 8
+    assert len(unpriced) == 19
     assert set(unpriced.values()) == {None}
 
 
 def sheet(parts: list[CostPart], work: list[StageWork]) -> list[dict[str, Any]]:
     costs = cost_rows(parts, shared=rows.shared(), sku="x", price=rows.unit_price(PRICE, sku="x", region="y"))
-    return sheet_rows(costs, work, shared=rows.shared(), sku="x")
+    return sheet_rows(costs, work, shared=rows.shared(), configuration=Configuration("x"))
 
 
 def test_a_stage_pays_for_its_window_and_the_session_for_all_of_it() -> None:
@@ -306,7 +306,12 @@ def test_a_stage_at_a_rate_without_tokens_has_a_price_per_request_and_none_per_t
 
 def test_costs_that_can_not_be_added_up_are_refused() -> None:
     with pytest.raises(CostError, match="several states"):
-        sheet_rows([rows.cost_row(), rows.billed(rows.cost_row(), Decimal(1))], [], shared=rows.shared(), sku=None)
+        sheet_rows(
+            [rows.cost_row(), rows.billed(rows.cost_row(), Decimal(1))],
+            [],
+            shared=rows.shared(),
+            configuration=Configuration(None),
+        )
     unpriced = rows.cost_row(ListCost=None, ListUnitPrice=None)
     with pytest.raises(CostError, match="some have none"):
-        sheet_rows([rows.cost_row(), unpriced], [], shared=rows.shared(), sku=None)
+        sheet_rows([rows.cost_row(), unpriced], [], shared=rows.shared(), configuration=Configuration(None))

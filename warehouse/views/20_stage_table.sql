@@ -50,7 +50,7 @@ server AS (
 ),
 cost AS (
     SELECT session_id, step, stage, usd_per_1k_tokens, usd_per_1k_output_tokens
-    FROM finops_sheet
+    FROM sheet_current
     WHERE stage IS NOT NULL
 )
 SELECT

@@ -35,5 +35,5 @@ SELECT
     'usd' AS measure,
     'USD' AS unit,
     'no price is known for the machine' AS reason
-FROM finops_sheet
+FROM sheet_current
 WHERE stage IS NULL AND usd IS NULL;

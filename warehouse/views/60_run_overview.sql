@@ -27,7 +27,7 @@ sessions AS (
 ),
 cost AS (
     SELECT session_id, usd, idle_share, usd_per_1k_tokens
-    FROM finops_sheet
+    FROM sheet_current
     WHERE stage IS NULL
 ),
 gaps AS (

@@ -53,7 +53,7 @@ sessions AS (
         s.session_id, max(s.cold_start_s) AS cold_start_s, max(s.cold_start_s) + max(s.held_s) AS duration_s,
         max(c.usd)::DOUBLE AS usd, max(s.model_range) AS model_range
     FROM stack_sessions AS s
-    LEFT JOIN finops_sheet AS c ON c.session_id = s.session_id AND c.stage IS NULL
+    LEFT JOIN sheet_current AS c ON c.session_id = s.session_id AND c.stage IS NULL
     GROUP BY s.session_id
 ),
 of_sessions AS (

@@ -1,0 +1,116 @@
+"""The FinOps sheet of sessions in one state of their costs, from the warehouse and back into it.
+
+Belongs here: which rows a sheet is made of, and publishing it. Used by the asset for the estimate, and by whoever
+brings the bill. Doesn't belong here: the arithmetic (finops.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.catalog.slo import Slo
+from lab_pipelines.finops import Configuration, StageWork, UsefulWork, sheet_rows
+from lab_pipelines.finops_split import TimedRequest, phase_times
+from lab_pipelines.rows import Row, common_of
+
+if TYPE_CHECKING:
+    from resources.lake import Within
+    from resources.warehouse_core import WarehouseCore
+
+State = Literal["estimated", "billed"]
+
+_WORK = Path(__file__).parent / "session_work.sql"
+_REQUESTS = Path(__file__).parent / "session_requests.sql"
+
+
+def session_sheet(
+    warehouse: WarehouseCore, session: Mapping[str, Any], *, state: State, objective: Slo | None
+) -> list[Row]:
+    """Rows of `finops_sheet` of one session, from its newest `cost_records` of `state`. Nothing is published.
+
+    `session` is its closed row of `stack_sessions`. No rows where its bill has not come. Raises `CostError`
+    where costs contradict each other.
+    """
+    run: Within = {"run_id": session["run_id"]}
+    costs = warehouse.query(
+        "SELECT * FROM cost_current WHERE session_id = ? AND x_state = ?", [session["session_id"], state], within=run
+    )
+    if not costs and state == "billed":
+        return []
+    return sheet_rows(
+        costs,
+        _work(warehouse, session, objective),
+        shared=common_of(session),
+        configuration=Configuration(
+            sku=session["sku"],
+            nodes=session["nodes"],
+            gpus_per_node=gpus_of(session["sku"]),
+            model=session["model"],
+            values_digest=session["values_digest"],
+            slo=objective,
+        ),
+    )
+
+
+def publish_anew(
+    warehouse: WarehouseCore, sessions: Sequence[Mapping[str, Any]], *, state: State, part: str
+) -> list[Row]:
+    """Publish the sheets of closed `sessions` of one run anew, of newer costs: a bill, or another split; the rows.
+
+    The objective is the one that the estimate's first sheet was made with, so that all tell of the same requests.
+    `part` tells this file from others of the run. Sessions without costs in that state, or without an estimate's sheet,
+    are left out. Raises `CostError`, and `WarehouseError` as `Warehouse.publish` does.
+    """
+    rows: list[Row] = []
+    for session in sessions:
+        used = warehouse.query(
+            "SELECT slo_ttft_s AS ttft_s, slo_tpot_s AS tpot_s, slo_e2e_s AS e2e_s FROM finops_sheet "
+            "WHERE session_id = ? AND state IS DISTINCT FROM 'billed' AND stage IS NULL ORDER BY recorded_at",
+            [session["session_id"]],
+            within={"run_id": session["run_id"]},
+        )
+        if used:
+            bounds = used[0]
+            objective = Slo(**bounds) if any(bound is not None for bound in bounds.values()) else None
+            rows += session_sheet(warehouse, session, state=state, objective=objective)
+    if rows:
+        where = {name: rows[0][name] for name in ("target", "lab", "run_id")}
+        warehouse.publish("finops_sheet", rows, **where, part=part)
+    return rows
+
+
+def gpus_of(sku: str | None) -> int | None:
+    """How many GPUs a node of the machine type has, whether a lab uses them or not; None for one that isn't known."""
+    known = load_prices().skus.get(sku or "")
+    return known.gpus if known else None
+
+
+def _work(warehouse: WarehouseCore, session: Mapping[str, Any], objective: Slo | None) -> list[StageWork]:
+    run: Within = {"run_id": session["run_id"]}
+    name = {"session_id": session["session_id"]}
+    bounds = objective.model_dump() if objective else dict.fromkeys(Slo.model_fields)
+    stages = warehouse.query(_WORK.read_text(encoding="utf-8"), {**name, **bounds}, within=run)
+    requests = warehouse.query(_REQUESTS.read_text(encoding="utf-8"), name, within=run)
+    phases = phase_times(
+        [(stage["started_us"], stage["ended_us"]) for stage in stages], [TimedRequest.from_row(r) for r in requests]
+    )
+    return [
+        StageWork(
+            step=stage["step"],
+            stage=stage["stage"],
+            users=stage["users"],
+            requests=stage["requests"],
+            input_tokens=stage["input_tokens"],
+            output_tokens=stage["output_tokens"],
+            useful=UsefulWork(stage["useful_requests"], stage["useful_input_tokens"], stage["useful_output_tokens"])
+            if objective
+            else None,
+            phases=of_stage,
+            profile=stage["profile"],
+            offered_per_s=stage["offered_per_s"],
+        )
+        for stage, of_stage in zip(stages, phases, strict=True)
+    ]
