@@ -32,6 +32,7 @@ from lab_pipelines.cost import (
     split,
 )
 from lab_pipelines.node_time import NodeTime, PriceOf, lanes_of, share_nodes
+from lab_pipelines.session_sheets import bring_up_to_date
 
 if TYPE_CHECKING:
     from resources.warehouse_core import WarehouseCore
@@ -159,7 +160,7 @@ def labs_with_sessions(warehouse: WarehouseCore) -> list[tuple[str, str]]:
 def reattribute(
     warehouse: WarehouseCore, where: Iterable[tuple[str, str]], *, price_of: UnitPriceOf, now: datetime
 ) -> Reattribution:
-    """Estimate all closed sessions of the given targets and labs anew; publish what became another.
+    """Estimate all closed sessions of the given targets and labs anew; publish what became another, and its sheets.
 
     Prices and overlapping sessions are those that are known today. What a session's rows say already is left alone, so
     that doing it again changes nothing. `now` names the files.
@@ -169,6 +170,7 @@ def reattribute(
         found = attribute(warehouse, lab, target, price_of=price_of)
         sessions += len(found)
         changed += _publish_changed(warehouse, lab, target, found, price_of=price_of, now=now)
+        bring_up_to_date(warehouse, target=target, lab=lab, now=now)
     return Reattribution(sessions, changed)
 
 

@@ -1,12 +1,15 @@
 """The FinOps sheet of sessions in one state of their costs, from the warehouse and back into it.
 
 Belongs here: which rows a sheet is made of, and publishing it. Used by the asset for the estimate, and by whoever
-brings the bill. Doesn't belong here: the arithmetic (finops.py).
+changes costs later (a bill, another estimate). Doesn't belong here: the arithmetic (finops.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 State = Literal["estimated", "billed"]
 
+_STALE = Path(__file__).parent / "session_sheets_stale.sql"
 _WORK = Path(__file__).parent / "session_work.sql"
 _REQUESTS = Path(__file__).parent / "session_requests.sql"
 
@@ -80,6 +84,19 @@ def publish_anew(
         where = {name: rows[0][name] for name in ("target", "lab", "run_id")}
         warehouse.publish("finops_sheet", rows, **where, part=part)
     return rows
+
+
+def bring_up_to_date(warehouse: WarehouseCore, *, target: str, lab: str | None = None, now: datetime) -> int:
+    """Write the sheet of every session whose costs are newer than it: a bill came, or an estimate became another.
+
+    Of one lab or of all; how many sheets were written. Whoever was killed between costs and sheets is made good by the
+    next call. `now` names the files. Raises as `publish_anew`.
+    """
+    within: Within = {"target": target, "lab": lab} if lab else {"target": target}
+    stale = warehouse.query(_STALE.read_text(encoding="utf-8"), {"target": target, "lab": lab}, within=within)
+    for (state, _, _), group in groupby(stale, key=itemgetter("costs_state", "lab", "run_id")):
+        publish_anew(warehouse, list(group), state=state, part=f"{state}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}")
+    return len(stale)
 
 
 def gpus_of(sku: str | None) -> int | None:

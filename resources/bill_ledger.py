@@ -1,6 +1,7 @@
 """The bill in the lake: asks for the days that are due, publishes what is new, and reconciles the estimates with it.
 
-Belongs here: reading and publishing bill_days, bill_asks, bill_shares, and the billed rows of cost_records.
+Belongs here: reading and publishing bill_days, bill_asks, bill_shares, the billed rows of cost_records, and the sheets
+that follow from them.
 Doesn't belong here: asking Azure (cost_query.py), what is new (lab_pipelines/bill.py), or whose cost a line is
 (lab_pipelines/reconcile.py).
 
@@ -46,6 +47,7 @@ from lab_pipelines.reconcile import (
     share_rows,
     share_signature,
 )
+from lab_pipelines.session_sheets import bring_up_to_date
 from resources.billing import Billing
 from resources.cluster import ClusterError, Progress
 from resources.lake import Within
@@ -136,6 +138,7 @@ class BillLedger:
         ids = {one.session_id for one in chosen}
         outcomes = [one for one in result.outcomes if one.session.session_id in ids]
         rows = self._publish_shares(result, first_needed, last_needed, now) + self._publish_billed(outcomes, now)
+        bring_up_to_date(self.warehouse, target=self.target, now=now)
         within = Window(first, last).days
         with_data = {line.key.usage_date for line in lines if line.amount is not None}
         unplaced = defaultdict[str, Decimal](Decimal)

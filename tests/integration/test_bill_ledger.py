@@ -349,7 +349,8 @@ def labs(today: AzureCost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     billing = BillingOverLoopback.to(today, tmp_path)
 
     def get_resources(settings: Deployment) -> dict[str, object]:
-        return {"cluster": None, "node_pools": None, "billing": billing, "gpu_switch": build.gpu_switch(settings)}
+        guards = {"gpu_switch": build.gpu_switch(settings), "budget_guard": build.budget_guard(settings)}
+        return {"cluster": None, "node_pools": None, "billing": billing, **guards}
 
     monkeypatch.setitem(build.RESOURCES, "aks", get_resources)
     return lambda *arguments: CliRunner().invoke(app, list(arguments))

@@ -147,6 +147,7 @@ def test_the_command_says_what_changed_and_by_how_much(monkeypatch: pytest.Monke
     said = json.loads(answer.stdout)
     assert said["sessions"] == 1
     assert [(one["session_id"], one["before"]) for one in said["changed"]] == [("L06-s1", None)]
+    runner.invoke(app, ["cost", "reattribute", "--target", "local"])
     again = runner.invoke(app, ["cost", "reattribute", "--target", "local"])
     assert again.stdout == "2 sessions, 0 of them cost another sum, by +0.000000 USD together\n", again.output
     wrong = runner.invoke(app, ["cost", "reattribute", "--target", "moon"])
