@@ -20,8 +20,10 @@ from typer.testing import CliRunner, Result
 from assets.bill import bill
 from lab_pipelines import build
 from lab_pipelines.bill import Window
+from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.cli import app
 from lab_pipelines.deployment import REPO_ROOT, ClusterSettings, Deployment, DeploymentError
+from lab_pipelines.report.read import read_report
 from lab_pipelines.schedules import daily_bill
 from resources.bill_ledger import BillLedger, BillStoppedError, Told
 from resources.billing import PriceSheetBilling
@@ -89,6 +91,44 @@ def test_a_session_is_billed_and_both_states_stand_side_by_side(place: Place) ->
     assert sum(row["x_delta_usd"] for row in rows) == Decimal("0.40") - sum(estimate.values())
     assert {row["x_bill_state"] for row in rows} == {"provisional"}
     assert {row["x_billed_at"] for row in rows} == {NOW}
+
+
+def test_lake_sheet_and_report_say_the_bill_to_the_cent(place: Place) -> None:
+    place.azure.charge(DAY, machines("t4"), "0.40", tag="l06")
+    place.ask()
+    place.reconcile()
+    sheet = {row["state"]: row for row in place.rows("finops_sheet") if row["stage"] is None}
+    assert sheet["billed"]["usd"] == Decimal("0.40")
+    parts = ("serve_usd", "idle_usd", "cold_start_usd", "failed_usd")
+    assert sum(sheet["billed"][part] for part in parts) == Decimal("0.40")
+    report = read_report(place.warehouse, load_catalog(), now=NOW)
+    assert sum(row["usd"] for row in report.money["by_lab"]) == Decimal("0.40")
+    assert report.totals[0]["usd"] == Decimal("0.40")
+    [section] = report.sections
+    assert sum(row["usd"] for row in section.cost) == Decimal("0.40")
+    assert section.overview["usd"] == Decimal("0.40")
+    billed = section.overview["usd_per_1k_tokens"]
+    estimated = sheet["estimated"]["usd_per_1k_tokens"]
+    assert billed == pytest.approx(estimated * 0.40 / float(sheet["estimated"]["usd"]))
+
+
+def test_a_sheet_that_a_kill_left_out_comes_with_the_next_reconciliation(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.azure.charge(DAY, machines("t4"), "0.40", tag="l06")
+    place.ask()
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr("resources.bill_ledger.bring_up_to_date", killed)
+        with pytest.raises(KeyboardInterrupt):
+            place.reconcile()
+    assert place.billed_usd() == Decimal("0.40")
+    assert {row["state"] for row in place.rows("finops_sheet")} == {"estimated"}
+    assert place.reconcile().rows == 0, "the costs are there"
+    assert {row["state"] for row in place.rows("finops_sheet")} == {"estimated", "billed"}
 
 
 def test_the_same_bill_again_adds_an_ask_and_nothing_else(place: Place) -> None:
