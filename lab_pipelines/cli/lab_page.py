@@ -128,6 +128,14 @@ def _step_line(step: AnyStep) -> str:
             )
         case spec.RestartStep():
             return f"restart {step.component}{_overrides({'with': step.values})}"
+        case spec.IdleStep():
+            return f"hold the stack for {step.duration_s:g} s without load"
+        case spec.ReclaimsStep():
+            rates = ", ".join(f"{rate:g}" for rate in step.reclaims_per_hour)
+            return (
+                f"draw {step.months} months of {step.on_demand} on-demand and {step.spot} Spot nodes under "
+                f"{step.requests_per_s:g} requests/s, with {rates} reclaims per hour and Spot node"
+            )
         case spec.StopStep() | spec.StartStep() | spec.CollectLogsStep():
             return f"{step.kind.replace('_', ' ')} of {step.component}"
 

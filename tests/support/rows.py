@@ -77,6 +77,8 @@ def session_row(**columns: Any) -> Row:
         "engine_args": json.dumps(["microsoft/Phi-3-mini-4k-instruct", "--dtype", "half"]),
         "refusal": None,
         "model_range": None,
+        "gpus": 1,
+        "cost_labels": json.dumps({"cost-center": "llm-serving-labs", "lab": "l06", "phase": "1"}),
     } | columns
 
 
