@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from assets.common import publish
 from lab_pipelines import rows
-from lab_pipelines.catalog.prices import Priority
+from lab_pipelines.catalog.prices import Priority, UnitPrice
 from lab_pipelines.catalog.spec import (
     AnyStep,
     ApplyStep,
@@ -130,7 +130,7 @@ class Walk:
             if one.sku == self.session.sku
         )
         nodes: dict[Priority, int] = {"on_demand": step.on_demand, "spot": step.spot}
-        prices = {
+        prices: dict[Priority, UnitPrice | None] = {
             priority: self.billing.node_hour_price(self.session.sku, priority)
             for priority, count in nodes.items()
             if count

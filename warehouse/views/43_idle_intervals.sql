@@ -3,8 +3,9 @@
 -- cost as long as all of its nodes are there all the time.
 --
 -- kind: `cold_start`; `before_load`, `between_loads` and `after_load` of the session's requests; `in_stage`, where a rate
--- left a pause; `no_load`, a session that was sent no request. GPU utilisation is sampled within stages alone, so for most
--- intervals `gpu_samples` is 0: what the GPU did then is not known, and not that it did nothing.
+-- left a pause; `no_load`, a session that was sent no request. `gpu_covered` is the share of the interval, but for its first
+-- minute in which the load before may still be seen, that lies between two samples of the GPU's utilisation. These are
+-- taken within stages alone, so for most intervals it is 0: what the GPU did is not known, and not that it did nothing.
 CREATE VIEW idle_intervals AS
 WITH sessions AS (
     SELECT *, ready_at + to_microseconds((1e6 * coalesce(first_token_s, 0) / time_scale)::BIGINT) AS warm_at
@@ -70,11 +71,15 @@ intervals AS (
 ),
 gpu AS (
     -- Too short an interval for an alert needs no second signal.
-    SELECT i.session_id, i.started_at, count(*) AS gpu_samples, max(m.value) AS gpu_utilisation_max
+    SELECT
+        i.session_id, i.started_at, max(m.value) AS gpu_utilisation_max,
+        (epoch(max(m.sampled_at)) - epoch(min(m.sampled_at))) * any_value(m.time_scale) / any_value(i.duration_s - 60)
+            AS gpu_covered
     FROM intervals AS i
     JOIN metric_samples AS m
-        ON m.session_id = i.session_id AND m.sampled_at >= i.started_at AND m.sampled_at <= i.ended_at
-    WHERE m.measure = 'gpu_utilisation' AND i.duration_s >= 60 AND i.kind <> 'cold_start'
+        ON m.session_id = i.session_id AND m.sampled_at <= i.ended_at
+        AND m.sampled_at >= i.started_at + to_microseconds((60e6 / m.time_scale)::BIGINT)
+    WHERE m.measure = 'gpu_utilisation' AND i.duration_s > 120 AND i.kind <> 'cold_start'
     GROUP BY i.session_id, i.started_at
 )
 SELECT
@@ -83,7 +88,7 @@ SELECT
     s.nodes * i.duration_s / 3600 AS node_hours,
     s.nodes * s.gpus * i.duration_s / 3600 AS gpu_hours,
     s.nodes * i.duration_s / 3600 * p.usd_per_node_hour::DOUBLE AS usd,
-    coalesce(g.gpu_samples, 0) AS gpu_samples,
+    coalesce(g.gpu_covered, 0) AS gpu_covered,
     g.gpu_utilisation_max
 FROM intervals AS i
 JOIN sessions AS s USING (session_id)

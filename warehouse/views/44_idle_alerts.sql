@@ -3,7 +3,7 @@
 --
 -- Only an interval after the last request is waste: the alert saves what is left of it. In any other the stack was needed
 -- again, or was held for something else than requests, and the alarm is a false one. A rule on two signals never fires
--- where there are no GPU samples; `unknown_hours` are the idle hours that it could not judge. A cold start raises no
+-- where the GPU's samples cover less than nine tenths of the time; `unknown_hours` are the idle hours that it could not judge. A cold start raises no
 -- alarm, since an engine that is not up has no series; `cold_starts` counts those that a rule would take for idleness
 -- which reads a missing series as zero.
 CREATE VIEW idle_alerts AS
@@ -18,10 +18,10 @@ WITH rules AS (
 ),
 judged AS (
     SELECT
-        i.lab, i.target, i.sku, i.session_id, i.kind, i.duration_s, i.gpu_hours, i.usd, i.gpu_samples,
+        i.lab, i.target, i.sku, i.session_id, i.kind, i.duration_s, i.gpu_hours, i.usd, i.gpu_covered >= 0.9 AS is_known,
         r.after_min, r.signals, r.gpu_below_percent,
         i.duration_s >= 60 * r.after_min AS is_long,
-        r.gpu_below_percent IS NULL OR coalesce(i.gpu_utilisation_max < r.gpu_below_percent, false) AS is_seen,
+        r.gpu_below_percent IS NULL OR (i.gpu_covered >= 0.9 AND i.gpu_utilisation_max < r.gpu_below_percent) AS is_seen,
         greatest(i.duration_s - 60 * r.after_min, 0) / i.duration_s AS rest
     FROM idle_intervals AS i
     CROSS JOIN rules AS r
@@ -40,7 +40,7 @@ SELECT
     count(*) FILTER (kind NOT IN ('cold_start', 'after_load') AND is_long AND is_seen) AS false_alarms,
     count(*) FILTER (kind = 'cold_start' AND is_long) AS cold_starts,
     CASE WHEN gpu_below_percent IS NULL THEN 0
-        ELSE coalesce(sum(gpu_hours) FILTER (kind <> 'cold_start' AND gpu_samples = 0), 0)
+        ELSE coalesce(sum(gpu_hours) FILTER (kind <> 'cold_start' AND NOT is_known), 0)
     END AS unknown_hours
 FROM judged
 GROUP BY lab, target, sku, after_min, signals, gpu_below_percent;
