@@ -39,7 +39,8 @@ def refusal(warehouse: Warehouse, table: str, *new: dict[str, Any], **where: Any
 
 
 def test_a_run_of_every_table_comes_back_as_it_was_published(warehouse: Warehouse) -> None:
-    run = {**rows.lab_run(), "gpu_decisions": [rows.gpu_decision_row()]}
+    others = {"gpu_decisions": [rows.gpu_decision_row()], "capacity_spells": [rows.spell_row()]}
+    run = {**rows.lab_run(), **others}
     assert set(run) == set(contract(SCHEMA)), "tests/support/rows.py must know every table"
     rows.publish_run(warehouse, run)
     for table, published in run.items():

@@ -1,2 +1,2 @@
 -- How many labs' namespaces on this target have a cost?
-SELECT count(*)::DOUBLE FROM cost_by_namespace WHERE target = $target AND usd_estimated IS NOT NULL
+SELECT count(DISTINCT namespace)::DOUBLE FROM namespace_cost WHERE target = $target AND usd_estimated IS NOT NULL

@@ -1,5 +1,5 @@
--- What would an alert on idleness have done, had it released the stack? One row per lab, target, SKU with GPUs, and rule: after
--- how many idle minutes it fires, on which signals, and below which GPU utilisation in percent.
+-- What would an alert on idleness have done, had it released the stack? One row per session on GPUs and rule: after how many
+-- idle minutes it fires, on which signals, and below which GPU utilisation in percent.
 --
 -- Only an interval after the last request is waste: the alert saves what is left of it. In any other the stack was needed
 -- again, or was held for something else than requests, and the alarm is a false one. A rule on two signals never fires
@@ -18,7 +18,8 @@ WITH rules AS (
 ),
 judged AS (
     SELECT
-        i.lab, i.target, i.sku, i.session_id, i.kind, i.duration_s, i.gpu_hours, i.usd, i.gpu_covered >= 0.9 AS is_known,
+        i.lab, i.variant, i.trial, i.target, i.engine, i.provenance, i.pace, i.time_scale, i.run_id, i.session_id,
+        i.sku, i.kind, i.gpu_hours, i.usd, i.gpu_covered >= 0.9 AS is_known,
         r.after_min, r.signals, r.gpu_below_percent,
         i.duration_s >= 60 * r.after_min AS is_long,
         r.gpu_below_percent IS NULL OR (i.gpu_covered >= 0.9 AND i.gpu_utilisation_max < r.gpu_below_percent) AS is_seen,
@@ -28,8 +29,8 @@ judged AS (
     WHERE i.gpus > 0
 )
 SELECT
-    lab, target, sku, after_min, signals, gpu_below_percent,
-    count(DISTINCT session_id) AS sessions,
+    lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id,
+    sku, after_min, signals, gpu_below_percent,
     coalesce(sum(gpu_hours) FILTER (kind <> 'cold_start'), 0) AS idle_gpu_hours,
     CASE WHEN count(*) = count(usd) THEN coalesce(sum(usd) FILTER (kind <> 'cold_start'), 0) END AS idle_usd,
     coalesce(sum(gpu_hours * rest) FILTER (kind = 'after_load' AND is_long AND is_seen), 0) AS saved_gpu_hours,
@@ -43,4 +44,6 @@ SELECT
         ELSE coalesce(sum(gpu_hours) FILTER (kind <> 'cold_start' AND NOT is_known), 0)
     END AS unknown_hours
 FROM judged
-GROUP BY lab, target, sku, after_min, signals, gpu_below_percent;
+GROUP BY
+    lab, variant, trial, target, engine, provenance, pace, time_scale, run_id, session_id,
+    sku, after_min, signals, gpu_below_percent;

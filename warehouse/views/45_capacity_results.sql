@@ -65,7 +65,7 @@ pieces AS (
     )
 ),
 worst AS (
-    SELECT session_id, step, position, min(served) AS worst_hour_share
+    SELECT session_id, step, position, CASE WHEN count(*) = count(served) THEN min(served) END AS worst_hour_share
     FROM (
         SELECT session_id, step, position, hour,
             CASE WHEN count(*) = count(served) THEN sum(piece_h * served) / sum(piece_h) END AS served
