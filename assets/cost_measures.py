@@ -4,7 +4,8 @@ Belongs here: `after: cost` of a spec's measures, and the findings on them. Does
 stack is up (metrics_snapshot.py), or a stage's cost per token (finops_sheet.py).
 
 The stack is gone by then. What a session was is its row of `stack_sessions`, and the numbers join those of
-`metrics_snapshot` in `metric_summaries` and `findings`, in files of their own.
+`metrics_snapshot` in `metric_summaries` and `findings`, in files of their own. They are told once: whoever makes the sheet
+of a run again, when the bill is there or other labs have run, finds them as they were. Views say what holds today.
 """
 
 from __future__ import annotations
@@ -22,20 +23,27 @@ PART = "cost"
 
 
 def publish_cost_measures(spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse) -> None:
-    """Publish what the spec asks `after: cost`. `sessions` are the run's closed ones, in the order of its variants."""
+    """Publish what the spec asks `after: cost`, unless that was done. `sessions` are the run's closed ones, in the order
+    of its variants."""
     first = sessions[0]
     where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
-    if summaries := _summaries(spec, sessions, warehouse):
-        warehouse.publish("metric_summaries", summaries, **where, part=PART)
-    if findings := judge(spec, sessions, warehouse, after_cost=True):
-        warehouse.publish("findings", findings, **where, part=PART)
+    measures = {measure.name for measure in spec.measures if measure.after == "cost"}
+    if measures - _known(warehouse, "SELECT DISTINCT measure AS name FROM metric_summaries", first):
+        warehouse.publish("metric_summaries", _summaries(spec, sessions, warehouse), **where, part=PART)
+    findings = {finding.id for finding in spec.findings if spec.is_judged_after_cost(finding)}
+    if findings - _known(warehouse, "SELECT finding AS name FROM findings", first):
+        warehouse.publish("findings", judge(spec, sessions, warehouse, after_cost=True), **where, part=PART)
+
+
+def _known(warehouse: Warehouse, sql: str, session: rows.Row) -> set[str]:
+    return {row["name"] for row in warehouse.query(sql, within={"run_id": session["run_id"]})}
 
 
 def _summaries(spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse) -> list[rows.Row]:
     asked = [measure for measure in spec.measures if measure.after == "cost"]
     last = sessions[-1]
     summaries = list[rows.Row]()
-    for session in sessions if asked else []:
+    for session in sessions:
         if session["refusal"] is not None:
             continue
         stages = warehouse.query(

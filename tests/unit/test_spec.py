@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
-from lab_pipelines.catalog.spec import CompletionRequest, LabSpec, Measure, Outline
+from lab_pipelines.catalog.spec import CompletionRequest, LabSpec, Measure, Outline, ReclaimsStep
 
 L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
 
@@ -89,7 +89,7 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ("denominator: {load: 16}", "denominator: {load: 16}\n    kind: bound", r"kind: is given more than once"),
         ("name: ramp", "name: ramp\n    targets: [cloud]", r"steps\.0\.targets\.0: input should be 'local'"),
         ("name: ramp", "name: ramp\n    targets: []", r"steps\.0\.targets: .* at least 1 item"),
-        ("name: ramp", "name: ramp\n    variants: [b]", r"steps: ramp names variant b; there are: baseline"),
+        ("name: ramp", "name: ramp\n    variants: [b]", r"steps\.0: ramp names variant b; there are: baseline"),
         ("over: stage_end", "over: stage_end\n    after: cost", r"measures\.0: `after: cost` comes when the stack"),
         (
             "over: stage_end",
