@@ -23,8 +23,10 @@ PART = "cost"
 
 
 def publish_cost_measures(spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse) -> None:
-    """Publish what the spec asks `after: cost`, unless that was done. `sessions` are the run's closed ones, in the order
-    of its variants."""
+    """Publish what the spec asks `after: cost`, unless that was done.
+
+    `sessions` are the run's closed ones, in the order of its variants.
+    """
     first = sessions[0]
     where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
     measures = {measure.name for measure in spec.measures if measure.after == "cost"}

@@ -189,8 +189,7 @@ def test_the_measures_of_idleness_look_at_prior_labs_on_the_same_target_and_at_e
     warehouse: Warehouse,
 ) -> None:
     for number in range(20):
-        own = {"lab": "L06", "run_id": f"run-{number}", "session_id": f"s{number}"}
-        publish_run(warehouse, lab_run(**own))
+        publish_run(warehouse, lab_run(lab="L06", run_id=f"run-{number}", session_id=f"s{number}"))
         if number == 18:
             assert "19 sessions" in gap(warehouse, "idle_saved_share_15_min", target="local")
     publish_run(warehouse, lab_run(lab="L72", run_id="own", session_id="own"))
