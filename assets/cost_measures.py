@@ -4,8 +4,8 @@ Belongs here: `after: cost` of a spec's measures, and the findings on them. Does
 stack is up (metrics_snapshot.py), or a stage's cost per token (finops_sheet.py).
 
 The stack is gone by then. What a session was is its row of `stack_sessions`, and the numbers join those of
-`metrics_snapshot` in `metric_summaries` and `findings`, in files of their own. They are told once: whoever makes the sheet
-of a run again, when the bill is there or other labs have run, finds them as they were. Views say what holds today.
+`metrics_snapshot` in `metric_summaries` and `findings`, in files of their own. They are told once: whoever makes the
+sheet of a run again, when the bill is there or other labs have run, finds them as they were. Views say what holds today.
 """
 
 from __future__ import annotations

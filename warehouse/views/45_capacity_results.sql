@@ -82,8 +82,11 @@ SELECT
     any_value(s.replicas_needed) AS replicas_needed,
     count(DISTINCT s.month) AS months,
     any_value(m.served_share) AS served_share,
-    greatest(any_value(m.served_share - m.reach), 0) AS served_share_low,
-    least(any_value(m.served_share + m.reach), 1) AS served_share_high,
+    -- DuckDB's greatest and least pass NULL over; here it stays.
+    CASE WHEN any_value(m.served_share) IS NOT NULL THEN greatest(any_value(m.served_share - m.reach), 0) END
+        AS served_share_low,
+    CASE WHEN any_value(m.served_share) IS NOT NULL THEN least(any_value(m.served_share + m.reach), 1) END
+        AS served_share_high,
     any_value(w.worst_hour_share) AS worst_hour_share,
     CASE WHEN any_value(s.replicas_needed) IS NOT NULL
         THEN coalesce(sum(s.hours) FILTER (s.up < s.replicas_needed), 0) * 60 / count(DISTINCT s.month)
