@@ -5,8 +5,7 @@ stack is up (metrics_snapshot.py), or a stage's cost per token (finops_sheet.py)
 
 The stack is gone by then. What a session was is its row of `stack_sessions`, and the numbers join those of
 `metrics_snapshot` in `metric_summaries` and `findings`, in files of their own. They are told once: whoever makes the
-sheet of a run again, when the bill is there or other labs have run, finds them as they were. What holds today is told by
-the views.
+sheet of a run again, when the bill is there or other labs have run, finds them as they were. Views say what holds now.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ Every duration in a spec is in *stack seconds*: the time of the stack under test
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from string import Template
 from typing import Annotated, Any, Literal
 
@@ -426,6 +428,12 @@ class ReclaimsStep(NamedStep):
     correlated: list[bool] = Field(min_length=1)
     """Whether some reclaims take every Spot node at once."""
 
+    def rates_without(self, loads: Sequence[LoadStep]) -> list[float]:
+        """Rates of one replica, of as many as may be up, that no load step applies: what is served then is not known."""
+        applied = [rate for load in loads if isinstance(load.profile, Rate) for rate in load.profile.per_s]
+        shares = [self.requests_per_s / up for up in range(1, self.on_demand + self.spot + 1)]
+        return [share for share in shares if not any(math.isclose(share, rate, rel_tol=1e-6) for rate in applied)]
+
     @model_validator(mode="after")
     def _has_nodes(self) -> ReclaimsStep:
         if self.on_demand + self.spot == 0:
@@ -808,6 +816,13 @@ class LabSpec(Identity):
             if isinstance(step, FireAlertStep) and (step.cause.targets or step.cause.variants):
                 raise ValueError(
                     f"steps: {step.cause.name} is done where {step.name} is; leave out targets and variants"
+                )
+
+        for step in self.steps:
+            if isinstance(step, ReclaimsStep) and (missing := step.rates_without(self.load_steps)):
+                listed = ", ".join(f"{rate:g}" for rate in missing)
+                raise ValueError(
+                    f"steps: {step.name} needs a load step with the rate {listed}, of one replica of several"
                 )
 
     def _components_hold(self) -> None:

@@ -155,6 +155,14 @@ def test_a_step_belongs_to_some_variants_and_can_be_done_on_some_targets() -> No
         )
 
 
+def test_reclaims_need_to_know_what_a_replica_serves_at_every_share_of_the_traffic() -> None:
+    data = load_catalog().spec("L75").model_dump()
+    data["steps"][0]["profile"]["per_s"] = [0.48, 0.6, 1.2]
+    expected = r"reclaims-on-demand needs a load step with the rate 2\.4, 0\.8, of one replica of several"
+    with pytest.raises(ValueError, match=expected):
+        LabSpec.model_validate(data)
+
+
 def _with_cause(**fields: object) -> LabSpec:
     data = load_catalog().spec("L72").model_dump()
     next(step for step in data["steps"] if step["name"] == "idle-alert")["cause"] |= fields
