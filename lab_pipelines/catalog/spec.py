@@ -429,7 +429,7 @@ class ReclaimsStep(NamedStep):
     """Whether some reclaims take every Spot node at once."""
 
     def rates_without(self, loads: Sequence[LoadStep]) -> list[float]:
-        """Rates of one replica, of as many as may be up, that no load step applies: what is served then is not known."""
+        """Requests per second of one replica, of as many as may be up, that no load step applies."""
         applied = [rate for load in loads if isinstance(load.profile, Rate) for rate in load.profile.per_s]
         shares = [self.requests_per_s / up for up in range(1, self.on_demand + self.spot + 1)]
         return [share for share in shares if not any(math.isclose(share, rate, rel_tol=1e-6) for rate in applied)]
@@ -817,8 +817,6 @@ class LabSpec(Identity):
                 raise ValueError(
                     f"steps: {step.cause.name} is done where {step.name} is; leave out targets and variants"
                 )
-
-        for step in self.steps:
             if isinstance(step, ReclaimsStep) and (missing := step.rates_without(self.load_steps)):
                 listed = ", ".join(f"{rate:g}" for rate in missing)
                 raise ValueError(
