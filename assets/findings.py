@@ -4,6 +4,7 @@ Belongs here: which samples a kind of finding is judged on. Doesn't belong here:
 (lab_pipelines/statistics/).
 
 A finding that compares two variants is told with the numerator's session; one over all variants with the first's.
+Sessions are rows of `stack_sessions`: a finding on cost is judged when the stack is gone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from lab_pipelines.statistics.findings import (
     quantile_ratio,
     ratio,
 )
-from resources.cluster import Session
 from resources.warehouse import Warehouse, Within
 
 BATCHES = 10
@@ -66,25 +66,37 @@ _LATENCIES = """
 _VALUES = """
     SELECT step, stage, value FROM metric_summaries WHERE session_id = ? AND measure = ? ORDER BY window_start
 """
-_OUTCOMES = "SELECT name, outcome FROM events WHERE session_id = ? AND kind NOT IN ('cold_start', 'milestone')"
+_OUTCOMES = """
+    SELECT name, outcome FROM events
+    WHERE session_id = ? AND kind NOT IN ('cold_start', 'milestone') AND outcome <> 'skipped'
+"""
 
 
 class _Stage(NamedTuple):
     """One stage that a side of a ratio takes its rows from. Seconds are Unix time."""
 
-    session: Session
+    session: rows.Row
     step: str
     stage: int
     start_s: float
     end_s: float
 
 
-def judge(spec: LabSpec, sessions: Sequence[Session], warehouse: Warehouse) -> list[rows.Row]:
-    """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant that was walked."""
-    return [_judged(spec, finding, sessions, warehouse) for finding in spec.findings]
+def judge(
+    spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse, *, after_cost: bool = False
+) -> list[rows.Row]:
+    """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant that was walked.
+
+    With `after_cost` those that need the run's own cost, without it all others.
+    """
+    return [
+        _judged(spec, finding, sessions, warehouse)
+        for finding in spec.findings
+        if spec.is_judged_after_cost(finding) == after_cost
+    ]
 
 
-def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[Session], warehouse: Warehouse) -> rows.Row:
+def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], warehouse: Warehouse) -> rows.Row:
     match finding:
         case Ratio():
             told_with = _session(finding.numerator.variant, sessions)
@@ -103,7 +115,7 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[Session], wareho
             judgement = agreement([(value, of.get(where)) for where, value in values], tolerance=finding.tolerance)
         case Outcomes():
             told_with = _session(finding.variant, sessions)
-            judgement = _outcomes(finding, _chosen(finding.variant, sessions), warehouse)
+            judgement = _outcomes(spec, finding, _chosen(finding.variant, sessions), warehouse)
     if told_with is None:
         return _row(sessions[0], finding, _not_walked(judgement, finding))
     return _row(told_with, finding, judgement)
@@ -114,7 +126,7 @@ def _not_walked(judgement: Judgement, finding: Finding) -> Judgement:
     return replace(judgement, verdict="inconclusive", reason=f"variant {variant} was not walked in this run")
 
 
-def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[Session], warehouse: Warehouse) -> Judgement:
+def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[rows.Row], warehouse: Warehouse) -> Judgement:
     sides = [_stage(spec, side, sessions, warehouse) for side in (finding.numerator, finding.denominator)]
     missing = next((side for side in sides if isinstance(side, str)), None)
     above, below = (side if isinstance(side, _Stage) else None for side in sides)
@@ -136,24 +148,24 @@ def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[Session], warehouse
     return replace(judgement, verdict="inconclusive", reason=missing) if missing else judgement
 
 
-def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[Session], warehouse: Warehouse) -> _Stage | str:
+def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[rows.Row], warehouse: Warehouse) -> _Stage | str:
     """The stage that a side of a ratio means, or why there is none. The spec's own rules leave but one choice."""
-    session = _session(sample.variant, [one for one in sessions if one.refusal is None])
+    session = _session(sample.variant, [one for one in sessions if one["refusal"] is None])
     if session is None:
         return f"variant {sample.variant} was not walked in this run"
     step = sample.step or spec.load_steps[0].name
-    asked = {"session_id": session.session_id, "step": step, "load": sample.load}
+    asked = {"session_id": session["session_id"], "step": step, "load": sample.load}
     found = warehouse.query(_STAGES, asked, within=_run(session))
     if not found:
         load = f" with {sample.load:g} users" if sample.load is not None else ""
-        return f"pace {session.pace} has no stage of {step}{load}"
+        return f"pace {session['pace']} has no stage of {step}{load}"
     return _Stage(session=session, step=step, **found[0])
 
 
 def _batches(stage: _Stage, warehouse: Warehouse) -> list[float]:
     """Batch means of tokens per wall second; their ratio is the same in stack time."""
     slices = {"start": stage.start_s, "width": (stage.end_s - stage.start_s) / (100 * BATCHES)}
-    asked = {"session_id": stage.session.session_id, "step": stage.step, **slices}
+    asked = {"session_id": stage.session["session_id"], "step": stage.step, **slices}
     found = warehouse.query(_ARRIVALS, asked, within=_run(stage.session))
     arrivals = [(row["at_s"], row["tokens"]) for row in found]
     return batch_means(arrivals, start=stage.start_s, end=stage.end_s, batches=BATCHES)
@@ -166,7 +178,7 @@ def _latency(quantity: Quantity) -> tuple[str, float]:
 
 
 def _latencies(stage: _Stage, column: str, shape: int | None, warehouse: Warehouse) -> list[float]:
-    where = {"session_id": stage.session.session_id, "step": stage.step, "stage": stage.stage, "shape": shape}
+    where = {"session_id": stage.session["session_id"], "step": stage.step, "stage": stage.stage, "shape": shape}
     found = warehouse.query(_LATENCIES.format(column=column), where, within=_run(stage.session))
     return [row["latency_s"] for row in found]
 
@@ -174,20 +186,20 @@ def _latencies(stage: _Stage, column: str, shape: int | None, warehouse: Warehou
 def _value(measure: str, stage: _Stage, warehouse: Warehouse) -> float | None:
     found = {
         (row["step"], row["stage"]): row["value"]
-        for row in warehouse.query(_VALUES, [stage.session.session_id, measure], within=_run(stage.session))
+        for row in warehouse.query(_VALUES, [stage.session["session_id"], measure], within=_run(stage.session))
     }
     return found.get((stage.step, stage.stage))
 
 
 def _values(
-    spec: LabSpec, measure: str, sessions: Sequence[Session], warehouse: Warehouse
+    spec: LabSpec, measure: str, sessions: Sequence[rows.Row], warehouse: Warehouse
 ) -> list[tuple[tuple[str, str | None, int | None], float | None]]:
     """A measure's values by session, step and stage; no step is the whole run, a value of None a gap."""
     chosen = sessions[-1:] if _of(spec, measure).over == "variants" else sessions
     return [
-        ((session.session_id, row["step"], row["stage"]), row["value"])
+        ((session["session_id"], row["step"], row["stage"]), row["value"])
         for session in chosen
-        for row in warehouse.query(_VALUES, [session.session_id, measure], within=_run(session))
+        for row in warehouse.query(_VALUES, [session["session_id"], measure], within=_run(session))
     ]
 
 
@@ -195,37 +207,39 @@ def _of(spec: LabSpec, measure: str) -> Measure:
     return next(one for one in spec.measures if one.name == measure)
 
 
-def _outcomes(finding: Outcomes, sessions: Sequence[Session], warehouse: Warehouse) -> Judgement:
+def _outcomes(spec: LabSpec, finding: Outcomes, sessions: Sequence[rows.Row], warehouse: Warehouse) -> Judgement:
     ended: dict[str, str] = {}
     wanted: list[str] = []
     for session in sessions:
-        for row in warehouse.query(_OUTCOMES, [session.session_id], within=_run(session)):
-            ended[f"{session.variant}: {row['name']}"] = row["outcome"]
+        for row in warehouse.query(_OUTCOMES, [session["session_id"]], within=_run(session)):
+            ended[f"{session['variant']}: {row['name']}"] = row["outcome"]
         # The steps of a variant that did not come up were not to be walked.
-        steps = finding.steps if session.refusal is None else [name for name in finding.steps if name == DEPLOY]
-        wanted += [f"{session.variant}: {name}" for name in steps]
+        elsewhere = {step.name for step in spec.flat_steps if not step.is_of(session["variant"])}
+        steps = [name for name in finding.steps if name not in elsewhere]
+        steps = steps if session["refusal"] is None else [name for name in steps if name == DEPLOY]
+        wanted += [f"{session['variant']}: {name}" for name in steps]
     if len(sessions) == 1:  # no other variant whose steps could be meant
         ended = {name.partition(": ")[2]: outcome for name, outcome in ended.items()}
         wanted = [name.partition(": ")[2] for name in wanted]
     return outcomes(ended, wanted)
 
 
-def _chosen(variant: str | None, sessions: Sequence[Session]) -> list[Session]:
-    return [session for session in sessions if variant in (None, session.variant)]
+def _chosen(variant: str | None, sessions: Sequence[rows.Row]) -> list[rows.Row]:
+    return [session for session in sessions if variant in (None, session["variant"])]
 
 
-def _session(variant: str | None, sessions: Sequence[Session]) -> Session | None:
+def _session(variant: str | None, sessions: Sequence[rows.Row]) -> rows.Row | None:
     return next(iter(_chosen(variant, sessions)), None)
 
 
-def _run(session: Session) -> Within:
+def _run(session: rows.Row) -> Within:
     """All that a finding is judged on."""
-    return {"run_id": session.run_id}
+    return {"run_id": session["run_id"]}
 
 
-def _row(session: Session, finding: Finding, judgement: Judgement) -> rows.Row:
+def _row(session: rows.Row, finding: Finding, judgement: Judgement) -> rows.Row:
     return {
-        **rows.common(session),
+        **rows.common_of(session),
         "finding": finding.id,
         "claim": finding.claim,
         "verdict": judgement.verdict,

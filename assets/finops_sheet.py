@@ -4,6 +4,7 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.cost_attribution import cost_attribution
+from assets.cost_measures import publish_cost_measures
 from lab_pipelines import rows
 from lab_pipelines.dead_runs import WAREHOUSE_POOL
 from lab_pipelines.report.sheet_table import sheet_markdown
@@ -23,6 +24,7 @@ def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehous
         sheet += session_sheet(warehouse, session, state="estimated", objective=spec.objective)
     first = sessions[0]
     warehouse.publish("finops_sheet", sheet, target=first["target"], lab=first["lab"], run_id=first["run_id"])
+    publish_cost_measures(spec, sessions, warehouse)
     snapshot = warehouse.rebuild()
     progress_to(context)(f"{snapshot.name} holds the new rows")
     table = warehouse.query("SELECT * FROM stage_table ORDER BY started_at, step, stage", within=run)

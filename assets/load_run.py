@@ -22,6 +22,7 @@ from lab_pipelines.dead_runs import GPU_POOL
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
 from lab_pipelines.rows import Row
+from resources.billing import Billing
 from resources.cluster import Cluster, Session
 from resources.labs import Labs
 from resources.load_generator import LoadGenerator
@@ -49,6 +50,7 @@ def load_run(
     cluster: Cluster,
     load_generator: LoadGenerator,
     telemetry: Telemetry,
+    billing: Billing,
     warehouse: Warehouse,
 ) -> MaterializeResult:
     spec = labs.spec(context.partition_key)
@@ -81,6 +83,7 @@ def load_run(
                 cluster=cluster,
                 load_generator=load_generator,
                 telemetry=telemetry,
+                billing=billing,
                 warehouse=warehouse,
                 progress=progress,
                 stages=stages,

@@ -9,7 +9,7 @@ from assets.budget import told_when_cut
 from assets.common import LAB_ASSET, progress_to, publish
 from assets.findings import judge
 from assets.load_run import load_run
-from assets.measures import read_sql_measure
+from assets.measures import read_sql_measure, whole_run
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import LabSpec, Measure
 from lab_pipelines.rows import Row
@@ -65,10 +65,12 @@ def metrics_snapshot(
             )
             read = _Reader(session, telemetry, warehouse, samples, summaries)
             for measure in spec.measures:
-                if measure.over == "run":
-                    read(measure, [_whole_run(session, warehouse)])
-                elif measure.over != "variants":
-                    read(measure, stages)
+                if measure.after == "cost" or measure.over == "variants":
+                    continue
+                read(
+                    measure,
+                    [whole_run(warehouse, session.session_id, session.run_id)] if measure.over == "run" else stages,
+                )
             totals += _counter_totals(spec, session, stages, telemetry, warehouse, ended_at=ended_at)
         where = {"target": last.target, "lab": last.lab, "run_id": last.run_id}
         for table, table_rows in {
@@ -81,7 +83,7 @@ def metrics_snapshot(
         # After the summaries are published: these, and the findings, are judged on what the warehouse holds.
         if across := _across_variants(spec, sessions, telemetry, warehouse):
             warehouse.publish("metric_summaries", across, **where, part="variants")
-        if findings := judge(spec, sessions, warehouse):
+        if findings := judge(spec, [rows.session_row(one, released_at=None) for one in sessions], warehouse):
             warehouse.publish("findings", findings, **where)
         # Before the release, after which nobody knows any more; the last one's nodes are held until it is over.
         held = [cluster.held_nodes(session, until=end) for session, end in zip(sessions, ends, strict=True)]
@@ -122,7 +124,7 @@ class _Reader:
         session, shared = self.session, rows.common(self.session)
         for window in windows:
             if measure.sql is not None:
-                reading = read_sql_measure(self.warehouse, measure, session=session, stage=window)
+                reading = read_sql_measure(self.warehouse, measure, session=shared, stage=window)
             else:
                 reading = self.telemetry.read(
                     session.prometheus_url,
@@ -144,20 +146,9 @@ def _across_variants(spec: LabSpec, sessions: list[Session], telemetry: Telemetr
     read = _Reader(last, telemetry, warehouse, [], summaries)
     window = {**rows.WHOLE_RUN, "started_at": sessions[0].requested_at, "ended_at": last.ready_at}
     for measure in spec.measures:
-        if measure.over == "variants":
+        if measure.over == "variants" and measure.after == "load":
             read(measure, [window])
     return [{**row, "variant": rows.ALL_VARIANTS} for row in summaries]
-
-
-def _whole_run(session: Session, warehouse: Warehouse) -> Row:
-    """The time of all steps of a session, in the place of a stage."""
-    [window] = warehouse.query(
-        "SELECT min(started_at) AS started_at, max(ended_at) AS ended_at FROM events "
-        "WHERE session_id = ? AND kind NOT IN ('cold_start', 'deploy', 'milestone')",
-        [session.session_id],
-        within={"run_id": session.run_id},
-    )
-    return {**rows.WHOLE_RUN, **window}
 
 
 def _counter_totals(

@@ -15,20 +15,25 @@ from typing import Any, Literal, NamedTuple
 
 from assets.common import publish
 from lab_pipelines import rows
+from lab_pipelines.catalog.prices import Priority, UnitPrice
 from lab_pipelines.catalog.spec import (
     AnyStep,
     ApplyStep,
     CollectLogsStep,
     FireAlertStep,
+    IdleStep,
     LabSpec,
     LoadStep,
     ObserveStep,
+    ReclaimsStep,
     RestartStep,
     StartStep,
     StopStep,
     Variant,
 )
+from lab_pipelines.reclaims import draw_spells, load_reclaim_facts, scenarios_of
 from resources import alerting, manifests
+from resources.billing import Billing
 from resources.cluster import Cluster, ClusterError, Progress, Session
 from resources.load_generator import LoadGenerator
 from resources.telemetry import Telemetry
@@ -43,7 +48,7 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {"above": operator.gt, "belo
 class Done(NamedTuple):
     """How a step ended. `said` is for a person, `detail` for `events`."""
 
-    outcome: Literal["ok", "failed"]
+    outcome: Literal["ok", "failed", "skipped"]
     said: str
     detail: Mapping[str, Any]
 
@@ -58,18 +63,19 @@ class Walk:
     cluster: Cluster
     load_generator: LoadGenerator
     telemetry: Telemetry
+    billing: Billing
     warehouse: Warehouse
     progress: Progress
     stages: list[rows.Row]
 
     def all(self) -> list[rows.Row]:
         """Do every step; the rows of their events. What a step published stays, whatever happens to the next."""
-        return [self._do(step) for step in self.spec.steps]
+        return [self._do(step) for step in self.spec.steps_of(self.variant.id)]
 
     def _do(self, step: AnyStep) -> rows.Row:
         started_at = self.cluster.now()
         self.cluster.renew(self.session)
-        done = self._one(step)
+        done = self._one(step) if step.can_be_done_on(self.session.target) else self._skipped(step)
         event = rows.event_row(
             self.session,
             step.kind,
@@ -104,7 +110,49 @@ class Walk:
                 done = self._collect_logs(step)
             case FireAlertStep():
                 done = self._fire_alert(step)
+            case IdleStep():
+                self.cluster.idle(self.session, step.duration_s)
+                done = Done("ok", f"no load for {step.duration_s:g} s", {"duration_s": step.duration_s})
+            case ReclaimsStep():
+                done = self._reclaims(step)
         return done
+
+    def _skipped(self, step: AnyStep) -> Done:
+        places = ", ".join(step.targets or [])
+        said = f"skipped: it can be done on {places}, but not on {self.session.target}"
+        return Done("skipped", said, {"targets": step.targets})
+
+    def _reclaims(self, step: ReclaimsStep) -> Done:
+        # The longest on this SKU: the first of its sessions waited for the node too, as a replica that comes back does.
+        cold_start_s = max(
+            sum(phase.duration_s for phase in one.phases)
+            for one in self.cluster.sessions(self.spec.id)
+            if one.sku == self.session.sku
+        )
+        nodes: dict[Priority, int] = {"on_demand": step.on_demand, "spot": step.spot}
+        prices: dict[Priority, UnitPrice | None] = {
+            priority: self.billing.node_hour_price(self.session.sku, priority)
+            for priority, count in nodes.items()
+            if count
+        }
+        drawn = [
+            (scenario, draw_spells(step.on_demand, step.spot, scenario, cold_start_s=cold_start_s, months=step.months))
+            for scenario in scenarios_of(step, load_reclaim_facts())
+        ]
+        published = [
+            row
+            for position, (scenario, spells) in enumerate(drawn)
+            for row in rows.spell_rows(
+                self.session, step, scenario, spells, position=position, cold_start_s=cold_start_s, prices=prices
+            )
+        ]
+        self._publish("capacity_spells", published, part=step.name)
+        detail = {
+            "cold_start_s": cold_start_s,
+            "prices": {name: price.model_dump(mode="json") if price else None for name, price in prices.items()},
+            "scenarios": [scenario.name for scenario, _ in drawn],
+        }
+        return Done("ok", f"{len(drawn)} scenarios of {step.months} months, {len(published)} spells", detail)
 
     def _load(self, step: LoadStep) -> Done:
         session = self.session

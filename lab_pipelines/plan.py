@@ -25,6 +25,7 @@ from lab_pipelines.catalog.spec import (
     Component,
     FireAlertStep,
     Identity,
+    IdleStep,
     LabSpec,
     LoadStep,
     Nodes,
@@ -32,6 +33,7 @@ from lab_pipelines.catalog.spec import (
     Outline,
     Overrides,
     Pace,
+    ReclaimsStep,
     RestartStep,
     StartStep,
     StopStep,
@@ -139,7 +141,7 @@ def plan_lab(
         # The next variant's engine starts on the node that is there; another SKU is another node.
         parts += estimate.cold_start(warm=former == node.sku)
         if variant.refused is None:
-            parts += [estimate.step(step) for step in spec.steps]
+            parts += [estimate.step(step) for step in spec.steps_of(variant.id) if step.can_be_done_on(target)]
         former = node.sku
     return _plan(
         spec,
@@ -264,7 +266,9 @@ class _Estimate:
             case FireAlertStep():  # its cause goes on while the alert is waited for
                 expected_s, at_most_s = self._times(step.cause)
                 return max(expected_s, step.within_s), max(at_most_s, step.within_s)
-            case StopStep() | CollectLogsStep():
+            case IdleStep():
+                return step.duration_s, step.duration_s
+            case StopStep() | CollectLogsStep() | ReclaimsStep():  # reclaims have a time of their own
                 return 0.0, 0.0
 
     def _started(self, name: str, overrides: Sequence[Overrides]) -> tuple[float, float]:

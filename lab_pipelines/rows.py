@@ -9,13 +9,26 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal
 
-from lab_pipelines.catalog.spec import Burst, CompletionRequest, HttpRequest, LoadStep, Measure, Pace, Profile, Rate
+from lab_pipelines.catalog.prices import Priority, UnitPrice
+from lab_pipelines.catalog.spec import (
+    Burst,
+    CompletionRequest,
+    HttpRequest,
+    LoadStep,
+    Measure,
+    Pace,
+    Profile,
+    Rate,
+    ReclaimsStep,
+)
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
+from lab_pipelines.reclaims import Scenario, Spell
 from resources.cluster import Endpoint, HeldNode, Phase, Session
 from resources.load_generator import (
     CompletionShape,
@@ -92,6 +105,8 @@ def session_row(session: Session, *, released_at: datetime | None) -> Row:
         "engine_args": json.dumps(session.engine_args),
         "refusal": session.refusal,
         "model_range": session.model_range,
+        "gpus": session.gpus,
+        "cost_labels": json.dumps(session.cost_labels) if session.cost_labels else None,
     }
 
 
@@ -174,6 +189,38 @@ def milestone_events(session: Session) -> list[Row]:
         event_row(session, MILESTONE, one.name, started_at=one.at, ended_at=one.at, detail={"source": one.source})
         for one in session.milestones
     ]
+
+
+def spell_rows(
+    session: Session,
+    step: ReclaimsStep,
+    scenario: Scenario,
+    spells: Sequence[Spell],
+    *,
+    position: int,
+    cold_start_s: float,
+    prices: Mapping[Priority, UnitPrice | None],
+) -> list[Row]:
+    """`capacity_spells` of one scenario. `prices` are those of the priorities that the pool has nodes of."""
+    usd = {priority: price.usd for priority, price in prices.items() if price is not None}
+    shared = {
+        **common(session),
+        "provenance": "modelled",
+        "step": step.name,
+        "scenario": scenario.name,
+        "position": position,
+        "reclaims_per_hour": scenario.per_hour,
+        "together": scenario.together,
+        "band": scenario.band,
+        "wait_s": scenario.wait_s,
+        "cold_start_s": cold_start_s,
+        "requests_per_s": step.requests_per_s,
+        "on_demand_nodes": step.on_demand,
+        "spot_nodes": step.spot,
+        "on_demand_usd": usd.get("on_demand"),
+        "spot_usd": usd.get("spot"),
+    }
+    return [{**shared, **asdict(spell)} for spell in spells]
 
 
 def log_rows(session: Session, component: str, lines: Sequence[Mapping[str, Any]]) -> list[Row]:

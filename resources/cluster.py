@@ -6,6 +6,7 @@ Doesn't belong here: processes (cluster_loopback.py, cluster_local.py), Kubernet
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from lab_pipelines.catalog.prices import Priority
 from lab_pipelines.catalog.spec import ApplyStep, Component, ComponentKind, LabSpec, Overrides, Pace, Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance
+
+RENEW_EVERY_S = 30.0
+"""Between two renewals of a lease while its stack is only held; wall seconds, a fraction of any lease."""
 
 Progress = Callable[[str], None]
 """Receives one line, fit for a person, whenever something worth knowing has happened."""
@@ -202,6 +206,8 @@ class Session(Record):
     model_range: str | None = None
     """"inside", or "outside: …" with the reason, of the range in which the engine model was compared with public
     measurements (lab_pipelines/engine/trust.py). None: no engine is modelled."""
+    cost_labels: dict[str, str] = {}
+    """The labels that the lab's objects carry, so that a bill can be split by them."""
     model_range_users: int | None = None
     """The largest concurrency of that range."""
 
@@ -326,6 +332,13 @@ class Cluster(ConfigurableResource, ABC):
 
     # What steps do to a stack that is up. A target that can't do one of them says so with `ClusterError`; no spec that
     # needs it names that target.
+
+    def idle(self, session: Session, seconds: float) -> None:
+        """Hold the stack under its lease for so many stack seconds while nothing is asked of it."""
+        until = time.monotonic() + seconds / session.time_scale
+        while (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(left_s, RENEW_EVERY_S))
+            self.renew(session)
 
     @abstractmethod
     def stop(self, session: Session, component: Component) -> None:

@@ -89,6 +89,7 @@ class ExternalEngineCluster(LoopbackCluster):
             metric_selector=selector,
             engine_args=[],
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            cost_labels=spec.cost_labels,
             values_digest=canonical_digest({}),
             requested_at=requested_at,
             ready_at=token.ended_at,

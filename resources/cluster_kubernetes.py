@@ -229,6 +229,7 @@ class KubernetesCluster(Cluster):
             metric_selector=f'namespace="{namespace}"',
             engine_args=engine.arguments if engine else [],
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            cost_labels=spec.cost_labels,
             values_digest=canonical_digest({**{one.name: one.values for one in releases}, "manifests": digests}),
             requested_at=requested_at,
             ready_at=ready_at,

@@ -92,6 +92,7 @@ class LocalCluster(LoopbackCluster):
             prometheus_url=monitoring.prometheus_url,
             metric_selector=f'namespace="{spec.namespace}"',
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            cost_labels=spec.cost_labels,
             values_digest=canonical_digest(values),
             requested_at=requested_at,
             ready_at=ready_at,

@@ -214,6 +214,7 @@ class RehearsalCluster(LoopbackCluster):
             prometheus_url=rehearsal.address,
             metric_selector=f'namespace="{spec.namespace}"',
             spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            cost_labels=spec.cost_labels,
             values_digest=canonical_digest(values),
             requested_at=at(requested_s),
             ready_at=at(ready_s),
@@ -229,6 +230,12 @@ class RehearsalCluster(LoopbackCluster):
             priority=node.priority,
             engine_args=arguments,
         )
+
+    def idle(self, session: Session, seconds: float) -> None:
+        world = rehearsal_at(session.prometheus_url).world
+        until_s = world.now_s + seconds
+        while world.advance(until_s):  # requests that were under way
+            pass
 
     def stop(self, session: Session, component: Component) -> None:
         rehearsal = rehearsal_at(session.prometheus_url)
@@ -335,7 +342,8 @@ class RehearsalCluster(LoopbackCluster):
 def _without_model(spec: LabSpec) -> list[str]:
     """What of a lab a rehearsal can't do, for a person."""
     components = [f"{c.name} ({c.kind})" for c in spec.stack.components if c.kind not in MODELLED]
-    return components + [f"{step.name} ({step.kind})" for step in spec.steps if isinstance(step, FireAlertStep)]
+    here = [step for step in spec.steps if step.can_be_done_on("rehearsal")]
+    return components + [f"{step.name} ({step.kind})" for step in here if isinstance(step, FireAlertStep)]
 
 
 def _scales(spec: LabSpec, sku: str | None) -> bool:

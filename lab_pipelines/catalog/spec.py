@@ -8,7 +8,9 @@ Every duration in a spec is in *stack seconds*: the time of the stack under test
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from string import Template
 from typing import Annotated, Any, Literal
 
@@ -257,6 +259,17 @@ class NamedStep(SpecModel):
     """What every step has. Its row in `events` carries `name`, start, end and outcome."""
 
     name: Name
+    targets: list[Target] | None = Field(default=None, min_length=1)
+    """Where it can be done; None: wherever the lab runs. On another target its event says `skipped`."""
+    variants: list[Name] | None = Field(default=None, min_length=1)
+    """The variants that it belongs to; None: all. To another variant there is no such step."""
+
+    def is_of(self, variant: str) -> bool:
+        """Whether a variant has this step."""
+        return self.variants is None or variant in self.variants
+
+    def can_be_done_on(self, target: Target) -> bool:
+        return self.targets is None or target in self.targets
 
 
 class LoadStep(NamedStep):
@@ -385,16 +398,68 @@ class CollectLogsStep(NamedStep):
     component: Name
 
 
+class IdleStep(NamedStep):
+    """Hold the stack without load: what a scale-to-zero, or an alert on idleness, has to notice."""
+
+    kind: Literal["idle"]
+    duration_s: float = Field(gt=0)
+
+
+class ReclaimsStep(NamedStep):
+    """Draw months of a pool's capacity while Azure reclaims its Spot nodes: rows of `capacity_spells`, in a time of
+    their own that no clock waits for (lab_pipelines/reclaims.py).
+
+    Each of the pool's nodes holds one replica. A Spot replica that was reclaimed is back after the wait for capacity
+    and the session's own cold start. One scenario for each rate and each way of falling; the first is the lab's own,
+    the others tell how much hangs on it.
+    """
+
+    kind: Literal["reclaims"]
+    on_demand: int = Field(ge=0)
+    spot: int = Field(ge=0)
+    months: int = Field(ge=2)
+    """Of 730 hours. Two at least: their differences are the interval."""
+    requests_per_s: float = Field(gt=0)
+    """What all replicas together are asked to serve, at any time."""
+    reclaims_per_hour: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    """Of one Spot node."""
+    correlated: list[bool] = Field(min_length=1)
+    """Whether some reclaims take every Spot node at once."""
+
+    def rates_without(self, loads: Sequence[LoadStep]) -> list[float]:
+        """Requests per second of one replica, of as many as may be up, that no load step applies."""
+        applied = [rate for load in loads if isinstance(load.profile, Rate) for rate in load.profile.per_s]
+        shares = [self.requests_per_s / up for up in range(1, self.on_demand + self.spot + 1)]
+        return [share for share in shares if not any(math.isclose(share, rate, rel_tol=1e-6) for rate in applied)]
+
+    @model_validator(mode="after")
+    def _has_nodes(self) -> ReclaimsStep:
+        if self.on_demand + self.spot == 0:
+            raise ValueError("on_demand and spot: a pool without nodes serves nothing")
+        return self
+
+
 class FireAlertStep(NamedStep):
     """Cause a condition and wait for its alert: pending, firing, notified. `cause` is a step of its own."""
 
     kind: Literal["fire_alert"]
     alert: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
-    cause: Annotated[LoadStep | RestartStep | StopStep, Field(discriminator="kind")]
+    cause: Annotated[LoadStep | RestartStep | StopStep | IdleStep, Field(discriminator="kind")]
     within_s: float = Field(gt=0)
 
 
-AnyStep = LoadStep | ApplyStep | ObserveStep | RestartStep | StopStep | StartStep | CollectLogsStep | FireAlertStep
+AnyStep = (
+    LoadStep
+    | ApplyStep
+    | ObserveStep
+    | RestartStep
+    | StopStep
+    | StartStep
+    | CollectLogsStep
+    | FireAlertStep
+    | IdleStep
+    | ReclaimsStep
+)
 Step = Annotated[AnyStep, Field(discriminator="kind")]
 """One action of a lab, in the order of the spec."""
 
@@ -440,7 +505,9 @@ class Measure(SpecModel):
     In PromQL `$selector` stands for the label matchers of the lab's namespace and `$stage` for the window's length as a
     PromQL duration. `sql` names a file in warehouse/measures/ that answers with one value. It may use `$session_id`
     (one variant's session), for a stage `$step`, `$stage`, `$start` and `$end`, and for `over: variants` only `$run_id`
-    and `$target`. The tables hold the rows of its own run, and only for `over: variants` those of all.
+    and `$target`. The tables hold the rows of its own run, and only for `over: variants` those of all. Beside the value
+    it may answer with a column `gap`, which says why there is none.
+    `after: cost` asks when the run's own cost is attributed, which needs its released stack: only SQL can wait so long.
     """
 
     name: Name
@@ -448,6 +515,7 @@ class Measure(SpecModel):
     promql: Text | None = None
     sql: RelativePath | None = None
     over: Literal["stage_end", "stage", "run", "variants"]
+    after: Literal["load", "cost"] = "load"
     statistic: Literal["mean", "max", "min", "last"] = "last"
 
     @field_validator("unit")
@@ -473,6 +541,8 @@ class Measure(SpecModel):
             raise ValueError("give exactly one of promql and sql")
         if self.over == "variants" and self.sql is None:
             raise ValueError("`over: variants` compares rows of several sessions, which PromQL can't; name a sql file")
+        if self.after == "cost" and self.sql is None:
+            raise ValueError("`after: cost` comes when the stack and its Prometheus are gone; name a sql file")
         if self.over == "stage" and self.sql is not None:
             raise ValueError("sql answers once: use `over: stage_end` or `over: run`")
         if self.over == "stage" and "$stage" in (self.promql or ""):
@@ -706,9 +776,18 @@ class LabSpec(Identity):
             if pace not in self.paces:
                 raise ValueError(f"default_pace: {target} names {pace!r}, which is not one of the paces")
         self._variants_hold()
+        self._steps_hold()
         self._components_hold()
         self._findings_hold()
         return self
+
+    def measures_of(self, finding: Finding) -> list[Measure]:
+        """The measures that a finding is judged on."""
+        names = {getattr(finding, "measure", None), getattr(finding, "of", None)}
+        return [measure for measure in self.measures if measure.name in names]
+
+    def is_judged_after_cost(self, finding: Finding) -> bool:
+        return any(measure.after == "cost" for measure in self.measures_of(finding))
 
     def _variants_hold(self) -> None:
         skus = [node.sku for node in self.nodes]
@@ -725,6 +804,24 @@ class LabSpec(Identity):
                 raise ValueError(f"variants: the first one on target {target} must be one that comes up")
         if idle := [sku for sku in skus if all(self.nodes_of(variant).sku != sku for variant in self.variants)]:
             raise ValueError(f"nodes: no variant runs on {', '.join(idle)}")
+
+    def _steps_hold(self) -> None:
+        ids = [variant.id for variant in self.variants]
+        for step in self.flat_steps:
+            if unknown := sorted(set(step.targets or []) - set(self.targets)):
+                raise ValueError(f"steps: {step.name} names target {', '.join(unknown)}, where the lab can't run")
+            if unknown := sorted(set(step.variants or []) - set(ids)):
+                raise ValueError(f"steps: {step.name} names variant {', '.join(unknown)}; there are: {', '.join(ids)}")
+        for step in self.steps:
+            if isinstance(step, FireAlertStep) and (step.cause.targets or step.cause.variants):
+                raise ValueError(
+                    f"steps: {step.cause.name} is done where {step.name} is; leave out targets and variants"
+                )
+            if isinstance(step, ReclaimsStep) and (missing := step.rates_without(self.load_steps)):
+                listed = ", ".join(f"{rate:g}" for rate in missing)
+                raise ValueError(
+                    f"steps: {step.name} needs a load step with the rate {listed}, of one replica of several"
+                )
 
     def _components_hold(self) -> None:
         known = self.stack.names
@@ -815,6 +912,10 @@ class LabSpec(Identity):
     def nodes_of(self, variant: Variant) -> Nodes:
         """The nodes that a variant runs on."""
         return next((node for node in self.nodes if node.sku == variant.sku), self.nodes[0])
+
+    def steps_of(self, variant: str) -> list[AnyStep]:
+        """The steps of one variant, in order."""
+        return [step for step in self.steps if step.is_of(variant)]
 
     @property
     def flat_steps(self) -> list[AnyStep]:

@@ -23,6 +23,9 @@ UNITS = PER_WALL_SECOND | {
     "megahertz",
     "blocks",
     "count",
+    "USD",
+    "hours",
+    "minutes",
 }
 
 

@@ -116,23 +116,33 @@ def _step_line(step: AnyStep) -> str:
     match step:
         case spec.LoadStep():
             shapes = "; ".join(_request_line(request) for request in step.requests)
-            return f"load on {step.component}: {_profile_line(step.profile)}; {shapes}"
+            said = f"load on {step.component}: {_profile_line(step.profile)}; {shapes}"
         case spec.ApplyStep():
             pods = "; ".join(f"{p.name} {p.phase}" + (f" because {p.reason}" * bool(p.reason)) for p in step.pods)
             why = f" because {step.reason}" if step.reason else ""
             ends = f" ({pods} within {step.within_s:g} s)" if pods else ""
-            return f"apply {step.manifests}: {step.expect}{why}{ends}"
+            said = f"apply {step.manifests}: {step.expect}{why}{ends}"
         case spec.ObserveStep():
             until = step.until
-            return f"wait until {until.promql} {until.comparison} {until.value:g}, for at most {step.within_s:g} s"
+            said = f"wait until {until.promql} {until.comparison} {until.value:g}, for at most {step.within_s:g} s"
         case spec.FireAlertStep():
-            return (
-                f"{step.alert} is notified within {step.within_s:g} s of {step.cause.name} ({_step_line(step.cause)})"
-            )
+            cause = f"{step.cause.name} ({_step_line(step.cause)})"
+            said = f"{step.alert} is notified within {step.within_s:g} s of {cause}"
         case spec.RestartStep():
-            return f"restart {step.component}{_overrides({'with': step.values})}"
+            said = f"restart {step.component}{_overrides({'with': step.values})}"
+        case spec.IdleStep():
+            said = f"hold the stack for {step.duration_s:g} s without load"
+        case spec.ReclaimsStep():
+            rates = ", ".join(f"{rate:g}" for rate in step.reclaims_per_hour)
+            said = (
+                f"draw {step.months} months of {step.on_demand} on-demand and {step.spot} Spot nodes under "
+                f"{step.requests_per_s:g} requests/s, with {rates} reclaims per hour and Spot node"
+            )
         case spec.StopStep() | spec.StartStep() | spec.CollectLogsStep():
-            return f"{step.kind.replace('_', ' ')} of {step.component}"
+            said = f"{step.kind.replace('_', ' ')} of {step.component}"
+    only = [f"in {', '.join(step.variants)}"] if step.variants else []
+    only += [f"on {', '.join(step.targets)}"] if step.targets else []
+    return f"{said} (only {' '.join(only)})" if only else said
 
 
 def _profile_line(profile: Profile) -> str:

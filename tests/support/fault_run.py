@@ -36,6 +36,7 @@ from assets.steps import Walk
 from assets.variants import publish_opening, switch
 from lab_pipelines.catalog.spec import LabSpec
 from resources import cluster_kubernetes, helm, kube_api
+from resources.billing import PriceSheetBilling
 from resources.cluster import StackOrder
 from resources.cluster_kubernetes import KubernetesCluster
 from resources.load_locust import LocustLoadGenerator
@@ -137,6 +138,7 @@ def _run(parent: Parent) -> None:
                     cluster=cluster,
                     load_generator=LocustLoadGenerator(),
                     telemetry=NoPrometheus(),
+                    billing=PriceSheetBilling(),
                     warehouse=warehouse,
                     progress=progress,
                     stages=[],

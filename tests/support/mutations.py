@@ -192,8 +192,8 @@ def _bad_references(data: dict[str, Any]) -> Iterator[tuple[str, Place, Edit]]:
         yield "bad builds_on", ("builds_on",), _set(("builds_on",), [other])
     for index in range(len(data["nodes"])):
         sku, gpus = ("nodes", index, "sku"), ("nodes", index, "gpus")
-        yield "unknown SKU", sku, _set(sku, "Standard_NC4as_T5_v3")
-        yield "retired SKU", sku, _set(sku, "Standard_NC6s_v3")
+        yield "unknown SKU", sku, _other_sku(index, "Standard_NC4as_T5_v3")
+        yield "retired SKU", sku, _other_sku(index, "Standard_NC6s_v3")
         yield "too many GPUs", gpus, _set(gpus, 16)
     for name in ("variants", "steps", "measures", "findings"):
         if data[name]:
@@ -309,6 +309,18 @@ def _at(data: Any, place: Place) -> Any:
 def _set(place: Place, value: Any) -> Edit:
     def edit(data: dict[str, Any]) -> None:
         _at(data, place[:-1])[place[-1]] = copy.deepcopy(value)
+
+    return edit
+
+
+def _other_sku(index: int, sku: str) -> Edit:
+    """Another machine for a lab's nodes, and for the variants that run on them: what is wrong is the machine alone."""
+
+    def edit(data: dict[str, Any]) -> None:
+        former, data["nodes"][index]["sku"] = data["nodes"][index]["sku"], sku
+        for variant in data["variants"]:
+            if variant.get("sku") == former:
+                variant["sku"] = sku
 
     return edit
 

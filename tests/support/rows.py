@@ -79,6 +79,8 @@ def session_row(**columns: Any) -> Row:
         "engine_args": json.dumps(["microsoft/Phi-3-mini-4k-instruct", "--dtype", "half"]),
         "refusal": None,
         "model_range": None,
+        "gpus": 1,
+        "cost_labels": json.dumps({"cost-center": "llm-serving-labs", "lab": "l06", "phase": "1"}),
     } | columns
 
 
@@ -421,6 +423,32 @@ def run_mark_row(**columns: Any) -> Row:
 
 NOT_BY_RUNS = frozenset({"gpu_decisions", "budget_decisions", "run_marks"})
 """Tables that sensors write, and no lab's run."""
+
+
+def spell_row(**columns: Any) -> Row:
+    """A spell of a pool of one on-demand and four Spot nodes, of which one is starting."""
+    return {
+        **shared(),
+        "step": "reclaims",
+        "scenario": "0.05 per hour, correlated",
+        "position": 0,
+        "reclaims_per_hour": 0.05,
+        "together": 0.92,
+        "band": "0-5",
+        "wait_s": 1800.0,
+        "cold_start_s": 600.0,
+        "requests_per_s": 2.4,
+        "on_demand_nodes": 1,
+        "spot_nodes": 4,
+        "on_demand_usd": USD_PER_NODE_HOUR,
+        "spot_usd": Decimal("0.0627"),
+        "month": 0,
+        "started_h": 12.0,
+        "hours": 0.25,
+        "on_demand_up": 1,
+        "spot_up": 3,
+        "spot_starting": 1,
+    } | columns
 
 
 def lab_run(

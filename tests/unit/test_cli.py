@@ -93,7 +93,8 @@ def test_an_answer_as_csv_quotes_what_needs_it(labs: Labs) -> None:
 def test_every_example_question_can_be_asked_by_its_name(labs: Labs, name: str) -> None:
     result = labs("sql", name, "--json")
     assert result.exit_code == 0, result.output
-    assert bool(json.loads(result.stdout)) == (name != "forecast_error"), "nothing was rehearsed here"
+    unanswered = ("forecast_error", "spot_mixes")
+    assert bool(json.loads(result.stdout)) == (name not in unanswered), "nothing was rehearsed or drawn here"
 
 
 @pytest.mark.usefixtures("snapshot")

@@ -115,6 +115,17 @@ def test_an_alert_and_its_cause_go_on_at_the_same_time() -> None:
     assert at_most_s == 600.0
 
 
+def test_only_what_a_target_does_of_a_lab_s_steps_is_planned_and_a_drawn_month_takes_no_time() -> None:
+    idle = load_catalog().spec("L72")
+    here = parts(planned(idle, pace="full"))
+    assert here["pause"] == (300.0, 300.0)
+    assert here["idle-alert"] == (1800.0, 1800.0)
+    assert "condition-holds" not in here
+    spot = planned(load_catalog().spec("L75"), pace="full")
+    drawn = [(part.name, part.variant, part.at_most_s) for part in spot.parts if part.kind == "reclaims"]
+    assert drawn == [(f"reclaims-{mix}", mix, 0.0) for mix in ("on-demand", "hybrid-80", "spot-100")]
+
+
 def test_a_burst_ends_with_its_requests_and_a_rate_with_its_schedule() -> None:
     plan = planned(
         changed(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
-from lab_pipelines.catalog.spec import CompletionRequest, LabSpec, Measure, Outline
+from lab_pipelines.catalog.spec import CompletionRequest, LabSpec, Measure, Outline, ReclaimsStep
 
 L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
 
@@ -87,6 +87,15 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ("builds_on: [L05]", "builds_on: [L06]", r"builds_on: L06 does not come before L06"),
         ("statistic: mean", "statistic: mean\n    sql: warehouse/measures/x.sql", r"exactly one of promql and sql"),
         ("denominator: {load: 16}", "denominator: {load: 16}\n    kind: bound", r"kind: is given more than once"),
+        ("name: ramp", "name: ramp\n    targets: [cloud]", r"steps\.0\.targets\.0: input should be 'local'"),
+        ("name: ramp", "name: ramp\n    targets: []", r"steps\.0\.targets: .* at least 1 item"),
+        ("name: ramp", "name: ramp\n    variants: [b]", r"steps\.0: ramp names variant b; there are: baseline"),
+        ("over: stage_end", "over: stage_end\n    after: cost", r"measures\.0: `after: cost` comes when the stack"),
+        (
+            "over: stage_end",
+            "over: stage_end\n    after: lunch",
+            r"measures\.0\.after: input should be 'load' or 'cost'",
+        ),
     ],
 )
 def test_a_wrong_spec_is_refused_with_file_line_field_and_what_was_expected(
@@ -123,3 +132,45 @@ def test_every_target_of_a_lab_has_a_pace_and_an_unknown_pace_is_named() -> None
     assert spec.pace(None, "local")[0] == "short"
     with pytest.raises(KeyError, match=r"no pace 'warp'; it has: full, short, smoke"):
         spec.pace("warp", "local")
+
+
+def test_a_step_belongs_to_some_variants_and_can_be_done_on_some_targets() -> None:
+    spec = load_catalog().spec("L75")
+    assert [step.name for step in spec.steps_of("hybrid-80")] == ["share-of-one", "reclaims-hybrid-80"]
+    alert = next(step for step in load_catalog().spec("L72").steps if step.kind == "fire_alert")
+    assert alert.can_be_done_on("local")
+    assert not alert.can_be_done_on("rehearsal")
+    with pytest.raises(ValueError, match=r"left-alone is done where idle-alert is; leave out targets and variants"):
+        _with_cause(targets=["local"])
+    with pytest.raises(ValueError, match="a pool without nodes serves nothing"):
+        ReclaimsStep(
+            kind="reclaims",
+            name="x",
+            on_demand=0,
+            spot=0,
+            months=2,
+            requests_per_s=1.0,
+            reclaims_per_hour=[0.1],
+            correlated=[True],
+        )
+
+
+def test_reclaims_need_to_know_what_a_replica_serves_at_every_share_of_the_traffic() -> None:
+    data = load_catalog().spec("L75").model_dump()
+    data["steps"][0]["profile"]["per_s"] = [0.48, 0.6, 1.2]
+    expected = r"reclaims-on-demand needs a load step with the rate 2\.4, 0\.8, of one replica of several"
+    with pytest.raises(ValueError, match=expected):
+        LabSpec.model_validate(data)
+
+
+def _with_cause(**fields: object) -> LabSpec:
+    data = load_catalog().spec("L72").model_dump()
+    next(step for step in data["steps"] if step["name"] == "idle-alert")["cause"] |= fields
+    return LabSpec.model_validate(data)
+
+
+def test_what_is_judged_after_cost_is_what_a_measure_of_cost_decides() -> None:
+    spec = load_catalog().spec("L71")
+    late = {finding.id for finding in spec.findings if spec.is_judged_after_cost(finding)}
+    assert late == {finding.id for finding in spec.findings} - {"a-queue-serves-nobody"}
+    assert not any(spec.is_judged_after_cost(finding) for finding in load_catalog().spec("L03").findings)

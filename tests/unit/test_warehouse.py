@@ -41,6 +41,7 @@ def refusal(warehouse: Warehouse, table: str, *new: dict[str, Any], **where: Any
 def test_a_run_of_every_table_comes_back_as_it_was_published(warehouse: Warehouse) -> None:
     run = {
         **rows.lab_run(),
+        "capacity_spells": [rows.spell_row()],
         "gpu_decisions": [rows.gpu_decision_row()],
         "budget_decisions": [rows.budget_decision_row()],
         "run_marks": [rows.run_mark_row()],

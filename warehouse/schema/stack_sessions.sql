@@ -34,5 +34,7 @@ CREATE TABLE stack_sessions (
     values_digest   VARCHAR NOT NULL,      -- sha256 of the merged Helm values
     engine_args     VARCHAR NOT NULL,      -- JSON list: the engine's command line
     refusal         VARCHAR,               -- what the engine said when it would not start; NULL: it came up
-    model_range     VARCHAR                -- inside, or outside: why, of what the engine model was compared with; NULL: no model
+    model_range     VARCHAR,               -- inside, or outside: why, of what the engine model was compared with; NULL: no model
+    gpus            INTEGER,               -- GPUs that the engine uses on each node; 0: none; NULL: not recorded
+    cost_labels     VARCHAR                -- JSON: the labels on the lab's objects, by which a bill is split; NULL: none
 );

@@ -1,0 +1,3 @@
+-- How often would an alert after 15 idle minutes have been wrong, in all labs before L72: the stack was needed again?
+SELECT coalesce(sum(false_alarms), 0)::DOUBLE FROM idle_alerts
+WHERE target = $target AND lab < 'L72' AND after_min = 15 AND signals = 'requests'

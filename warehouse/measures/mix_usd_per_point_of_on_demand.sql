@@ -1,0 +1,11 @@
+-- What does each percentage point of served traffic cost per month that all on demand serves more than the 80/20 hybrid?
+WITH mixes AS (
+    SELECT
+        any_value(usd_per_hour) FILTER (variant = 'on-demand') - any_value(usd_per_hour) FILTER (variant = 'hybrid-80') AS usd,
+        any_value(served_share) FILTER (variant = 'on-demand') - any_value(served_share) FILTER (variant = 'hybrid-80') AS share
+    FROM capacity_results WHERE run_id = $run_id AND position = 0
+)
+SELECT
+    CASE WHEN share > 0 THEN 730 * usd / (100 * share) END AS usd,
+    'it serves no more, or one of the two was not walked' AS gap
+FROM mixes
