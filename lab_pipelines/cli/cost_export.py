@@ -1,6 +1,6 @@
 """`labs cost export`: the cost records as a file of FOCUS 1.2, held to its rules before anybody sees it.
 
-Doesn't belong here: which number is which column (warehouse/views/45_focus_cost_and_usage.sql), or the rules
+Doesn't belong here: which number is which column (warehouse/views/46_focus_cost_and_usage.sql), or the rules
 (lab_pipelines/focus).
 
 DuckDB writes the file from the lake, one row group after another, and it is the file as it was written that is held to

@@ -421,8 +421,55 @@ def run_mark_row(**columns: Any) -> Row:
     } | columns
 
 
-NOT_BY_RUNS = frozenset({"gpu_decisions", "budget_decisions", "run_marks"})
-"""Tables that sensors write, and no lab's run."""
+def bill_day_row(**columns: Any) -> Row:
+    """A line of a bill: what the machines of a pool cost on a day."""
+    return {
+        **_of_the_bill(),
+        "usage_date": REQUESTED_AT.date(),
+        "resource_id": "/subscriptions/s/resourcegroups/mc/providers/microsoft.compute/aks-t4-1-vmss",
+        "pool": "t4",
+        "tag_lab": "l06",
+        "currency": "USD",
+        "cost": Decimal("0.40"),
+        "cost_usd": Decimal("0.40"),
+        "asked_at": REQUESTED_AT + timedelta(days=2),
+        "asked_from": REQUESTED_AT.date(),
+        "asked_to": REQUESTED_AT.date(),
+    } | columns
+
+
+def bill_ask_row(**columns: Any) -> Row:
+    """That a day of the bill was asked for."""
+    return {
+        **_of_the_bill(),
+        **{name: bill_day_row()[name] for name in ("asked_at", "asked_from", "asked_to")},
+        "scope": "subscriptions/s/resourceGroups/mc",
+        "days_with_data": 1,
+        "lines": 1,
+        "calls": 1,
+    } | columns
+
+
+def bill_share_row(**columns: Any) -> Row:
+    """A line that no rule could place."""
+    line = ("usage_date", "resource_id", "pool", "tag_lab", "currency", "cost", "cost_usd")
+    return {
+        **_of_the_bill(),
+        **{name: bill_day_row()[name] for name in line},
+        "session_id": None,
+        "reason": "no session of L06 held nodes that day",
+    } | columns
+
+
+def _of_the_bill() -> Row:
+    return {
+        **{"lab": "all", "run_id": "bill-1", "target": "aks", "provenance": "measured"},
+        "recorded_at": REQUESTED_AT + timedelta(days=2),
+    }
+
+
+NOT_BY_RUNS = frozenset({"gpu_decisions", "budget_decisions", "run_marks", "bill_days", "bill_asks", "bill_shares"})
+"""Tables that sensors and reconciliations write, and no lab's run."""
 
 
 def spell_row(**columns: Any) -> Row:

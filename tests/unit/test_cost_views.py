@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from lab_pipelines.catalog.slo import INTERACTIVE
 from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.session_sheets import session_sheet
 from resources.warehouse import Warehouse
 from tests.support.rows import (
     COLD_START_S,
     REQUESTED_AT,
     RUN_ID,
     Row,
+    bill_share_row,
     billed,
     lab_run,
     publish_run,
@@ -237,6 +240,17 @@ def test_a_namespace_s_cost_has_its_labels_and_compares_only_what_was_billed(war
     assert "no session on target aks" in gap(warehouse, "bill_difference_percent", target="aks")
 
 
+def test_money_of_the_bill_that_no_rule_could_place_is_told_and_no_bill_is_no_zero(warehouse: Warehouse) -> None:
+    assert "no bill on target aks was reconciled" in gap(warehouse, "usd_not_placed", target="aks")
+    placed = bill_share_row(session_id="session-1", reason=None, cost=Decimal(3), cost_usd=Decimal(3))
+    publish_run(warehouse, {"bill_shares": [placed, bill_share_row()]})
+    assert measure(warehouse, "usd_not_placed", target="aks") == pytest.approx(0.40)
+    later = bill_share_row()["recorded_at"] + timedelta(days=1)
+    in_euro = bill_share_row(run_id="bill-2", recorded_at=later, currency="EUR", cost_usd=None)
+    publish_run(warehouse, {"bill_shares": [in_euro]})
+    assert "not in dollars" in gap(warehouse, "usd_not_placed", target="aks")
+
+
 def test_hours_without_a_price_or_a_record_are_counted_and_not_free(warehouse: Warehouse) -> None:
     publish_run(warehouse, lab_run(priced=False))
     lost = session_row(session_id="lost", run_id="lost", cold_start_s=1800.0, held_s=1800.0)
@@ -247,15 +261,24 @@ def test_hours_without_a_price_or_a_record_are_counted_and_not_free(warehouse: W
     assert "no session" in gap(warehouse, "year_efficiency", target="local")
 
 
+def publish_with_sheet(warehouse: Warehouse, run: dict[str, list[Row]]) -> list[Row]:
+    """Publish a run whose requests were changed, with the sheet that follows from them; the sheet."""
+    publish_run(warehouse, {table: rows for table, rows in run.items() if table != "finops_sheet"})
+    [_, session] = run["stack_sessions"]
+    made = session_sheet(warehouse, session, state="estimated", objective=INTERACTIVE)
+    publish_run(warehouse, {"finops_sheet": made})
+    return made
+
+
 def test_the_money_of_a_stage_is_paid_by_its_useful_tokens(warehouse: Warehouse) -> None:
     """In a stage of 1 user every request meets the objective; half of them are made too slow."""
     run = lab_run(users=(1,))
     for index, request in enumerate(run["requests"]):
         if index % 2:
             request["ttft_s"] = 2.5
-    publish_run(warehouse, run)
+    made = publish_with_sheet(warehouse, run)
     where = {"session_id": "session-1", "step": "ramp", "stage": 0}
-    [sheet] = [row for row in run["finops_sheet"] if row["stage"] == 0]
+    [sheet] = [row for row in made if row["stage"] == 0]
     assert measure(warehouse, "useful_share", **where) == pytest.approx(0.5)
     assert measure(warehouse, "usd_per_1k_useful_tokens", **where) == pytest.approx(
         2 * sheet["usd_per_1k_output_tokens"]
@@ -272,7 +295,7 @@ def test_a_stage_without_a_useful_token_has_no_price_for_one(warehouse: Warehous
     run = lab_run(users=(1,))
     for request in run["requests"]:
         request["ttft_s"] = 2.5
-    publish_run(warehouse, run)
+    publish_with_sheet(warehouse, run)
     where = {"session_id": "session-1", "step": "ramp", "stage": 0}
     assert measure(warehouse, "useful_share", **where) == 0.0
     assert gap(warehouse, "usd_per_1k_useful_tokens", **where) == "no request of the stage met the objective"

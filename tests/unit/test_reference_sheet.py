@@ -175,7 +175,7 @@ def test_intervals_hold_the_truth_in_95_of_100_cases() -> None:
     simulated = pd.concat(frames)
     with connect() as connection:
         connection.execute((WAREHOUSE / "schema" / "finops_sheet.sql").read_text(encoding="utf-8"))
-        for name in ("38_sheet_current.sql", "90_reference_sheet.sql"):
+        for name in ("39_sheet_current.sql", "90_reference_sheet.sql"):
             connection.execute((WAREHOUSE / "views" / name).read_text(encoding="utf-8"))
         whole = lab_run(users=(1,))["finops_sheet"][-1]
         fixed = {name: value for name, value in whole.items() if name not in simulated.columns}

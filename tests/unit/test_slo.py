@@ -45,7 +45,14 @@ def test_an_objective_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["measures/goodput_2s_80ms", "measures/right_sizing_disagreements", "queries/right_sizing"]
+    "name",
+    [
+        "measures/goodput_2s_80ms",
+        "measures/right_sizing_disagreements",
+        "measures/useful_share",
+        "queries/right_sizing",
+        "views/45_capacity_results",
+    ],
 )
 def test_the_sql_of_the_rule_for_interactive_work_says_the_same(name: str) -> None:
     text = (REPO_ROOT / "warehouse" / f"{name}.sql").read_text(encoding="utf-8")

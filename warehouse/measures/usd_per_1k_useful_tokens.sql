@@ -1,15 +1,11 @@
--- What do a thousand useful output tokens of the stage cost: those of requests with a first token within 2 s, and 80 ms for
--- each after it? The whole stage is paid by them.
-WITH useful AS (
-    SELECT
-        coalesce(sum(output_tokens) FILTER (ttft_s <= 2.0 AND coalesce(tpot_s, 0) <= 0.080), 0) / sum(output_tokens)
-            AS share
-    FROM requests
-    WHERE session_id = $session_id AND step = $step AND stage = $stage AND in_stage AND outcome = 'ok'
-)
+-- What do a thousand useful output tokens of the stage cost: those of requests within the lab's objective? The whole stage is
+-- paid by them.
 SELECT
-    s.usd_per_1k_output_tokens / nullif(u.share, 0) AS usd,
-    CASE u.share WHEN 0 THEN 'no request of the stage met the objective' ELSE 'the stage has no price' END AS gap
-FROM finops_sheet AS s CROSS JOIN useful AS u
-WHERE s.session_id = $session_id AND s.step = $step AND s.stage = $stage
-QUALIFY row_number() OVER (ORDER BY s.recorded_at DESC) = 1
+    usd_per_1k_useful_output_tokens AS usd,
+    CASE
+        WHEN usd IS NULL THEN 'the stage has no price'
+        WHEN useful_output_tokens IS NULL THEN 'the lab has no objective'
+        ELSE 'no request of the stage met the objective'
+    END AS gap
+FROM sheet_current
+WHERE session_id = $session_id AND step = $step AND stage = $stage
