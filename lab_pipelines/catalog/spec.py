@@ -239,17 +239,28 @@ class Burst(SpecModel):
     requests: int = Field(ge=1)
 
 
+Arrivals = Literal["even", "poisson", "gamma"]
+
+
 class Rate(SpecModel):
     """Open loop: requests are sent at their scheduled times whether or not earlier ones have ended.
 
-    `per_s` is requests per stack second, one stage each. Arrivals are evenly spaced, or Poisson with a fixed seed.
+    `per_s` is requests per stack second, one stage each. Arrivals are evenly spaced, or drawn with a fixed seed:
+    Poisson, or gamma, whose `burstiness` is the shape of the gaps' distribution: 1 is Poisson, less is burstier.
     """
 
     kind: Literal["rate"]
     per_s: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    arrivals: Literal["even", "poisson"] = "even"
+    arrivals: Arrivals = "even"
+    burstiness: float | None = Field(default=None, gt=0)
     max_in_flight: int = Field(default=512, ge=1)
     """Requests that may be open at once; a request beyond it waits, and its latency counts from its schedule."""
+
+    @model_validator(mode="after")
+    def _burstiness_belongs_to_gamma(self) -> Rate:
+        if (self.burstiness is None) == (self.arrivals == "gamma"):
+            raise ValueError("burstiness: belongs to gamma arrivals, and these need it")
+        return self
 
 
 Profile = Annotated[Ramp | Constant | Burst | Rate, Field(discriminator="kind")]
