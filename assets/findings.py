@@ -11,21 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import (
     DEPLOY,
     Agreement,
     Bound,
+    Cliff,
     Finding,
     LabSpec,
     Measure,
+    Monotone,
+    Ordering,
     Outcomes,
     Quantity,
     Ratio,
     Sample,
+    samples_of,
 )
+from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.findings import (
     Judgement,
     agreement,
@@ -36,6 +43,8 @@ from lab_pipelines.statistics.findings import (
     quantile_ratio,
     ratio,
 )
+from lab_pipelines.statistics.multiple import simultaneous
+from lab_pipelines.statistics.sequences import Step, cliff, every_step
 from resources.warehouse import Warehouse, Within
 
 BATCHES = 10
@@ -101,6 +110,10 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], wareh
         case Ratio():
             told_with = _session(finding.numerator.variant, sessions)
             judgement = _ratio(spec, finding, sessions, warehouse)
+        case Monotone() | Ordering() | Cliff():
+            variant = finding.variants[0] if isinstance(finding, Ordering) else finding.variant
+            told_with = _session(variant, sessions)
+            judgement = _sequence(spec, finding, sessions, warehouse)
         case Bound():
             told_with = _session(finding.variant, sessions)
             judgement = bound(
@@ -122,7 +135,13 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], wareh
 
 
 def _not_walked(judgement: Judgement, finding: Finding) -> Judgement:
-    variant = finding.numerator.variant if isinstance(finding, Ratio) else getattr(finding, "variant", None)
+    match finding:
+        case Ratio():
+            variant = finding.numerator.variant
+        case Ordering():
+            variant = finding.variants[0]
+        case _:
+            variant = getattr(finding, "variant", None)
     return replace(judgement, verdict="inconclusive", reason=f"variant {variant} was not walked in this run")
 
 
@@ -134,18 +153,71 @@ def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[rows.Row], warehous
     if finding.measure is not None:
         values = [_value(finding.measure, side, warehouse) if side else None for side in (above, below)]
         judgement = plain_ratio(*values, comparison=finding.comparison, threshold=threshold)
-    elif finding.quantity == "throughput":
-        means = [_batches(side, warehouse) if side else [] for side in (above, below)]
-        judgement = ratio(*means, comparison=finding.comparison, threshold=threshold)
     else:
         assert finding.quantity is not None
-        column, quantile = _latency(finding.quantity)
-        samples = [
-            _latencies(side, column, sample.shape, warehouse) if side else []
+        values = [
+            _sampled(finding.quantity, side, sample.shape, warehouse) if side else []
             for side, sample in ((above, finding.numerator), (below, finding.denominator))
         ]
-        judgement = quantile_ratio(*samples, quantile=quantile, comparison=finding.comparison, threshold=threshold)
+        judgement = _compared(finding.quantity, *values, comparison=finding.comparison, threshold=threshold)
     return replace(judgement, verdict="inconclusive", reason=missing) if missing else judgement
+
+
+def _sequence(
+    spec: LabSpec, finding: Monotone | Ordering | Cliff, sessions: Sequence[rows.Row], warehouse: Warehouse
+) -> Judgement:
+    """Neighbouring loads of one variant, or variants in their order, each over the one before it."""
+    step = next(one for one in spec.load_steps if finding.step in (None, one.name))
+    stages = list[tuple[str, Sequence[float] | str]]()
+    for sample in samples_of(finding, step.loads):
+        stage = _stage(spec, sample, sessions, warehouse)
+        name = str(sample.variant) if isinstance(finding, Ordering) else f"{sample.load:g}"
+        found = stage if isinstance(stage, str) else _sampled(finding.quantity, stage, sample.shape, warehouse)
+        stages.append((name, found))
+    # A pace may leave out the high stages of a ramp; a claim about all of them is then open.
+    confidence = simultaneous(CONFIDENCE, len(stages) - 1)
+    steps = [
+        Step(f"{before} → {after}", _step_ratio(finding, later, earlier, confidence))
+        for (before, earlier), (after, later) in pairwise(stages)
+    ]
+    if isinstance(finding, Cliff):
+        at = step.loads.index(finding.after)
+        return cliff(steps, at, comparison=finding.comparison, threshold=finding.threshold)
+    return every_step(steps, comparison=finding.comparison, threshold=finding.threshold)
+
+
+def _step_ratio(
+    finding: Monotone | Ordering | Cliff,
+    later: Sequence[float] | str,
+    earlier: Sequence[float] | str,
+    confidence: float,
+) -> Judgement:
+    missing = next((side for side in (later, earlier) if isinstance(side, str)), None)
+    sides = [[] if isinstance(side, str) else side for side in (later, earlier)]
+    judged = _compared(
+        finding.quantity, *sides, comparison=finding.comparison, threshold=finding.threshold, confidence=confidence
+    )
+    return replace(judged, verdict="inconclusive", reason=missing) if missing else judged
+
+
+def _sampled(quantity: Quantity, stage: _Stage, shape: int | None, warehouse: Warehouse) -> list[float]:
+    """What a stage brings to a comparison: batch means of its throughput, or its requests' latencies."""
+    if quantity == "throughput":
+        return _batches(stage, warehouse)
+    return _latencies(stage, _latency(quantity)[0], shape, warehouse)
+
+
+def _compared(
+    quantity: Quantity,
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    *,
+    comparison: Literal["above", "below"],
+    threshold: float,
+    confidence: float = CONFIDENCE,
+) -> Judgement:
+    test = ratio if quantity == "throughput" else partial(quantile_ratio, quantile=_latency(quantity)[1])
+    return test(numerator, denominator, comparison=comparison, threshold=threshold, confidence=confidence)
 
 
 def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[rows.Row], warehouse: Warehouse) -> _Stage | str:

@@ -263,6 +263,7 @@ def load_plan(
         model=session.model,
         profile=step.profile.kind,
         arrivals=step.profile.arrivals if isinstance(step.profile, Rate) else "even",
+        burstiness=step.profile.burstiness if isinstance(step.profile, Rate) else None,
         max_in_flight=_max_in_flight(step.profile),
         shapes=[_shape(request, scale) for request in step.requests],
         stages=[

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.catalog.spec import Arrivals, TextKind
 from resources.cluster import Endpoint, Progress
 
 Outcome = Literal["ok", "http_error", "timeout", "connection_error", "stream_error", "cut"]
@@ -87,8 +87,10 @@ class LoadPlan(Record):
     """An OpenAI base URL, ending in /v1, for completions; an HTTP server's root for plain GETs."""
     model: str | None
     profile: Profile
-    arrivals: Literal["even", "poisson"] = "even"
-    """How the requests of a rate are spaced. Poisson arrivals are the same in every run of a step."""
+    arrivals: Arrivals = "even"
+    """How the requests of a rate are spaced. Those that are drawn are the same in every run of a step."""
+    burstiness: float | None = None
+    """The shape of gamma arrivals' gaps: 1 is Poisson, less is burstier."""
     max_in_flight: int | None = None
     """Requests of an open loop that may be open at once; one beyond waits, and its latency counts from its schedule."""
     shapes: list[Shape] = Field(min_length=1)
@@ -107,6 +109,8 @@ class LoadPlan(Record):
             raise ValueError("stages: per_wall_s belongs to the profile `rate`, and to it alone")
         if (self.max_in_flight is None) == (self.profile in ("burst", "rate")):
             raise ValueError("max_in_flight: belongs to the profiles `burst` and `rate`")
+        if (self.burstiness is None) == (self.arrivals == "gamma"):
+            raise ValueError("burstiness: belongs to gamma arrivals, and these need it")
         return self
 
     @property

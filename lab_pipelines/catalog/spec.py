@@ -239,17 +239,28 @@ class Burst(SpecModel):
     requests: int = Field(ge=1)
 
 
+Arrivals = Literal["even", "poisson", "gamma"]
+
+
 class Rate(SpecModel):
     """Open loop: requests are sent at their scheduled times whether or not earlier ones have ended.
 
-    `per_s` is requests per stack second, one stage each. Arrivals are evenly spaced, or Poisson with a fixed seed.
+    `per_s` is requests per stack second, one stage each. Arrivals are evenly spaced, or drawn with a fixed seed:
+    Poisson, or gamma, whose `burstiness` is the shape of the gaps' distribution: 1 is Poisson, less is burstier.
     """
 
     kind: Literal["rate"]
     per_s: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    arrivals: Literal["even", "poisson"] = "even"
+    arrivals: Arrivals = "even"
+    burstiness: float | None = Field(default=None, gt=0)
     max_in_flight: int = Field(default=512, ge=1)
     """Requests that may be open at once; a request beyond it waits, and its latency counts from its schedule."""
+
+    @model_validator(mode="after")
+    def _burstiness_belongs_to_gamma(self) -> Rate:
+        if (self.burstiness is None) == (self.arrivals == "gamma"):
+            raise ValueError("burstiness: belongs to gamma arrivals, and these need it")
+        return self
 
 
 Profile = Annotated[Ramp | Constant | Burst | Rate, Field(discriminator="kind")]
@@ -604,6 +615,43 @@ class Ratio(Claim):
         return self
 
 
+class Neighbours(Claim):
+    """What claims about neighbours have in common: a quantity, and which requests it is of.
+
+    Each field that is left out must have but one choice. Neighbours are compared by their ratio, later over earlier,
+    with intervals that hold all at once.
+    """
+
+    quantity: Quantity
+    step: Name | None = None
+    shape: int | None = Field(default=None, ge=0)
+    comparison: Literal["above", "below"]
+    threshold: float = Field(default=1.0, gt=0)
+
+
+class Monotone(Neighbours):
+    """From each load of a step to the next the quantity's ratio is above (it rises) or below (it falls) `threshold`."""
+
+    kind: Literal["monotone"]
+    variant: Name | None = None
+
+
+class Ordering(Neighbours):
+    """From each of the `variants` to the next, as they are listed, the ratio is above or below `threshold`."""
+
+    kind: Literal["ordering"]
+    variants: list[Name] = Field(min_length=2)
+    load: float | None = Field(default=None, gt=0)
+
+
+class Cliff(Neighbours):
+    """From the load `after` to the next one the ratio is above or below `threshold`, and between no other two loads."""
+
+    kind: Literal["cliff"]
+    variant: Name | None = None
+    after: float = Field(gt=0)
+
+
 class Bound(Claim):
     """Every value of a measure, one per stage or one for the run, lies above or below `threshold`.
 
@@ -641,7 +689,16 @@ class Outcomes(Claim):
     steps: list[Name] = Field(min_length=1)
 
 
-Finding = Annotated[Ratio | Bound | Agreement | Outcomes, Field(discriminator="kind")]
+Finding = Annotated[Ratio | Monotone | Ordering | Cliff | Bound | Agreement | Outcomes, Field(discriminator="kind")]
+
+
+def samples_of(finding: Monotone | Ordering | Cliff, loads: list[float] | list[float | None]) -> list[Sample]:
+    """The stages that a claim about neighbours compares, in order; `loads` are its step's."""
+    if isinstance(finding, Ordering):
+        return [
+            Sample(variant=name, step=finding.step, load=finding.load, shape=finding.shape) for name in finding.variants
+        ]
+    return [Sample(variant=finding.variant, step=finding.step, load=load, shape=finding.shape) for load in loads]
 
 
 class Figure(SpecModel):
@@ -846,6 +903,9 @@ class LabSpec(Identity):
                     used = [] if finding.measure is None else [finding.measure]
                     if any(over.get(name) in ("run", "variants") for name in used):
                         raise ValueError(f"findings: {finding.id} compares stages; {used[0]} is of a whole run")
+                case Monotone() | Ordering() | Cliff():
+                    self._sequence_holds(finding)
+                    used = []
                 case Outcomes():
                     used = []
                     steps = [DEPLOY, *(step.name for step in self.flat_steps)]
@@ -863,6 +923,34 @@ class LabSpec(Identity):
                 raise ValueError(f"findings: {finding.id} compares a measure of the run with one of its stages")
             if isinstance(finding, Bound | Outcomes) and finding.variant not in (None, *variants):
                 raise ValueError(f"findings: {finding.id} names variant {finding.variant}, which the lab lacks")
+
+    def _sequence_holds(self, finding: Monotone | Ordering | Cliff) -> None:
+        """A step and the shape of its requests, and at least two loads, or several variants at one of them."""
+        where = f"findings: {finding.id}"
+        for sample in samples_of(finding, [self._a_load(finding, where)]):
+            self._sample_holds(finding.id, sample)
+        loads = self._loads(finding, where)
+        if finding.shape is not None and finding.quantity == "throughput":
+            raise ValueError(f"{where}: only latencies can be told apart by the request's shape")
+        if not isinstance(finding, Ordering) and len(loads) < 2:
+            raise ValueError(f"{where}: the step has but one load, and no neighbour to compare it with")
+        if isinstance(finding, Cliff) and finding.after not in loads[:-1]:
+            listed = ", ".join(f"{load:g}" for load in loads[:-1])
+            raise ValueError(f"{where}: after is {finding.after:g}; give the load before the cliff, one of: {listed}")
+        if isinstance(finding, Ordering) and len(set(finding.variants)) < len(finding.variants):
+            raise ValueError(f"{where}: a variant is listed twice")
+
+    def _loads(self, finding: Monotone | Ordering | Cliff, where: str) -> list[float]:
+        steps = {step.name: step for step in self.load_steps}
+        if finding.step is None and len(steps) != 1:
+            raise ValueError(f"{where}: give the step, one of: {', '.join(steps)}")
+        name = finding.step or next(iter(steps))
+        if name not in steps:
+            raise ValueError(f"{where}: {name} is not one of the load steps: {', '.join(steps)}")
+        return steps[name].loads
+
+    def _a_load(self, finding: Monotone | Ordering | Cliff, where: str) -> float | None:
+        return finding.load if isinstance(finding, Ordering) else self._loads(finding, where)[0]
 
     def _sample_holds(self, finding: str, sample: Sample) -> None:
         """Every field that is left out must have but one choice."""

@@ -155,7 +155,8 @@ def _profile_line(profile: Profile) -> str:
             return f"{profile.requests} requests at once"
         case "rate":
             listed = ", ".join(f"{per_s:g}" for per_s in profile.per_s)
-            return f"{listed} requests/s, {profile.arrivals} arrivals"
+            bursty = f" (burstiness {profile.burstiness:g})" if profile.burstiness else ""
+            return f"{listed} requests/s, {profile.arrivals} arrivals{bursty}"
 
 
 def _request_line(request: Any) -> str:

@@ -38,6 +38,7 @@ from lab_pipelines.report.stage_table import (
     stage_markdown,
 )
 from lab_pipelines.report.wording import (
+    GAP,
     Row,
     duration,
     effect,
@@ -51,6 +52,7 @@ from lab_pipelines.report.wording import (
     provenance_line,
     short,
 )
+from lab_pipelines.report.year import YearRow, year_rows
 
 _FOLDER = Path(__file__).parent
 
@@ -116,7 +118,7 @@ def render_html(report: Report) -> str:
         headline=headline(report),
         chapters=chapters(report),
         comparisons=comparisons(report),
-        without_results=[lab for lab in report.labs.values() if lab.id not in report.labs_with_results],
+        year=year_rows(report.labs, report.year, report.references),
         style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
     )
 
@@ -124,6 +126,7 @@ def render_html(report: Report) -> str:
 def render_markdown(report: Report) -> str:
     """The same content without the pictures."""
     lines = ["# The year in numbers", "", headline(report), "", *_totals_markdown(report.totals)]
+    lines += ["", *_year_markdown(year_rows(report.labs, report.year, report.references))]
     for chapter in chapters(report):
         lines += ["", f"## On target {chapter.target}"]
         lines += [line for money in chapter.money for line in ("", f"Money, {money.provenance}: {money.sentence}")]
@@ -287,6 +290,39 @@ def _totals_markdown(totals: Sequence[Row]) -> list[str]:
     ]
 
 
+def _year_markdown(rows: Sequence[YearRow]) -> list[str]:
+    """A line for each lab and place; labs without results have none, and are counted in the headline."""
+    if not any(row.lines for row in rows):
+        return []
+    return [
+        "| lab | where | numbers are | claims | tokens/s against L06 | USD per 1K against L06 | USD |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: |",
+        *(
+            f"| {row.lab.id} {markdown_text(row.lab.title)} | {line.row['target']} | {line.row['provenance']} "
+            f"| {claims(line.row) or GAP} | {times(line.throughput)} | {times(line.price)} | {spent(line.row)} |"
+            for row in rows
+            for line in row.lines
+        ),
+    ]
+
+
+def claims(row: Row) -> str:
+    """`3 confirmed, 1 refuted`, from counts by verdict."""
+    return ", ".join(f"{row[v]} {v}" for v in ("confirmed", "refuted", "inconclusive") if row[v])
+
+
+def times(ratio: float | None) -> str:
+    """A ratio to the baseline."""
+    return GAP if ratio is None else f"{short(ratio)} x"
+
+
+def spent(row: Row) -> str:
+    """What all runs of a lab in one place cost, and how many have no price."""
+    if row["usd"] is None:
+        return "no price known"
+    return short(row["usd"]) + (f", {row['unpriced_runs']} runs without a price" if row["unpriced_runs"] else "")
+
+
 def _section_markdown(section: Section) -> list[str]:
     lines = [stage_markdown(section.stages)] if section.stages else [markdown_text(provenance_line(section.overview))]
     for variant in section.variants:
@@ -353,6 +389,9 @@ def _template() -> Template:
     }
     environment.filters |= {
         "against": forecast.against,
+        "claims": claims,
+        "spent": spent,
+        "times": times,
         "duration": duration,
         "effect": effect,
         "gap_place": gap_place,

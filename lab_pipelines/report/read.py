@@ -12,10 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab_pipelines.baseline import current
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.catalog.spec import Identity
-from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.deployment import REPO_ROOT, TARGETS
 from lab_pipelines.report.wording import Row, in_order, printable
+from lab_pipelines.report.year import BASELINE_LAB, Reference, references_of
 
 if TYPE_CHECKING:
     from resources.warehouse_core import WarehouseCore
@@ -70,6 +72,10 @@ class Report:
     """Of the view `forecast_vs_measured`, for the shown runs."""
     forecast_error: Sequence[Row]
     """What came of `forecast` by lab, run and quantity, as the question of that name answers."""
+    year: Sequence[Row]
+    """What came of each lab in each place, as the question `year` answers."""
+    references: Mapping[str, Reference]
+    """By target, what that is compared with."""
     money: Mapping[str, Sequence[Row]]
     """By question (`by_lab`, `by_load`, `by_day`): what all runs of each target cost."""
 
@@ -95,7 +101,7 @@ def read_sections(warehouse: WarehouseCore) -> list[Section]:
 
 def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) -> Report:
     """Everything the page shows. Raises the warehouse's own error, and `SpecError` for a broken catalog."""
-    sections = read_sections(warehouse)
+    sections, year = read_sections(warehouse), _rows(warehouse, "year")
     shown = {section.overview["run_id"] for section in sections}
     return Report(
         written_at=now,
@@ -104,8 +110,16 @@ def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) ->
         sections=sections,
         forecast=_rows(warehouse, "forecast"),
         forecast_error=[row for row in _answer(warehouse, FORECAST_ERROR) if row["run_id"] in shown],
+        year=year,
+        references=references_of(year, _pinned()),
         money={name: _rows(warehouse, f"money_{name}") for name in ("by_lab", "by_load", "by_day")},
     )
+
+
+def _pinned() -> dict[str, Mapping[str, object]]:
+    """The baseline lab's pinned baselines, by target. Raises `BaselineError` for a file that isn't what was pinned."""
+    found = {target: current(BASELINE_LAB, target) for target in TARGETS}
+    return {target: baseline.content for target, baseline in found.items() if baseline is not None}
 
 
 def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lab_pipelines.statistics.estimate import CONFIDENCE
+from lab_pipelines.statistics.multiple import simultaneous
+
 Verdict = Literal["confirmed", "refuted", "inconclusive"]
 
 MIN_BATCHES = 8
@@ -50,13 +53,14 @@ def ratio(
     *,
     comparison: Literal["above", "below"],
     threshold: float,
+    confidence: float = CONFIDENCE,
 ) -> Judgement:
     """Is mean(numerator) / mean(denominator) above or below `threshold`?
 
     Takes independent batch means of two stages. The interval is the delta method's on the logarithm of the ratio, with
     Welch's degrees of freedom; it assumes means roughly normal and positive.
     """
-    method = "ratio of batch means, 95 % interval by the delta method on its logarithm (Welch)"
+    method = f"ratio of batch means, {confidence * 100:.4g} % interval by the delta method on its logarithm (Welch)"
     n = min(len(numerator), len(denominator))
 
     def undecided(reason: str) -> Judgement:
@@ -77,7 +81,7 @@ def ratio(
         low = high = effect
     else:
         freedom = variance**2 / (parts[0] ** 2 / (len(numerator) - 1) + parts[1] ** 2 / (len(denominator) - 1))
-        reach = math.exp(float(t.ppf(0.975, freedom)) * math.sqrt(variance))
+        reach = math.exp(float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance))
         low, high = effect / reach, effect * reach
     return _against(effect, low, high, n, method, comparison, threshold)
 
@@ -108,18 +112,21 @@ def quantile_ratio(
     quantile: float,
     comparison: Literal["above", "below"],
     threshold: float,
+    confidence: float = CONFIDENCE,
 ) -> Judgement:
     """Is the quantile of one sample over that of another above or below `threshold`?
 
     Each quantile has a distribution-free interval between two order statistics, at 97.5 % so that both hold at once
-    with 95 % (Bonferroni); the ratio's interval is made of their ends. It is wide, and takes the requests of a stage as
-    independent, which requests that share a batch are not quite.
+    with the `confidence` of 95 % (Bonferroni); the ratio's interval is made of their ends. It is wide, and takes the
+    requests of a stage as independent, which requests that share a batch are not quite.
     """
-    method = f"ratio of the p{quantile * 100:g}, 95 % interval from the order statistics of both samples (Bonferroni)"
+    each = simultaneous(confidence, 2)
+    interval = f"{confidence * 100:.4g} % interval from the order statistics of both samples (Bonferroni)"
+    method = f"ratio of the p{quantile * 100:g}, {interval}"
     n = min(len(numerator), len(denominator))
-    above, below = order_interval(numerator, quantile), order_interval(denominator, quantile)
+    above, below = (order_interval(side, quantile, confidence=each) for side in (numerator, denominator))
     if above is None or below is None:
-        needed = requests_for_quantile(quantile)
+        needed = requests_for_quantile(quantile, confidence=each)
         reason = f"{n} requests; an interval for the p{quantile * 100:g} needs {needed} on each side"
         return Judgement("inconclusive", None, None, None, n, method, reason)
     if below.low <= 0:

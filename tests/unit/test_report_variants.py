@@ -144,6 +144,7 @@ def render_markdown_of(section: Section) -> str:
                 "forecast": [],
                 "forecast_error": [],
             },
+            **{"year": [], "references": {}},
             money={"by_lab": [], "by_load": [], "by_day": []},
         )
     )

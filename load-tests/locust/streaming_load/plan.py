@@ -74,10 +74,11 @@ class Plan:
     base_url: str
     model: str | None
     profile: Literal["ramp", "constant", "burst", "rate"]
-    arrivals: Literal["even", "poisson"]
+    arrivals: Literal["even", "poisson", "gamma"]
     max_in_flight: int | None
     shapes: tuple[Shape, ...]
     stages: tuple[Stage, ...]
+    burstiness: float | None = None
 
     @property
     def open_loop(self) -> bool:

@@ -25,8 +25,8 @@ def offsets(plan: Plan, stage: Stage) -> Iterator[float]:
     """When each request of an open loop's stage is due, in wall seconds after the stage's start, in order.
 
     A burst is due at once. Even arrivals lie in the middle of their intervals, so that any whole number of intervals
-    holds as many requests. Poisson arrivals are scaled from gaps with mean 1, so that their pattern doesn't depend on
-    the clock's speed. A rate's schedule has no end: the stage has.
+    holds as many requests. Poisson and gamma arrivals are scaled from gaps with mean 1, so that their pattern doesn't
+    depend on the clock's speed. A rate's schedule has no end: the stage has.
     """
     if plan.profile == "burst":
         assert stage.users is not None
@@ -40,8 +40,33 @@ def offsets(plan: Plan, stage: Stage) -> Iterator[float]:
     numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage]))
     due = 0.0
     while True:
-        due -= math.log(1.0 - numbers.random())
+        due += _gap(numbers, plan.burstiness)
         yield due / stage.per_wall_s
+
+
+def _gap(numbers: random.Random, shape: float | None) -> float:
+    """The next gap, with mean 1: exponential, or gamma with `shape`."""
+    if shape is None:
+        return -math.log(1.0 - numbers.random())
+    return _gamma(numbers, shape) / shape
+
+
+def _gamma(numbers: random.Random, shape: float) -> float:
+    """Marsaglia and Tsang 2000, A simple method for generating gamma variables; below 1 by their section 6."""
+    if shape < 1:
+        return _gamma(numbers, shape + 1) * (1.0 - numbers.random()) ** (1 / shape)
+    d = shape - 1 / 3
+    c = 1 / math.sqrt(9 * d)
+    while True:
+        x = _normal(numbers)
+        v = (1 + c * x) ** 3
+        if v > 0 and math.log(1.0 - numbers.random()) < 0.5 * x * x + d - d * v + d * math.log(v):
+            return d * v
+
+
+def _normal(numbers: random.Random) -> float:
+    """Box and Muller: the generator's own normal values may change from one Python to the next."""
+    return math.sqrt(-2 * math.log(1.0 - numbers.random())) * math.cos(2 * math.pi * numbers.random())
 
 
 @dataclass(frozen=True)

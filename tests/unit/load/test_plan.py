@@ -54,6 +54,12 @@ GETS = LoadPlan(
 )
 
 
+@pytest.mark.parametrize("fields", [{"arrivals": "gamma"}, {"burstiness": 0.5}])
+def test_gamma_arrivals_and_their_burstiness_belong_together(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="burstiness: belongs to gamma arrivals"):
+        LoadPlan.model_validate(GETS.model_dump() | fields)
+
+
 @pytest.mark.parametrize("plan", [PLAN, GETS], ids=["completions", "gets"])
 def test_a_load_process_reads_what_a_load_plan_wrote(tmp_path: Path, plan: LoadPlan) -> None:
     file = tmp_path / "plan.json"

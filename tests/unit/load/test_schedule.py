@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import gamma, kstest
 from streaming_load.plan import Stage
 from streaming_load.schedule import Mix, Sample, offsets, sample
 
@@ -17,8 +18,8 @@ def stage(number: int = 0, per_wall_s: float = 4.0, *, hold_s: float = 10.0, min
     return Stage(number, None, per_wall_s, hold_wall_s=hold_s, min_requests=min_requests, max_hold_wall_s=99.0)
 
 
-def due(one: Stage, arrivals: str, count: int = 400, step: str = "traffic") -> list[float]:
-    return list(islice(offsets(gets("rate", one, arrivals=arrivals, step=step), one), count))
+def due(one: Stage, arrivals: str, count: int = 400, step: str = "traffic", **plan: float) -> list[float]:
+    return list(islice(offsets(gets("rate", one, arrivals=arrivals, step=step, **plan), one), count))
 
 
 def test_even_arrivals_are_one_interval_apart_from_half_an_interval_on() -> None:
@@ -32,6 +33,18 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_of_their_name() -> None:
     assert mean == pytest.approx(0.25, rel=0.05)
     assert sum((gap - mean) ** 2 for gap in gaps) / len(gaps) == pytest.approx(mean**2, rel=0.1)
     assert min(gaps) > 0
+
+
+@pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
+def test_gamma_arrivals_have_the_rate_and_are_as_bursty_as_asked(burstiness: float) -> None:
+    times = due(stage(), "gamma", 20_000, burstiness=burstiness)
+    gaps = [after - before for before, after in pairwise([0.0, *times])]
+    mean = sum(gaps) / len(gaps)
+    assert mean == pytest.approx(0.25, rel=0.05)
+    assert sum((gap - mean) ** 2 for gap in gaps) / len(gaps) == pytest.approx(mean**2 / burstiness, rel=0.1)
+    assert times == due(stage(), "gamma", 20_000, burstiness=burstiness), "the same in every run"
+    # Not only two moments: the gaps' distribution is the gamma distribution itself.
+    assert kstest(gaps, gamma(burstiness, scale=0.25 / burstiness).cdf).pvalue > 0.01
 
 
 def test_poisson_arrivals_are_the_same_in_every_run_and_differ_by_step_and_stage() -> None:

@@ -1,0 +1,119 @@
+"""What every estimator refuses, and that no interval ever collapses to its value."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab_pipelines.statistics.bootstrap import block_bootstrap
+from lab_pipelines.statistics.means import inflation, mean
+from lab_pipelines.statistics.multiple import holm, simultaneous
+from lab_pipelines.statistics.paired import interleaved, minimum_detectable_ratio, paired_ratio, sign_flip_p
+from lab_pipelines.statistics.quantiles import needed_for, quantile
+from lab_pipelines.statistics.rates import rate, rate_in_order
+from lab_pipelines.statistics.steady import steadiness
+from lab_pipelines.statistics.warmup import warm_up
+
+numbers = np.random.default_rng(1)
+
+
+@pytest.mark.parametrize(("q", "needed"), [(0.95, 72), (0.99, 368), (0.999, 3688), (0.5, 6)])
+def test_a_quantile_needs_so_many_values(q: float, needed: int) -> None:
+    assert needed_for(q) == needed
+    series = numbers.normal(size=needed)
+    assert quantile(series, q, in_order=False).bounded
+    small = quantile(series[1:], q, in_order=False)
+    assert not small.bounded and small.value is not None and f"needs {needed}" in (small.reason or "")
+
+
+def test_a_mean_of_few_or_of_all_too_similar_values_has_no_interval() -> None:
+    assert "needs 40" in (mean([1.0] * 39).reason or "")
+    walk = np.cumsum(numbers.normal(size=200))
+    refused = mean(walk)
+    assert refused.value == pytest.approx(walk.mean())
+    assert not refused.bounded and "depend on each other too much" in (refused.reason or "")
+
+
+@pytest.mark.parametrize("estimate", [mean, warm_up, steadiness, lambda s: quantile(s, 0.5), rate_in_order])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gap_is_no_number(estimate: object, bad: float) -> None:
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        estimate([1.0] * 100 + [bad])  # type: ignore[operator]
+
+
+def test_nothing_at_all_is_no_value() -> None:
+    assert mean([]).value is None
+    assert quantile([], 0.5).value is None
+    assert rate(0, 0).value is None
+    assert sign_flip_p([]) == 1.0
+    assert steadiness([]).state == "unknown"
+    assert warm_up([]).cut is None
+
+
+def test_a_rate_of_none_or_all_keeps_a_width() -> None:
+    none, all_of_them = rate(0, 50), rate(50, 50)
+    assert (none.low, all_of_them.high) == (0.0, 1.0)
+    assert none.high == pytest.approx(0.0713, abs=1e-3)
+    with pytest.raises(ValueError, match="51 successes of 50"):
+        rate(51, 50)
+
+
+def test_pairs_must_be_enough_equal_in_number_and_positive() -> None:
+    assert "needs 5" in (paired_ratio([1.1] * 4, [1.0] * 4).reason or "")
+    assert "zero or less" in (paired_ratio([1.0, 0.0], [1.0, 1.0]).reason or "")
+    with pytest.raises(ValueError, match="two sides"):
+        paired_ratio([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="needs 5"):
+        minimum_detectable_ratio(0.1, 4)
+
+
+def test_an_interleaved_order_lets_a_linear_drift_fall_on_all_alike() -> None:
+    order = interleaved(["a", "b", "c"], 4)
+    places = {name: sum(at for at, one in enumerate(order) if one == name) for name in "abc"}
+    assert len(set(places.values())) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_no_more_than_one_by_one_and_no_less_than_bonferroni(p_values: list[float]) -> None:
+    rejected = holm(p_values, alpha=0.05)
+    for p, one in zip(p_values, rejected, strict=True):
+        assert one <= (p <= 0.05)
+        assert one >= (p <= 0.05 / len(p_values))
+
+
+def test_simultaneous_intervals_share_what_their_confidence_leaves() -> None:
+    assert simultaneous(0.95, 5) == pytest.approx(0.99)
+    assert simultaneous(0.95, 0) == 0.95
+
+
+def test_more_pairs_see_smaller_ratios() -> None:
+    seen = [minimum_detectable_ratio(0.1, pairs) for pairs in (5, 10, 20, 40)]
+    assert seen == sorted(seen, reverse=True)
+    assert minimum_detectable_ratio(0.0, 5) == 1.0
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 100), st.floats(-1e3, 1e3))
+def test_estimates_follow_a_change_of_unit(seed: int, factor: float, offset: float) -> None:
+    series = np.random.default_rng(seed).lognormal(size=600)
+    for estimate in (mean, lambda s: quantile(s, 0.9)):
+        plain, moved = estimate(series), estimate(series * factor + offset)
+        for one, other in ((plain.low, moved.low), (plain.value, moved.value), (plain.high, moved.high)):
+            assert one is not None and other is not None
+            assert other == pytest.approx(one * factor + offset, rel=1e-6, abs=1e-6 * (1 + abs(offset)))
+
+
+def test_dependence_is_seen_and_its_absence_costs_little() -> None:
+    assert inflation(np.repeat(numbers.normal(size=100), 10)) == pytest.approx(10, rel=0.5)
+    assert inflation(numbers.normal(size=2000)) < 1.8
+
+
+def test_a_bootstrap_of_few_blocks_is_refused() -> None:
+    walk = np.cumsum(numbers.normal(size=300))
+    found = block_bootstrap(walk, lambda samples: samples.mean(axis=-1))
+    assert not found.bounded and "blocks" in (found.reason or "")
