@@ -53,7 +53,7 @@ def test_an_interval_is_student_s_on_the_logarithm_of_a_price(warehouse: Warehou
     assert (row["trials"], row["billed_trials"], row["scale"]) == (3, 0, "log")
     assert row["interval"].startswith("95 %, t of 3 trials, log")
     assert (row["run_id"], row["load"], row["sku"], row["priority"]) == (
-        "run-0",  # all were recorded in the same instant: the first of them
+        "run-2",  # all were recorded in the same instant: the last of them by name
         "4 users",
         "Standard_NC4as_T4_v3",
         "on_demand",

@@ -27,8 +27,8 @@ WITH trials AS (
         count(*) AS trials,
         count(*) FILTER (state = 'billed') AS billed_trials,
         max(recorded_at) AS newest_at,
-        arg_max(run_id, recorded_at) AS run_id,
-        arg_max(session_id, recorded_at) AS session_id,
+        arg_max(run_id, (recorded_at, session_id)) AS run_id,
+        arg_max(session_id, (recorded_at, session_id)) AS session_id,
         CASE WHEN count(usd_low) = count(*) THEN sum(usd_low)::DOUBLE / nullif(sum(usd)::DOUBLE, 0) END AS price_low,
         CASE WHEN count(usd_high) = count(*) THEN sum(usd_high)::DOUBLE / nullif(sum(usd)::DOUBLE, 0) END AS price_high,
         [
