@@ -19,7 +19,10 @@ from decimal import Decimal
 from typing import Any
 
 from lab_pipelines.catalog.spec import LabSpec, Ratio, Sample
-from lab_pipelines.statistics.findings import MIN_BATCHES, requests_for_quantile
+from lab_pipelines.statistics.estimate import CONFIDENCE
+from lab_pipelines.statistics.findings import MIN_BATCHES
+from lab_pipelines.statistics.multiple import simultaneous
+from lab_pipelines.statistics.quantiles import needed_for
 
 DRAWS = 2000
 SHARE = 0.9
@@ -182,7 +185,8 @@ def requests_needed(
     """
     least = MIN_BATCHES
     if quantity != "throughput":
-        least = requests_for_quantile(int(quantity.rpartition("_p")[2]) / 100)
+        # Of a ratio: both sides' quantiles must hold at once.
+        least = needed_for(int(quantity.rpartition("_p")[2]) / 100, confidence=simultaneous(CONFIDENCE, 2))
     if effect is None or low is None or high is None:
         return least
     distance = abs(math.log(effect / threshold))

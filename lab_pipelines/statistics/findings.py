@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lab_pipelines.statistics import quantiles
 from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.multiple import simultaneous
 
@@ -124,55 +125,18 @@ def quantile_ratio(
     interval = f"{confidence * 100:.4g} % interval from the order statistics of both samples (Bonferroni)"
     method = f"ratio of the p{quantile * 100:g}, {interval}"
     n = min(len(numerator), len(denominator))
-    above, below = (order_interval(side, quantile, confidence=each) for side in (numerator, denominator))
-    if above is None or below is None:
-        needed = requests_for_quantile(quantile, confidence=each)
+    above, below = (
+        quantiles.quantile(side, quantile, confidence=each, in_order=False) for side in (numerator, denominator)
+    )
+    if above.low is None or above.high is None or below.low is None or below.high is None:
+        needed = quantiles.needed_for(quantile, confidence=each)
         reason = f"{n} requests; an interval for the p{quantile * 100:g} needs {needed} on each side"
         return Judgement("inconclusive", None, None, None, n, method, reason)
     if below.low <= 0:
         return Judgement("inconclusive", None, None, None, n, method, "the denominator's interval reaches zero")
-    effect = above.estimate / below.estimate
+    assert above.value is not None and below.value is not None
+    effect = above.value / below.value
     return _against(effect, above.low / below.high, above.high / below.low, n, method, comparison, threshold)
-
-
-@dataclass(frozen=True)
-class OrderInterval:
-    """A quantile of a sample, between two of its order statistics."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-def order_interval(sample: Sequence[float], quantile: float, *, confidence: float = 0.975) -> OrderInterval | None:
-    """The sample's quantile with a distribution-free interval; None where the sample is too small for one.
-
-    The number of values below the true quantile is binomial: the ranks that it misses with less than half of what is
-    left of `confidence` on either side bound it (David and Nagaraja, Order Statistics, section 7.1).
-    """
-    from scipy.stats import binom
-
-    n = len(sample)
-    if n < requests_for_quantile(quantile, confidence=confidence):
-        return None
-    tail = (1 - confidence) / 2
-    ordered = sorted(sample)
-    low = int(binom.ppf(tail, n, quantile))
-    # ppf gives the smallest k with P(X <= k) >= tail; the rank below it is the one missed with less than that.
-    while low > 0 and float(binom.cdf(low - 1, n, quantile)) > tail:
-        low -= 1
-    high = int(binom.ppf(1 - tail, n, quantile)) + 1
-    position = quantile * (n - 1)
-    index = min(math.floor(position), n - 2)
-    share = position - index
-    estimate = ordered[index] * (1 - share) + ordered[index + 1] * share
-    return OrderInterval(estimate, ordered[max(low - 1, 0)], ordered[min(high - 1, n - 1)])
-
-
-def requests_for_quantile(quantile: float, *, confidence: float = 0.975) -> int:
-    """The smallest sample whose extremes bound the quantile on both sides: q^n and (1 - q)^n at most half the rest."""
-    tail = (1 - confidence) / 2
-    return max(math.ceil(math.log(tail) / math.log(side)) for side in (quantile, 1 - quantile))
 
 
 def plain_ratio(

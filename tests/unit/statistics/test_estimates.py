@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from lab_pipelines.statistics.bootstrap import block_bootstrap
 from lab_pipelines.statistics.means import inflation, mean
@@ -28,6 +29,17 @@ def test_a_quantile_needs_so_many_values(q: float, needed: int) -> None:
     assert quantile(series, q, in_order=False).bounded
     small = quantile(series[1:], q, in_order=False)
     assert not small.bounded and small.value is not None and f"needs {needed}" in (small.reason or "")
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("n", [80, 120, 400, 3000])
+def test_the_ranks_are_the_binomial_distribution_s(n: int, q: float) -> None:
+    """The widest ranks that miss with no more than half of what is left on either side, counted with whole numbers."""
+    found = quantile(np.arange(1.0, n + 1), q, in_order=False)
+    ranks = np.arange(1, n + 1)
+    misses_below, misses_above = binom.cdf(ranks - 1, n, q), binom.sf(ranks - 1, n, q)
+    assert found.low == ranks[misses_below <= 0.025].max()
+    assert found.high == ranks[misses_above <= 0.025].min()
 
 
 def test_a_mean_of_few_or_of_all_too_similar_values_has_no_interval() -> None:
