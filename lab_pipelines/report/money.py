@@ -39,8 +39,10 @@ def money_of(by_lab: Sequence[Row], by_load: Sequence[Row], by_day: Sequence[Row
             [row for row in rows if row["provenance"] == provenance] for rows in (by_lab, by_load, by_day)
         )
         if labs:
-            pictures = [where_it_went(labs), *([against_load(loads)] if loads else []), *over_time(days)]
-            found.append(Money(provenance, said(labs, days), pictures))
+            # One lab's own pictures stand in its section.
+            several = len({row["lab"] for row in labs}) > 1
+            pictures = [where_it_went(labs), *([against_load(loads)] if loads else [])] if several else []
+            found.append(Money(provenance, said(labs, days), [*pictures, *over_time(days)]))
     return found
 
 
