@@ -50,9 +50,10 @@ def sql(
                 cursor = connection.execute(statement)
                 columns = [column[0] for column in cursor.description or []]
                 rows = cursor.fetchall() if as_json or as_csv else cursor.fetchmany(ROWS_SHOWN + 1)
+            except duckdb.CatalogException as error:
+                fail(f"{path} is older than this question: labs report builds it anew" if named else str(error))
             except duckdb.Error as error:
-                older = f"\nIf {path} is older than this question: labs report builds it anew" if named else ""
-                fail(f"{error}{older}")
+                fail(str(error))
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif as_csv:

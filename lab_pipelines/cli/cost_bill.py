@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
-from lab_pipelines.cli.options import JsonOption, settings_for, targets, warehouse_of
+from lab_pipelines.cli.options import JsonOption, day_of, settings_for, targets, warehouse_of
 
 if TYPE_CHECKING:
     from lab_pipelines.bill import Window
@@ -238,20 +238,13 @@ def _days(first: str | None, last: str | None) -> Window:
     from lab_pipelines.bill import BillError, Window, check_days, ended_days
 
     usual, today = ended_days(datetime.now(UTC)), datetime.now(UTC).date()
-    end = _day("--to", last) if last else usual.last
-    begin = _day("--from", first) if first else min(usual.first, end)
+    end = day_of("--to", last) if last else usual.last
+    begin = day_of("--from", first) if first else min(usual.first, end)
     try:
         check_days(begin, end, today=today)
     except BillError as error:
         fail(str(error), code=WRONG_CALL)
     return Window(begin, end)
-
-
-def _day(option: str, text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        fail(f"{option} {text}: expected a day, e.g. 2026-03-01", code=WRONG_CALL)
 
 
 def _count(number: int, what: str) -> str:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail
-from lab_pipelines.cli.options import TargetOption, known_lab, settings_for, warehouse_of
+from lab_pipelines.cli.options import TargetOption, day_of, known_lab, settings_for, warehouse_of
 from lab_pipelines.files import new_file
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def export(
     target: TargetOption = None,
     lab: Annotated[str | None, typer.Option(help="One lab alone, e.g. L06.")] = None,
     since: Annotated[str | None, typer.Option("--from", help="First day of charges, in UTC, e.g. 2026-03-01.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="The day after the last one.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Last day of charges, in UTC.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write what labs cost as FOCUS 1.2, for a FinOps tool."""
@@ -74,14 +74,22 @@ def export(
     from lab_pipelines.focus.rules import load_rules
     from resources.contract import WarehouseError
 
-    first, end = _day("--from", since), _day("--to", until)
-    if first is not None and end is not None and first >= end:
-        fail(f"--from {since} --to {until}: the day after the last one must come after the first", code=WRONG_CALL)
+    first, last = (
+        None if given is None else day_of(option, given) for option, given in (("--from", since), ("--to", until))
+    )
+    if first is not None and last is not None and first > last:
+        fail(f"--from {since} comes after --to {until}; give the earlier day first", code=WRONG_CALL)
     with explained(WarehouseError, SpecError, OSError):
         settings, rules = settings_for(target), load_rules()
         if lab is not None:
             known_lab(load_catalog(), lab)
-        chosen = {"target": settings.target, "lab": lab, "state": state.value, "since": first, "until": end}
+        chosen = {
+            "target": settings.target,
+            "lab": lab,
+            "state": state.value,
+            "since": _start(first),
+            "until": _start(last and last + timedelta(days=1)),
+        }
         path = Path(out or f"focus-{rules.version}-{settings.target}-{state.value}.{file_format.value}")
         if out != _STDOUT and path.exists() and not force:
             fail(f"{path} is there already; give another --out, or --force to replace it")
@@ -93,11 +101,8 @@ def export(
         typer.echo(line, err=to_stdout)
 
 
-def _day(option: str, given: str | None) -> datetime | None:
-    try:
-        return None if given is None else datetime.combine(date.fromisoformat(given), time(), UTC)
-    except ValueError:
-        fail(f"{option} {given}: expected a day such as 2026-03-01", code=WRONG_CALL)
+def _start(day: date | None) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), UTC)
 
 
 @contextmanager

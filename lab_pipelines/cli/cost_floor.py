@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lab_pipelines.cli.console import WRONG_CALL, fail, print_json, print_table, say
+from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
 from lab_pipelines.cli.options import JsonOption
 from lab_pipelines.deployment import Deployment
 
@@ -25,13 +25,19 @@ def floor(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a floor of no replica with a floor of one, for sparse requests at random times."""
-    from lab_pipelines.catalog.prices import UnknownPriceError, load_prices
+    from lab_pipelines.catalog.loader import SpecError
+    from lab_pipelines.catalog.prices import UnknownPriceError
     from lab_pipelines.report.wording import duration, percent, short
     from lab_pipelines.scale_to_zero import SparseTraffic
+    from resources.contract import WarehouseError
+    from resources.price_sheets import known_prices
 
+    with explained(SpecError, WarehouseError):
+        settings = Deployment.from_env(os.environ)
+        sheet = known_prices(settings.data_dir, settings.lake_url)
     try:
         rates = [float(rate) for rate in per_hour.split(",")]
-        price = load_prices().unit_price(sku, Deployment.from_env(os.environ).region)
+        price = sheet.unit_price(sku, settings.region)
         at = [SparseTraffic(rate, cold_start, float(price.usd), cooldown, patience) for rate in rates]
     except UnknownPriceError as error:
         fail(str(error), code=WRONG_CALL)
@@ -54,7 +60,16 @@ def floor(
         for one in at
     ]
     if as_json:
-        print_json({"source": price.source, "floor_pays_from_per_h": from_per_h, "at": found})
+        print_json(
+            {
+                "sku": sku,
+                "region": price.region,
+                "usd_per_h": price.usd,
+                "source": price.source,
+                "floor_pays_from_per_h": from_per_h,
+                "at": found,
+            }
+        )
         return
     columns = [
         "requests/h",
@@ -81,5 +96,6 @@ def floor(
     ]
     print_table(columns, lines, right=range(len(columns)))
     pays = "never pays" if from_per_h is None else f"pays from {short(from_per_h)} requests per hour on"
-    say(f"a floor of one {pays}, if a breach costs {short(breach_usd)} USD and a node {short(price.usd)} USD per hour")
+    node = f"a node of {sku} in {price.region} {short(price.usd)} USD per hour"
+    say(f"a floor of one {pays}, if a breach costs {short(breach_usd)} USD and {node}")
     say(f"modelled: {price.source}; requests at random times, one replica, service times not counted (docs/finops.md)")

@@ -66,8 +66,8 @@ def _read(chosen: dict[str, str | None]) -> list[dict[str, Any]]:
 
             try:
                 cursor = connection.execute(_SQL.read_text(encoding="utf-8"), chosen)
-            except duckdb.Error as error:
-                fail(f"{error}\nIf {path} is older than this command: labs report builds it anew")
+            except duckdb.CatalogException:
+                fail(f"{path} is older than this command: labs report builds it anew")
             columns = [column[0] for column in cursor.description or []]
             return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -138,3 +139,11 @@ def warehouse_of(settings: Deployment) -> PlainWarehouse:
     from resources.warehouse_core import PlainWarehouse
 
     return PlainWarehouse(data_dir=str(settings.data_dir), lake_url=settings.lake_url)
+
+
+def day_of(option: str, given: str) -> date:
+    """The day that an option names. Ends the program for anything else."""
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        fail(f"{option} {given}: expected a day, e.g. 2026-03-01", code=WRONG_CALL)

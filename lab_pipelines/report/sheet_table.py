@@ -120,8 +120,9 @@ def session_lines(found: Mapping[str, Row]) -> list[str]:
     lines = [
         f"node time: {cell('efficiency')} serving, {cell('idle_share')} idle",
         f"idle: {cell('idle_gpu_hours')} GPU-hours, {cell('idle_usd')} USD of {cell('usd')} USD for the session",
-        f"useful: {cell('useful_share')} of the requests, at {cell('usd_per_useful_request')} USD each",
     ]
+    if "useful_share" in found:
+        lines.append(f"useful: {cell('useful_share')} of the requests, at {cell('usd_per_useful_request')} USD each")
     if "cold_start_requests" in found:
         lines.append(f"cold start: as much as {cell('cold_start_requests')} warm requests")
     if "break_even_idle_s" in found:

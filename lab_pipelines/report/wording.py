@@ -135,7 +135,9 @@ def users_text(users: Sequence[int]) -> str:
 
 def printable(text: str) -> str:
     """`text` without control characters: a terminal obeys them, and the chart renderer aborts the process on one."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\N{NARROW NO-BREAK SPACE}" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def markdown_text(text: object) -> str:

@@ -58,7 +58,7 @@ def test_l71_prices_what_was_useful_after_its_own_cost_is_known(tmp_path: Path) 
     tokens = warehouse.query(
         "SELECT m.value AS useful, s.usd_per_1k_output_tokens AS any_kind FROM metric_summaries AS m "
         "JOIN finops_sheet AS s USING (session_id, step, stage) "
-        "WHERE m.measure = 'usd_per_1k_useful_tokens' AND m.value IS NOT NULL"
+        "WHERE m.measure = 'usd_per_1k_useful_output_tokens' AND m.value IS NOT NULL"
     )
     assert len(tokens) == 9  # of ten stages one had no useful token
     assert all(row["useful"] >= row["any_kind"] * (1 - 1e-9) for row in tokens)

@@ -130,10 +130,10 @@ def test_one_target_at_a_time(labs: Labs, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_lab_and_days_narrow_it(labs: Labs) -> None:
-    said(labs("--target", "aks", "--lab", "L11", "--from", "2026-03-02", "--to", "2026-03-03", "--out", "one.csv"))
+    said(labs("--target", "aks", "--lab", "L11", "--from", "2026-03-02", "--to", "2026-03-02", "--out", "one.csv"))
     assert {row["x_lab"] for row in read("one.csv")} == {"L11"}
     assert "there is nothing to export" in refused(labs("--target", "aks", "--from", "2026-03-03"), 1)
-    assert "there is nothing to export" in refused(labs("--target", "aks", "--to", "2026-03-02"), 1)
+    assert "there is nothing to export" in refused(labs("--target", "aks", "--to", "2026-03-01"), 1)
 
 
 def test_stdout_has_the_file_and_nothing_else(labs: Labs) -> None:
@@ -188,8 +188,8 @@ def test_what_can_t_be_said_in_dollars_is_left_out_and_counted(labs: Labs, wareh
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "2026-13-01"], "--from 2026-13-01: expected a day such as 2026-03-01"),
-        (["--from", "2026-03-02", "--to", "2026-03-02"], "the day after the last one must come after the first"),
+        (["--from", "2026-13-01"], "--from 2026-13-01: expected a day, e.g. 2026-03-01"),
+        (["--from", "2026-03-02", "--to", "2026-03-01"], "give the earlier day first"),
         (["--lab", "6"], "did you mean L06?"),
         (["--target", "moon"], "expected one of local, rehearsal, kubernetes, aks"),
     ],

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from lab_pipelines.cli import app
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
+from tests.support.retail_prices import RetailPricesDouble, machine
 from tests.support.rows import get_run, lab_run, publish_run, variants_run, warehouse_in
 
 Labs = Callable[..., Result]
@@ -122,6 +123,15 @@ def test_the_floor_as_json_is_the_model_s_numbers(labs: Labs) -> None:
 def test_a_cold_start_within_patience_never_needs_a_floor(labs: Labs) -> None:
     shown = labs("cost", "floor", "Standard_NC4as_T4_v3", "--cold-start", "2", "--patience", "5")
     assert "a floor of one never pays" in shown.stdout
+
+
+def test_a_floor_is_paid_at_the_newest_price_of_the_region(labs: Labs, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RetailPricesDouble(rows=machine("Standard_NC4as_T4_v3", 9.9, None)) as double:
+        monkeypatch.setenv("LABS_RETAIL_PRICES_URL", double.url)
+        done = labs("prices", "refresh", "--region", "eastus", "--sku", "Standard_NC4as_T4_v3")
+    assert done.exit_code == 0, done.output
+    shown = labs(*FLOOR, "--per-hour", "6").stdout
+    assert "a node of Standard_NC4as_T4_v3 in eastus 9.90 USD per hour" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("rates", ["", "0", "-1", "one", "1,,2"])

@@ -240,6 +240,35 @@ def test_a_namespace_s_cost_has_its_labels_and_compares_only_what_was_billed(war
     assert "no session on target aks" in gap(warehouse, "bill_difference_percent", target="aks")
 
 
+def test_runs_that_did_not_record_their_gpus_are_a_gap_and_no_zero(warehouse: Warehouse) -> None:
+    run = lab_run()
+    for row in run["stack_sessions"]:
+        row["gpus"] = None
+    publish_run(warehouse, run)
+    for name in ("idle_gpu_hours", "idle_usd", "idle_usd_cold_start", "idle_unknown_share"):
+        assert "did not record their GPUs" in gap(warehouse, name, target="local"), name
+    waste = warehouse.query((REPO_ROOT / "warehouse" / "queries" / "idle_waste.sql").read_text(encoding="utf-8"))
+    assert waste and all(row["gpu_hours"] is None and row["usd"] > 0 for row in waste)
+
+
+def test_idle_time_is_charged_as_the_session_was(warehouse: Warehouse) -> None:
+    """Half a share of a node: half the hours, half the dollars."""
+    run = lab_run()
+    for row in run["cost_records"]:
+        row |= {name: row[name] / 2 for name in ("PricingQuantity", "ListCost")}
+    halved = [
+        row | {"PricingQuantity": round(row["PricingQuantity"], 9), "ListCost": round(row["ListCost"], 9)}
+        for row in run["cost_records"]
+    ]
+    publish_run(warehouse, run | {"cost_records": halved})
+    [idle] = warehouse.query(
+        "SELECT sum(usd) AS usd, sum(node_hours) AS h FROM idle_intervals WHERE kind <> 'cold_start'"
+    )
+    parts = [row for row in halved if row["x_part"] == "idle"]
+    assert idle["usd"] == pytest.approx(float(sum(row["ListCost"] for row in parts)), rel=1e-3)
+    assert idle["h"] == pytest.approx(float(sum(row["PricingQuantity"] for row in parts)), rel=1e-3)
+
+
 def test_money_of_the_bill_that_no_rule_could_place_is_told_and_no_bill_is_no_zero(warehouse: Warehouse) -> None:
     assert "no bill on target aks was reconciled" in gap(warehouse, "usd_not_placed", target="aks")
     placed = bill_share_row(session_id="session-1", reason=None, cost=Decimal(3), cost_usd=Decimal(3))
@@ -280,7 +309,7 @@ def test_the_money_of_a_stage_is_paid_by_its_useful_tokens(warehouse: Warehouse)
     where = {"session_id": "session-1", "step": "ramp", "stage": 0}
     [sheet] = [row for row in made if row["stage"] == 0]
     assert measure(warehouse, "useful_share", **where) == pytest.approx(0.5)
-    assert measure(warehouse, "usd_per_1k_useful_tokens", **where) == pytest.approx(
+    assert measure(warehouse, "usd_per_1k_useful_output_tokens", **where) == pytest.approx(
         2 * sheet["usd_per_1k_output_tokens"]
     )
     assert measure(warehouse, "usd_per_request", **where) == pytest.approx(sheet["usd_per_request"])
@@ -298,7 +327,7 @@ def test_a_stage_without_a_useful_token_has_no_price_for_one(warehouse: Warehous
     publish_with_sheet(warehouse, run)
     where = {"session_id": "session-1", "step": "ramp", "stage": 0}
     assert measure(warehouse, "useful_share", **where) == 0.0
-    assert gap(warehouse, "usd_per_1k_useful_tokens", **where) == "no request of the stage met the objective"
+    assert gap(warehouse, "usd_per_1k_useful_output_tokens", **where) == "no request of the stage met the objective"
 
 
 # Mixes of nodes

@@ -17,7 +17,7 @@ from lab_pipelines.report import charts
 from lab_pipelines.report.page import headline, render_html, render_markdown
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.stage_table import columns, stage_cells, stage_markdown
-from lab_pipelines.report.wording import GAP, decimals_for, duration, markdown_text, number, origin, short
+from lab_pipelines.report.wording import GAP, decimals_for, duration, markdown_text, number, origin, printable, short
 from lab_pipelines.report.write import write_report
 from resources.warehouse import Warehouse
 from tests.support.rows import finding_row, get_run, lab_run, publish_run, warehouse_in
@@ -382,6 +382,11 @@ def test_completions_stand_against_what_was_applied(
 
 
 # Words and numbers
+
+
+def test_a_large_number_is_the_same_in_a_terminal() -> None:
+    assert printable(number(1234567, 0)) == number(1234567, 0)
+    assert printable("a\x1b[31mb") != "a\x1b[31mb"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lab_pipelines.report.money import Money
 from lab_pipelines.report.page import chapters, render_html, render_markdown
 from lab_pipelines.report.read import Report, read_report
 from resources.warehouse import Warehouse
-from tests.support.rows import billed, lab_run, publish_run, warehouse_in
+from tests.support.rows import billed, lab_run, publish_run, run_mark_row, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
 AKS = {"target": "aks", "engine": "vllm", "provenance": "measured", "time_scale": 1.0, "pace": "full"}
@@ -92,6 +92,32 @@ def test_every_picture_is_of_one_target_and_one_provenance(report: Report) -> No
     assert re.findall(r'aria-label="[^"]*[.] all labs, (.*?)"', aks) == 3 * ["measured · target aks"]
     assert re.findall(r'aria-label="[^"]*[.] all labs, (.*?)"', local) == 2 * ["modelled · target local"]
     assert "Money, measured:" in render_markdown(report)
+
+
+def test_a_run_that_was_cut_costs_what_it_cost_wherever_money_is_told(tmp_path: Path) -> None:
+    """It has costs and no sheet, and is left out of everything else."""
+    found = warehouse_in(tmp_path)
+    tables = run_of("L06", 0, bill=False, **AKS)
+    usd = sum(row["ListCost"] for row in tables["cost_records"])
+    publish_run(found, {name: rows for name, rows in tables.items() if name not in ("finops_sheet", "findings")})
+    mark = run_mark_row(run_id="L06-run", target="aks", provenance="measured")
+    publish_run(found, {"run_marks": [mark]})
+    report = read_report(found, load_catalog(), now=NOW)
+    assert report.totals[0]["usd"] == sum(row["usd"] for row in report.money["by_lab"]) == usd
+    assert [row["usd"] for row in report.year] == [usd]
+    assert found.query("SELECT usd, latest FROM run_overview") == [{"usd": usd, "latest": False}]
+    assert found.query("SELECT count(*) AS n FROM reference_sheet") == [{"n": 0}]
+
+
+def test_a_bill_in_another_currency_leaves_the_estimate_in_dollars(tmp_path: Path) -> None:
+    found = warehouse_in(tmp_path)
+    tables = run_of("L06", 0, bill=False, **AKS)
+    usd = sum(row["ListCost"] for row in tables["cost_records"])
+    euro = {"BillingCurrency": "EUR", "x_billed_usd": None, "x_delta_usd": None}
+    tables["cost_records"] += [billed(row, row["ListCost"], **euro) for row in tables["cost_records"]]
+    publish_run(found, tables)
+    report = read_report(found, load_catalog(), now=NOW)
+    assert sum(row["usd"] for row in report.money["by_lab"]) == report.totals[0]["usd"] == report.year[0]["usd"] == usd
 
 
 def test_a_warehouse_without_costs_has_no_money_to_show(tmp_path: Path) -> None:

@@ -1,2 +1,9 @@
--- Over all labs before L72, what did it cost to keep stacks after their last request?
-SELECT sum(usd) AS usd, 'no lab before L72 has a cost on target ' || $target AS gap FROM idle_intervals WHERE target = $target AND lab < 'L72' AND gpus > 0 AND kind = 'after_load'
+-- Over all labs on GPUs before L72, what did it cost to keep stacks after their last request?
+SELECT
+    CASE WHEN count(*) = count(gpus) THEN sum(usd) END AS usd,
+    CASE
+        WHEN count(*) = count(gpus) THEN 'no lab before L72 has a cost on target ' || $target
+        ELSE count(DISTINCT session_id) FILTER (gpus IS NULL) || ' sessions did not record their GPUs'
+    END AS gap
+FROM idle_intervals
+WHERE target = $target AND lab < 'L72' AND (gpus IS NULL OR gpus > 0) AND kind = 'after_load'

@@ -1,6 +1,6 @@
 -- When was a node paid for while no request was in flight? One row per such interval of each released session, in stack
--- time, and one for its cold start, which is told apart. The idle intervals of a session add up to the `idle` part of its
--- cost as long as all of its nodes are there all the time.
+-- time, and one for its cold start, which is told apart. `node_hours` and `usd` are those that the session was charged, evenly
+-- over its time: where its nodes are there all the time, its idle intervals add up to the `idle` part of its cost.
 --
 -- kind: `cold_start`; `before_load`, `between_loads` and `after_load` of the session's requests; `in_stage`, where a rate
 -- left a pause; `no_load`, a session that was sent no request. `gpu_covered` is the share of the interval, but for its first
@@ -13,11 +13,27 @@ WITH sessions AS (
     WHERE state = 'closed'
     QUALIFY row_number() OVER (PARTITION BY session_id ORDER BY recorded_at DESC) = 1
 ),
-prices AS (
-    SELECT session_id, any_value(ListUnitPrice) AS usd_per_node_hour
+charged AS (
+    -- Of shared nodes a share, of several kinds their mean.
+    SELECT
+        session_id,
+        sum(PricingQuantity)::DOUBLE AS node_hours,
+        CASE WHEN count(*) = count(usd) THEN sum(usd)::DOUBLE / nullif(sum(PricingQuantity)::DOUBLE, 0) END
+            AS usd_per_node_hour
     FROM cost_current
     WHERE x_state = 'estimated'
     GROUP BY session_id
+),
+nodes AS (
+    SELECT
+        s.session_id,
+        coalesce(
+            c.node_hours * 3600 / nullif(coalesce(s.cold_start_s, 0) + s.held_s - coalesce(s.first_token_s, 0), 0),
+            s.nodes
+        ) AS nodes,
+        c.usd_per_node_hour
+    FROM sessions AS s
+    LEFT JOIN charged AS c USING (session_id)
 ),
 loads AS (
     SELECT session_id, min(sent_at) AS first_sent_at, max(finished_at) AS last_finished_at
@@ -85,12 +101,12 @@ gpu AS (
 SELECT
     s.lab, s.variant, s.trial, s.target, s.engine, s.provenance, s.pace, s.time_scale, s.run_id, s.session_id,
     s.sku, s.gpus, i.kind, i.started_at, i.ended_at, i.duration_s,
-    s.nodes * i.duration_s / 3600 AS node_hours,
-    s.nodes * s.gpus * i.duration_s / 3600 AS gpu_hours,
-    s.nodes * i.duration_s / 3600 * p.usd_per_node_hour::DOUBLE AS usd,
+    n.nodes * i.duration_s / 3600 AS node_hours,
+    n.nodes * s.gpus * i.duration_s / 3600 AS gpu_hours,
+    n.nodes * i.duration_s / 3600 * n.usd_per_node_hour AS usd,
     coalesce(g.gpu_covered, 0) AS gpu_covered,
     g.gpu_utilisation_max
 FROM intervals AS i
 JOIN sessions AS s USING (session_id)
-LEFT JOIN prices AS p USING (session_id)
+JOIN nodes AS n USING (session_id)
 LEFT JOIN gpu AS g ON g.session_id = i.session_id AND g.started_at = i.started_at AND i.kind <> 'cold_start';

@@ -26,9 +26,11 @@ sessions AS (
     GROUP BY session_id
 ),
 cost AS (
-    SELECT session_id, usd, idle_share, usd_per_1k_tokens
-    FROM sheet_current
-    WHERE stage IS NULL
+    -- A run that was cut has no sheet, and has cost its money all the same.
+    SELECT session_id, CASE WHEN count(*) = count(usd) THEN sum(usd) END AS usd FROM session_money GROUP BY session_id
+),
+sheet AS (
+    SELECT session_id, idle_share, usd_per_1k_tokens FROM sheet_current WHERE stage IS NULL
 ),
 gaps AS (
     SELECT session_id, count(DISTINCT measure) AS measures_with_gaps
@@ -59,8 +61,8 @@ SELECT
     sessions.cold_start_s,
     sessions.held_s,
     cost.usd,
-    cost.idle_share,
-    cost.usd_per_1k_tokens,
+    sheet.idle_share,
+    sheet.usd_per_1k_tokens,
     coalesce(gaps.measures_with_gaps, 0) AS measures_with_gaps,
     coalesce(verdicts.confirmed, 0) AS confirmed,
     coalesce(verdicts.refuted, 0) AS refuted,
@@ -69,5 +71,6 @@ FROM session_results AS r
 LEFT JOIN stages USING (session_id)
 LEFT JOIN sessions USING (session_id)
 LEFT JOIN cost USING (session_id)
+LEFT JOIN sheet USING (session_id)
 LEFT JOIN gaps USING (session_id)
 LEFT JOIN verdicts USING (session_id);

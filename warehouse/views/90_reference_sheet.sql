@@ -1,8 +1,9 @@
 -- What does everything cost that was ever tested, on which machine, and how sure is that? The year's reference sheet.
 --
 -- One row per quantity, for each configuration (lab, variant, target, pace, engine, machine, its Helm values, objective)
--- and load; `step` NULL is the whole session. Trials are sessions: repeats of the same configuration and load. A quantity
--- that no trial has, such as a price per token of plain GETs, has no row. `run_id` and `session_id` are the newest trial's.
+-- and load; `step` NULL is the whole session. Trials are sessions: repeats of the same configuration and load; those of a
+-- run that was marked invalid are none. A quantity that no trial has, such as a price per token of plain GETs, has no row.
+-- `run_id` and `session_id` are the newest trial's.
 --
 -- `value` is the trials' mean: the geometric one where `scale` is log. Costs per unit and ratios are positive and vary by
 -- factors, so their logarithms are what may be taken as normal; shares and amounts, which may be zero, are taken as they
@@ -72,6 +73,7 @@ WITH trials AS (
              'mean': avg(ln(CASE WHEN break_even_idle_s > 0 THEN break_even_idle_s END)), 'sd': stddev_samp(ln(CASE WHEN break_even_idle_s > 0 THEN break_even_idle_s END))}
         ] AS quantities
     FROM sheet_current
+    WHERE run_id NOT IN (SELECT run_id FROM run_marks)
     GROUP BY ALL
 ),
 spread AS (

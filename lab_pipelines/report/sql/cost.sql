@@ -1,7 +1,4 @@
 -- What did the shown sessions' money go into? The bill where it has come in dollars, else the estimate.
-SELECT * FROM session_cost
+SELECT * FROM session_money
 SEMI JOIN latest_run USING (session_id)
-QUALIFY dense_rank() OVER (
-    PARTITION BY session_id ORDER BY state = 'billed' AND usd IS NOT NULL DESC, state = 'estimated' DESC
-) = 1
 ORDER BY session_id, list_position(['serve', 'failed', 'idle', 'cold_start'], part);

@@ -20,13 +20,17 @@ verdicts AS (
     GROUP BY lab, target, provenance
 ),
 spent AS (
+    -- Also by sessions of runs that were cut, or that have nothing else to tell.
     SELECT
         lab, target, provenance,
         count(DISTINCT run_id) AS runs,
         sum(usd) AS usd,
-        count(DISTINCT run_id) FILTER (usd IS NULL) AS unpriced_runs,
-        max(recorded_at) AS recorded_at
-    FROM run_overview
+        count(DISTINCT run_id) FILTER (usd IS NULL) AS unpriced_runs
+    FROM (
+        SELECT lab, target, provenance, run_id, usd FROM session_money
+        UNION ALL
+        SELECT lab, target, provenance, run_id, NULL AS usd FROM session_results ANTI JOIN session_money USING (session_id)
+    )
     GROUP BY lab, target, provenance
 )
 SELECT
@@ -34,7 +38,7 @@ SELECT
     coalesce(confirmed, 0) AS confirmed,
     coalesce(refuted, 0) AS refuted,
     coalesce(inconclusive, 0) AS inconclusive,
-    output_tokens_per_s, usd_per_1k_tokens, runs, usd, unpriced_runs, recorded_at
+    output_tokens_per_s, usd_per_1k_tokens, runs, usd, unpriced_runs
 FROM spent
 LEFT JOIN best USING (lab, target, provenance)
 LEFT JOIN verdicts USING (lab, target, provenance)
