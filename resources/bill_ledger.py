@@ -155,8 +155,8 @@ class BillLedger:
     def _reach(self, first: date, last: date) -> tuple[list[EstimatedSession], Window]:
         """The days from `first` to `last`, and all others that they can't be reconciled without; who held nodes then.
 
-        A session's other days count as well, on these other sessions may have shared its nodes, and so on: all who share
-        a day's lines are billed anew together.
+        A session's other days count as well, on these other sessions may have shared its nodes, and so on: all who
+        share a day's lines are billed anew together.
         """
         reach = Window(first, last)
         while True:
