@@ -136,6 +136,7 @@ def reconcile(
 ) -> Reconciled:
     """Place `lines` on `sessions`, and bill each session of whose every day Azure has said something.
 
+    A session that was billed once stays so: what Azure takes back or gives to another session is taken from its bill.
     `asked`: when each day was last asked for. `now` becomes the rows' `recorded_at`. Takes time linear in lines,
     sessions' days and rows, as long as few sessions share a day.
     """
@@ -246,10 +247,36 @@ def _outcome(
     days_with_data: set[date],
     now: datetime,
 ) -> Outcome:
-    if waiting := _why_waiting(session, shares, asked, days_with_data):
+    waiting = _why_waiting(session, shares, asked, days_with_data)
+    if waiting and not _taken_back(session, shares, asked):
         return Outcome(session, [], waiting)
-    states = {settled(day, asked[day]) for day in session.days}
-    return Outcome(session, _billed_rows(session, shares, "settled" if states == {True} else "provisional", now), None)
+    final = not waiting and all(settled(day, asked[day]) for day in session.days)
+    state: State = "settled" if final else "provisional"
+    return Outcome(session, _billed_rows(session, shares, state, _said_at(session, shares, asked), now), None)
+
+
+def _taken_back(session: EstimatedSession, shares: Sequence[Share], asked: Mapping[date, datetime]) -> bool:
+    """Whether a session that was billed before is to be billed with what is left, be it nothing.
+
+    If it waited, its former rows would go on to hold, and money that Azure took back or that others pay by now would be
+    counted with it as well.
+    """
+    currencies = {share.line.key.currency for share in shares}
+    return (
+        bool(session.billed and session.estimate) and all(day in asked for day in session.days) and len(currencies) <= 1
+    )
+
+
+def _said_at(session: EstimatedSession, shares: Sequence[Share], asked: Mapping[date, datetime]) -> datetime:
+    """When Azure said what the session's bill is.
+
+    Nothing says that a session has no share, so that is the newest ask; asking again doesn't make it news.
+    """
+    if shares:
+        return max(share.line.said_at for share in shares)
+    if any(row["BilledCost"] for row in session.billed):
+        return max(asked[day] for day in session.days)
+    return max(row["x_billed_at"] for row in session.billed)
 
 
 def _why_waiting(
@@ -276,10 +303,11 @@ def _gap(day: date, asked: Mapping[date, datetime], days_with_data: set[date]) -
     return None if day in days_with_data else f"Azure has no data of {day} yet"
 
 
-def _billed_rows(session: EstimatedSession, shares: Sequence[Share], state: State, now: datetime) -> list[Row]:
-    """One row for each of the estimate's, summing to the session's shares."""
-    currency = shares[0].line.key.currency
-    said_at = max(share.line.said_at for share in shares)
+def _billed_rows(
+    session: EstimatedSession, shares: Sequence[Share], state: State, said_at: datetime, now: datetime
+) -> list[Row]:
+    """One row for each of the estimate's, summing to the session's shares; without any, zero in its former currency."""
+    currency = shares[0].line.key.currency if shares else session.billed[0]["BillingCurrency"]
     weights = _part_weights(session.estimate)
     costs = split_amount(sum((share.cost for share in shares), Decimal()), weights)
     usds: Sequence[Decimal | None] = [None] * len(weights)

@@ -87,7 +87,7 @@ def publish_anew(
 
 
 def bring_up_to_date(warehouse: WarehouseCore, *, target: str, lab: str | None = None, now: datetime) -> int:
-    """Write the sheet of every session whose costs are newer than it: a bill came, or an estimate became another.
+    """Write the sheet of every session whose costs are newer than it or others: a bill came, or another estimate.
 
     Of one lab or of all; how many sheets were written. Whoever was killed between costs and sheets is made good by the
     next call. `now` names the files. Raises as `publish_anew`.

@@ -128,16 +128,10 @@ class BillLedger:
 
     def _reconcile(self, first: date, last: date, progress: Progress) -> Told:
         asked, now = self.asked(), self.clock()
-        # A session's other days count as well, and on these other sessions may have shared its nodes.
-        chosen = self._sessions(first, last)
-        days = [day for one in chosen for day in one.days]
-        first_needed, last_needed = min([first, *days]), max([last, *days])
-        found = self._sessions(first_needed, last_needed)
-        lines = self.lines(first_needed, last_needed)
+        found, reach = self._reach(first, last)
+        lines = self.lines(*reach)
         result = reconcile(lines, found, asked=asked, now=now)
-        ids = {one.session_id for one in chosen}
-        outcomes = [one for one in result.outcomes if one.session.session_id in ids]
-        rows = self._publish_shares(result, first_needed, last_needed, now) + self._publish_billed(outcomes, now)
+        rows = self._publish_shares(result, reach, now) + self._publish_billed(result.outcomes, now)
         bring_up_to_date(self.warehouse, target=self.target, now=now)
         within = Window(first, last).days
         with_data = {line.key.usage_date for line in lines if line.amount is not None}
@@ -146,7 +140,7 @@ class BillLedger:
             if share.session_id is None and first <= share.line.key.usage_date <= last:
                 unplaced[share.line.key.currency] += share.cost
         told = Told(
-            outcomes=outcomes,
+            outcomes=[one for one in result.outcomes if any(first <= day <= last for day in one.session.days)],
             gaps=[day for day in within if day in asked and day not in with_data],
             never_asked=[day for day in within if day not in asked],
             unplaced=dict(unplaced),
@@ -157,6 +151,21 @@ class BillLedger:
             f"{len(told.gaps)} days without data; {rows} new rows"
         )
         return told
+
+    def _reach(self, first: date, last: date) -> tuple[list[EstimatedSession], Window]:
+        """The days from `first` to `last`, and all others that they can't be reconciled without; who held nodes then.
+
+        A session's other days count as well, on these other sessions may have shared its nodes, and so on: all who
+        share a day's lines are billed anew together.
+        """
+        reach = Window(first, last)
+        while True:
+            found = self._sessions(*reach)
+            days = [*reach, *(day for one in found for day in one.days)]
+            wider = Window(min(days), max(days))
+            if wider == reach:
+                return found, reach
+            reach = wider
 
     def asked(self) -> dict[date, datetime]:
         """When each day was last asked for."""
@@ -225,12 +234,12 @@ class BillLedger:
             )
         return sum(map(len, by_run.values()))
 
-    def _publish_shares(self, result: Reconciled, first: date, last: date, now: datetime) -> int:
+    def _publish_shares(self, result: Reconciled, reach: Window, now: datetime) -> int:
         """The shares of each day on which any differs from what is known; how many."""
         known = defaultdict[date, list[tuple[str, ...]]](list)
         for row in self._query(
             "FROM bill_shares_current WHERE target = $target AND usage_date BETWEEN $first AND $last",
-            {"first": first, "last": last},
+            reach._asdict(),
         ):
             known[row["usage_date"]].append(share_signature(row))
         run_id = self._new_run_id()

@@ -1,5 +1,5 @@
 -- Which sessions of a target held nodes at any time from $first until $until, and of which pool were they? One row per
--- span of nodes that a session held together, as node_time tells. A session of before that table held its own nodes all
+-- span of nodes that a session held together, as node_time tells; of such a session also the spans of other times. A session of before that table held its own nodes all
 -- the time; `pool` is NULL where the sensor never saw a pool of its machine type, or saw several.
 WITH pools AS (
     SELECT vm_size, any_value(pool) AS pool
@@ -31,5 +31,7 @@ spans AS (
 SELECT s.session_id, s.lab, s.run_id, s.nodes, s.requested_at, s.released_at, coalesce(s.pool, pools.pool) AS pool
 FROM spans AS s
 LEFT JOIN pools ON pools.vm_size = s.sku
-WHERE (s.released_at > $first OR s.requested_at >= $first) AND s.requested_at < $until
+SEMI JOIN (
+    FROM spans WHERE (released_at > $first OR requested_at >= $first) AND requested_at < $until
+) AS touching ON touching.session_id = s.session_id
 ORDER BY s.requested_at, s.session_id, pool;

@@ -33,7 +33,15 @@ from resources.cost_query import AZURE_LIMITS, RETRY_HEADERS
 from resources.labs import Labs
 from tests.support.azure_cost import AzureCost, BillingOverLoopback, Clock, machines
 from tests.support.command_line import own_environment
-from tests.support.rows import gpu_decision_row, lab_run, publish_run, warehouse_in
+from tests.support.rows import (
+    cost_row,
+    gpu_decision_row,
+    lab_run,
+    node_time_row,
+    publish_run,
+    session_row,
+    warehouse_in,
+)
 
 DAY = date(2026, 3, 2)  # of `lab_run`
 NOW = datetime(2026, 3, 4, 9, tzinfo=UTC)
@@ -254,6 +262,101 @@ def test_sums_are_the_same_from_azure_to_the_last_view(place: Place) -> None:
     assert place.warehouse.query(f"{one} bill_by_day")[0]["cost"] == azure
     assert place.warehouse.query(f"{one} bill_shares_current")[0]["cost"] == azure
     assert place.billed_usd() + told.unplaced["USD"] == azure
+
+
+def hold(place: Place, name: str, lab: str, *spans: tuple[datetime, datetime]) -> None:
+    """A closed session that held a node of pool t4 in each of `spans`, estimated at 1 USD an hour."""
+    run = {"target": "aks", "lab": lab, "run_id": f"run-{name}"}
+    of_whom = {**run, "session_id": name, "engine": "vllm", "provenance": "measured", "time_scale": 1.0}
+    begin, end = spans[0][0], spans[-1][1]
+    times = {"requested_at": begin, "ready_at": begin, "released_at": end}
+    session = session_row(
+        **of_whom, **times, cold_start_s=0.0, first_token_s=None, held_s=(end - begin).total_seconds()
+    )
+    held = [node_time_row(session, pool="t4", held_from=start, held_until=until) for start, until in spans]
+    hours = Decimal(str(sum((until - start).total_seconds() for start, until in spans) / 3600))
+    cost = cost_row(**of_whom, x_pool="t4", ListCost=hours, PricingQuantity=hours)
+    for table, rows in {"stack_sessions": [session], "node_time": held, "cost_records": [cost]}.items():
+        place.warehouse.publish(table, rows, **run)
+
+
+def by_session(place: Place, question: str) -> dict[str, Decimal]:
+    return {row["session_id"]: row["cost"] for row in place.warehouse.query(f"{question} GROUP BY session_id")}
+
+
+def assert_billed_as_shared(place: Place, expected: dict[str, str]) -> None:
+    amounts = {name: Decimal(cost) for name, cost in expected.items()}
+    of_shares = "FROM bill_shares_current WHERE session_id IS NOT NULL AND cost <> 0"
+    assert by_session(place, f"SELECT session_id, sum(cost) AS cost {of_shares}") == amounts
+    of_costs = "FROM cost_current WHERE x_state = 'billed' AND BilledCost <> 0"
+    assert by_session(place, f"SELECT session_id, sum(BilledCost) AS cost {of_costs}") == amounts
+
+
+def o_clock(hour: float) -> datetime:
+    """Of DAY, and from 24 on of the days after it."""
+    return datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=hour)
+
+
+def test_a_narrow_window_bills_everyone_whose_shares_it_changes(place: Place) -> None:
+    next_day = DAY + timedelta(days=1)
+    place.later(hours=48)
+    hold(place, "a", "L07", (o_clock(9), o_clock(10)))
+    for day in (DAY, next_day):
+        place.azure.charge(day, machines("t4"), "4")
+    place.ask(DAY, next_day)
+    place.reconcile()
+    assert_billed_as_shared(place, {"a": "4"})
+    hold(place, "b", "L08", (o_clock(23), o_clock(25)))
+    place.later(minutes=1)
+    told = place.reconcile(next_day, next_day)
+    assert_billed_as_shared(place, {"a": "2", "b": "6"})
+    assert [one.session.session_id for one in told.outcomes] == ["b"], "the others held nothing on the day asked for"
+
+
+def test_whoever_shares_days_through_others_is_billed_as_well(place: Place) -> None:
+    days = [DAY + timedelta(days=n) for n in range(3)]
+    place.later(hours=72)
+    for day in days:
+        place.azure.charge(day, machines("t4"), "4")
+    place.ask(days[0], days[-1])
+    hold(place, "a", "L07", (o_clock(9), o_clock(10)))
+    place.reconcile(days[0], days[0])
+    hold(place, "b", "L08", (o_clock(23), o_clock(25)))
+    hold(place, "c", "L09", (o_clock(47), o_clock(49)))
+    place.later(minutes=1)
+    place.reconcile(days[-1], days[-1])
+    assert_billed_as_shared(place, {"a": "2", "b": "4", "c": "6"})
+
+
+def test_a_session_s_spans_of_other_days_count_as_well(place: Place) -> None:
+    """It held two spans, which scaling cut at midnight, and each of them is of one day."""
+    days = [DAY, DAY + timedelta(days=1)]
+    place.later(hours=72)
+    for day in days:
+        place.azure.charge(day, machines("t4"), "4")
+    place.ask(*days)
+    hold(place, "a", "L07", (o_clock(22), o_clock(24)), (o_clock(24), o_clock(25)))
+    place.reconcile(days[-1], days[-1])
+    assert_billed_as_shared(place, {"a": "8"})
+
+
+def test_a_line_that_moves_to_another_lab_is_nobody_else_s_any_more(place: Place) -> None:
+    place.later(hours=24)
+    hold(place, "a", "L07", (o_clock(9), o_clock(10)))
+    hold(place, "b", "L08", (o_clock(9), o_clock(10)))
+    place.azure.charge(DAY, machines("t4"), "4")
+    place.ask()
+    place.reconcile()
+    assert_billed_as_shared(place, {"a": "2", "b": "2"})
+    place.later(hours=5)
+    place.azure.charges.clear()
+    place.azure.charge(DAY, machines("t4"), "4", tag="l08")
+    place.ask()
+    place.reconcile()
+    assert_billed_as_shared(place, {"b": "4"})
+    place.later(hours=5)
+    place.ask()
+    assert place.reconcile().rows == 0, "asking again doesn't make nothing news"
 
 
 def test_a_killed_run_loses_nothing_and_its_calls_count(tmp_path: Path) -> None:

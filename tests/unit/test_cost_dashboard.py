@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,17 @@ class Answers:
         return [dict(zip(kinds, row, strict=True)) for row in cursor.fetchall()]
 
 
+def moved(tables: dict[str, list[rows.Row]], length: timedelta) -> dict[str, list[rows.Row]]:
+    """The rows of a run, so much later."""
+    return {
+        table: [
+            {name: value + length if isinstance(value, datetime) else value for name, value in row.items()}
+            for row in found
+        ]
+        for table, found in tables.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     """A warehouse with two labs that have run now, one of them billed, and the guard's decisions."""
@@ -54,13 +66,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     later = max(NOW - timedelta(minutes=5), month) - rows.REQUESTED_AT
     for lab, run_id in (("L06", "run-6"), ("L11", "run-11")):
         tables = rows.lab_run(users=[1, 8], lab=lab, run_id=run_id, session_id=run_id)
-        shifted = {
-            table: [
-                {name: value + later if isinstance(value, datetime) else value for name, value in row.items()}
-                for row in found
-            ]
-            for table, found in tables.items()
-        }
+        shifted = moved(tables, later)
         rows.publish_run(warehouse, shifted)
         if lab == "L06":
             bills = [
@@ -138,6 +144,18 @@ def test_the_bill_stands_beside_the_estimate_of_what_is_billed(ask: Answers, lab
     assert sum(row["estimated_of_billed"] or 0 for row in answered) == pytest.approx(float(lab_usd))
     assert sum(row["billed"] or 0 for row in answered) == pytest.approx(2 * float(lab_usd))
     assert ask("estimate_against_bill", target="aks") == [], "one target at a time"
+
+
+def test_a_session_with_node_time_of_no_known_price_is_no_estimate(tmp_path: Path) -> None:
+    tables = moved(rows.lab_run(), NOW - timedelta(minutes=5) - rows.REQUESTED_AT)
+    # A part that is priced beside one that is not.
+    [idle, *_] = [row for row in tables["cost_records"] if row["x_part"] == "idle"]
+    idle |= dict.fromkeys(("ListCost", "ListUnitPrice", "x_price_low", "x_price_high"))
+    warehouse = rows.warehouse_in(tmp_path)
+    rows.publish_run(warehouse, tables)
+    with open_snapshot(warehouse.rebuild()) as connection:
+        [day] = Answers(connection)("estimate_against_bill")
+    assert (day["estimated"], day["billed"]) == (None, None)
 
 
 @pytest.mark.parametrize("file", ["estimate_against_bill", "month_against_budget"])

@@ -269,6 +269,24 @@ def test_idle_time_is_charged_as_the_session_was(warehouse: Warehouse) -> None:
     assert idle["h"] == pytest.approx(float(sum(row["PricingQuantity"] for row in parts)), rel=1e-3)
 
 
+def test_a_session_with_node_time_of_no_known_price_has_no_estimate_and_no_delta(warehouse: Warehouse) -> None:
+    """A part of a sum must not pass for it, beside a bill that is whole."""
+    first, second = lab_run(), lab_run(run_id="b", session_id="session-2")
+    estimates = first["cost_records"]
+    usd, bill = sum(row["ListCost"] for row in estimates), Decimal(len(estimates))
+    later = REQUESTED_AT + timedelta(days=2)
+    bills = [[billed(row, Decimal(1), recorded_at=later) for row in run["cost_records"]] for run in (first, second)]
+    second["cost_records"][0] |= dict.fromkeys(("ListCost", "ListUnitPrice", "x_price_low", "x_price_high"))
+    for run, rows in zip((first, second), bills, strict=True):
+        run["cost_records"] += rows
+        publish_run(warehouse, run)
+    sql = (REPO_ROOT / "warehouse" / "queries" / "estimate_against_bill.sql").read_text(encoding="utf-8")
+    columns = ("estimated_usd", "billed_usd", "delta_usd")
+    found = {row["session_id"]: tuple(row[column] for column in columns) for row in warehouse.query(sql)}
+    assert found.pop("session-2") == (None, bill, None)
+    assert list(found.values()) == [(usd, bill, bill - usd)]
+
+
 def test_money_of_the_bill_that_no_rule_could_place_is_told_and_no_bill_is_no_zero(warehouse: Warehouse) -> None:
     assert "no bill on target aks was reconciled" in gap(warehouse, "usd_not_placed", target="aks")
     placed = bill_share_row(session_id="session-1", reason=None, cost=Decimal(3), cost_usd=Decimal(3))

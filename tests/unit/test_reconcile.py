@@ -191,6 +191,41 @@ def test_a_bill_that_says_the_same_is_no_news_and_a_changed_one_is() -> None:
     assert run([line("1")], [known], asked=settles, now=later).outcomes[0].news
 
 
+def taken_back(one: BillLine) -> BillLine:
+    return BillLine(one.key, None, one.said_at)
+
+
+def test_what_another_session_pays_by_now_is_taken_from_the_former_one() -> None:
+    before = run([line("8")], [session(), session("s2", "L07")])
+    assert placed(before) == {"s1": Decimal(4), "s2": Decimal(4)}
+    known = [session(billed=before.outcomes[0].rows), session("s2", "L07", billed=before.outcomes[1].rows)]
+    one, two = run([taken_back(line("8")), line("8", tag="l07")], known).outcomes
+    assert (one.waiting, one.news, billed(one)) == (None, True, [("serve", Decimal()), ("idle", Decimal())])
+    assert sum(cost for _, cost in billed(two)) == Decimal(8)
+    assert {(row["x_bill_state"], row["x_billed_at"], row["x_billed_usd"]) for row in one.rows} == {
+        ("provisional", SAID_AT, Decimal())
+    }
+
+
+def test_nothing_left_is_said_once_in_the_former_currency() -> None:
+    euros = line("1", currency="EUR", usd="1.1")
+    before = run([euros], [session()]).outcomes[0]
+    [gone] = run([taken_back(euros)], [session(billed=before.rows)]).outcomes
+    assert {(row["BillingCurrency"], row["BilledCost"]) for row in gone.rows} == {("EUR", Decimal())}
+    later = {day: asked + timedelta(days=1) for day, asked in ASKED.items()}
+    [again] = run([taken_back(euros)], [session(billed=gone.rows)], asked=later).outcomes
+    assert (again.waiting, again.news) == (None, False)
+
+
+def test_a_billed_session_over_midnight_keeps_the_day_that_is_left() -> None:
+    both = [line("1"), line("2", day=NEXT)]
+    before = run(both, [session(start=23, hours=2)]).outcomes[0]
+    late = {DAY: NOW + timedelta(days=90), NEXT: NOW + timedelta(days=90)}
+    [left] = run([both[0], taken_back(both[1])], [session(start=23, hours=2, billed=before.rows)], asked=late).outcomes
+    assert sum(cost for _, cost in billed(left)) == Decimal(1)
+    assert {row["x_bill_state"] for row in left.rows} == {"provisional"}, "a day has no line"
+
+
 def test_a_refund_is_shared_out_like_any_other_amount() -> None:
     result = run([line("-0.01")], [session(), session("s2", "L07", start=12)])
     assert sum(placed(result).values()) == Decimal("-0.01")
@@ -235,3 +270,34 @@ def test_the_bill_is_placed_or_nobodys_to_the_last_unit(lines: list[BillLine], s
         if outcome.waiting is None:
             assert sum(row["BilledCost"] for row in outcome.rows) == owed[outcome.session.session_id]
             assert len(outcome.rows) == len(outcome.session.estimate)
+
+
+TAGS = st.sampled_from([None, "l06", "l07", "other"])
+BILLS = st.dictionaries(
+    st.tuples(st.sampled_from([DAY, NEXT]), st.sampled_from(["t4", "a100", None]), TAGS), AMOUNTS, max_size=8
+)
+"""What Azure says of each line that there is; one that another bill had is gone."""
+
+
+@settings(deadline=None, max_examples=150)
+@given(bills=st.lists(BILLS, min_size=2, max_size=4), sessions=st.lists(SESSIONS, min_size=1, max_size=5))
+def test_whatever_azure_takes_back_or_moves_the_newest_rows_sum_to_the_newest_bill(
+    bills: list[dict[tuple[date, str | None, str | None], Decimal]], sessions: list[Any]
+) -> None:
+    newest = dict[str, list[Any]]()
+    former = dict[LineKey, BillLine]()
+    for number, bill in enumerate(bills):
+        said = [
+            line(str(cost), day=day, resource=machines(pool) if pool else "/x/ip", tag=tag)
+            for (day, pool, tag), cost in bill.items()
+        ]
+        former = {key: taken_back(one) for key, one in former.items()} | {one.key: one for one in said}
+        made = [
+            session(f"s{n}", lab, start=start, hours=hours, pool=pool, usd=usd, billed=newest.get(f"s{n}", ()))
+            for n, (lab, start, hours, pool, usd) in enumerate(sessions)
+        ]
+        result = run(list(former.values()), made, now=NOW + timedelta(days=number))
+        newest |= {outcome.session.session_id: list(outcome.rows) for outcome in result.outcomes if outcome.news}
+        rows_say = sum((row["BilledCost"] for rows in newest.values() for row in rows), Decimal())
+        unbilled = sum((share.cost for share in result.shares if share.session_id not in newest), Decimal())
+        assert rows_say + unbilled == sum(bill.values())

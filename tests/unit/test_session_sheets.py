@@ -13,7 +13,7 @@ import pytest
 
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.report.sheet_table import sheet_markdown
-from lab_pipelines.session_sheets import gpus_of, publish_anew, session_sheet
+from lab_pipelines.session_sheets import bring_up_to_date, gpus_of, publish_anew, session_sheet
 from resources.snapshot import open_snapshot
 from resources.warehouse import Warehouse
 from tests.support.rows import billed, failed_request_row, lab_run, publish_run, warehouse_in
@@ -147,6 +147,38 @@ def test_another_split_of_the_same_node_time_takes_the_first_one_s_place(warehou
     rows = publish_anew(warehouse, [closed(tables)], state="estimated", part="estimated-2")
     assert {row["state"] for row in rows} == {"estimated"}
     assert set(everywhere(warehouse).values()) == {sum(row["ListCost"] for row in again)}
+
+
+def test_a_sheet_of_former_costs_that_was_written_after_the_new_ones_is_made_anew(warehouse: Warehouse) -> None:
+    tables = lab_run(users=(1,))
+    publish_run(warehouse, tables)
+    where = {name: tables["cost_records"][0][name] for name in ("target", "lab", "run_id")}
+    begin = tables["finops_sheet"][0]["recorded_at"]
+    again = [
+        row | {"recorded_at": begin + timedelta(seconds=1), "ListCost": row["ListCost"] * 2}
+        for row in tables["cost_records"]
+    ]
+    late = [row | {"recorded_at": begin + timedelta(seconds=2)} for row in tables["finops_sheet"]]
+    warehouse.publish("cost_records", again, **where, part="estimated-2")
+    warehouse.publish("finops_sheet", late, **where, part="estimated-late")
+    assert bring_up_to_date(warehouse, target=where["target"], now=begin + timedelta(hours=1)) == 1
+    assert set(everywhere(warehouse).values()) == {sum(row["ListCost"] for row in again)}
+    assert bring_up_to_date(warehouse, target=where["target"], now=begin + timedelta(hours=2)) == 0
+
+
+def test_a_sheet_without_a_price_is_up_to_date_until_there_is_one(warehouse: Warehouse) -> None:
+    tables = lab_run(users=(1,))
+    unknown = dict.fromkeys(("ListCost", "ListUnitPrice", "x_priority", "x_price_low", "x_price_high"))
+    priced, tables["cost_records"] = tables["cost_records"], [row | unknown for row in tables["cost_records"]]
+    publish_run(warehouse, tables)
+    target, begin = priced[0]["target"], priced[0]["recorded_at"]
+    assert bring_up_to_date(warehouse, target=target, now=begin) == 1, "the sheet knows a price"
+    assert bring_up_to_date(warehouse, target=target, now=begin + timedelta(hours=1)) == 0
+    where = {name: priced[0][name] for name in ("target", "lab", "run_id")}
+    later = [row | {"recorded_at": begin + timedelta(hours=1)} for row in priced]
+    warehouse.publish("cost_records", later, **where, part="estimated-2")
+    assert bring_up_to_date(warehouse, target=target, now=begin + timedelta(hours=2)) == 1
+    assert bring_up_to_date(warehouse, target=target, now=begin + timedelta(hours=3)) == 0
 
 
 def test_a_bill_in_another_currency_leaves_the_estimate_in_its_place(warehouse: Warehouse) -> None:
