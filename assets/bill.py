@@ -6,7 +6,6 @@ Not partitioned: a bill is of the whole cluster. On a target that nobody bills t
 from datetime import UTC, datetime
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from assets.cost_attribution import cost_attribution
 from lab_pipelines.bill import ended_days
@@ -15,6 +14,8 @@ from resources.billing import Billing
 from resources.labs import Labs
 from resources.warehouse import Warehouse
 
+PARTITION_TAG = "dagster/partition"
+"""Dagster's own tag of a run: its partition, which is a lab."""
 WITHIN_S = 30 * 60.0
 """A hundred calls at four a minute; what isn't done by then, the next run continues."""
 
@@ -25,7 +26,7 @@ def bill(context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse
         reason = f"target {labs.target} has no bill: its costs stay estimates"
         context.log.info(reason)
         return MaterializeResult(metadata={"skipped": MetadataValue.text(reason)})
-    if (lab := context.run.tags.get(PARTITION_NAME_TAG)) is not None:
+    if (lab := context.run.tags.get(PARTITION_TAG)) is not None:
         # Of every asset, a lab's run would spend the day's calls, and fail where Azure refuses to show its bill.
         reason = f"a run of {lab} asks for no bill: the schedule daily_bill does, and labs cost reconcile"
         context.log.info(reason)

@@ -239,18 +239,6 @@ def all_its_time(session: ClosedSession) -> list[Held]:
     return [Held(session.requested_us, session.warm_us + session.warm_wall_us, Fraction(session.nodes))]
 
 
-def node_hours(session: ClosedSession) -> Decimal:
-    """Node-hours of nodes that the session held alone: nodes x (cold start + time held since), to nine decimals."""
-    return _decimal(lane_of(session, all_its_time(session), usd_per_node_hour=None).hours)
-
-
-def node_cost(session: ClosedSession, usd_per_node_hour: Decimal) -> Decimal:
-    """What they cost in USD, to nine decimals: what the parts of `split_session` sum to."""
-    usd = lane_of(session, all_its_time(session), usd_per_node_hour=usd_per_node_hour).usd
-    assert usd is not None
-    return _decimal(usd)
-
-
 def split(cases: Sequence[Case], requests: RequestColumns) -> list[list[list[CostPart]]]:
     """Split node time into its parts: of each case and lane, for each stage and for the time outside all stages.
 

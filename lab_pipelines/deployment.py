@@ -222,7 +222,8 @@ class Deployment:
             gpu_sensor=_one_of("LABS_GPU_SENSOR", environ, get_args(GpuSensor), cls.gpu_sensor),
             gpu_policy=Path(policy).resolve() if (policy := environ.get("LABS_GPU_POLICY")) else None,
             budget_guard=_one_of("LABS_BUDGET_GUARD", environ, get_args(BudgetMode), cls.budget_guard),
-            budgets=Path(budgets).resolve() if (budgets := environ.get("LABS_BUDGETS")) else None,
+            # Not resolved: a mounted ConfigMap is a link, which goes elsewhere as soon as the budgets are changed.
+            budgets=Path(budgets).absolute() if (budgets := environ.get("LABS_BUDGETS")) else None,
         )
 
 

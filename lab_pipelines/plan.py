@@ -129,9 +129,13 @@ def plan_lab(
     variants: Sequence[Variant],
     region: str,
 ) -> Plan:
-    """One run of `spec` in `variants`. What isn't modelled is left out of the sums and named in `unknown`."""
+    """One run of `spec` in `variants`, on their nodes alone.
+
+    What isn't modelled is left out of the sums and named in `unknown`.
+    """
     pace, unknown = spec.paces[pace_name], list[str]()
-    nodes = _nodes(spec.nodes, sheet, region, unknown)
+    walked = [spec.nodes_of(variant) for variant in variants]
+    nodes = _nodes([node for node in spec.nodes if node in walked], sheet, region, unknown)
     by_sku = {node.sku: node for node in nodes}
     parts: list[PlannedPart] = []
     former: str | None = None

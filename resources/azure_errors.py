@@ -1,6 +1,6 @@
-"""What Azure's refusals mean, in one line that says what to do. Pure.
+"""What Azure's refusals mean, in one line that says what to do. Pure, but for the clock that a `Retry-After` goes by.
 
-Belongs here: reading an error of Azure Resource Manager or of the sign-in, and the remedy for each kind.
+Belongs here: reading an error of Azure Resource Manager or of the sign-in, the remedy for each kind, how long to wait.
 Doesn't belong here: sending requests (azure_session.py), or what is done about a refusal (node_pools_azure.py).
 
 The codes and messages are those that Azure gives in public reports: the same code can mean different things, so that
@@ -13,6 +13,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 from resources.redaction import redacted
@@ -165,3 +167,17 @@ def sign_in_failed(reason: str) -> str:
 
 def one_line(text: object) -> str:
     return " ".join(str(text).split())
+
+
+def retry_after_s(header: str | None, *, default: float = 0.0) -> float:
+    """Seconds to wait as a `Retry-After` header asks, which is a number or a date; `default` where it says neither."""
+    if not header:
+        return default
+    try:
+        return max(0.0, float(header))  # in this order NaN is 0, too
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return default

@@ -11,11 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resources.azure_errors import Said, explained, one_line, said, sign_in_failed
+from resources.azure_errors import Said, explained, one_line, retry_after_s, said, sign_in_failed
 from resources.cluster import ClusterError
 from resources.kube_api import Deadline
 from resources.redaction import redacted
@@ -184,17 +182,3 @@ def _body(error: HttpResponseError) -> str:
 def _retry_after_s(error: HttpResponseError) -> float:
     headers = getattr(error.response, "headers", {})
     return retry_after_s(headers.get("Retry-After"))
-
-
-def retry_after_s(header: str | None) -> float:
-    """Seconds to wait as a `Retry-After` header asks, which is a number of seconds or a date; 0 without one."""
-    if not header:
-        return 0.0
-    try:
-        return max(float(header), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return 0.0

@@ -17,6 +17,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from lab_pipelines.rehearsal.admission import quantity
 from resources import kube_api
 from resources.cluster import Amounts, ClusterError, NodeSeen
 from resources.kube_api import Deadline, RefusedError
@@ -72,7 +73,7 @@ def seen(pods: Sequence[Json], nodes: Mapping[str, Json], *, sku: str | None) ->
                 node=name,
                 pool=next((labels[label] for label in POOL_LABELS if label in labels), None),
                 priority="spot" if labels.get(SPOT[0]) == SPOT[1] else "on_demand",
-                capacity=_amounts({one: _quantity(allocatable.get(key, 0)) for one, key in RESOURCES.items()}),
+                capacity=_amounts({one: quantity(allocatable.get(key, 0)) for one, key in RESOURCES.items()}),
                 requested=_amounts({one: sum((r[one] for r in requests), Decimal()) for one in RESOURCES}),
             )
         )
@@ -133,7 +134,7 @@ def _asked(container: Json) -> dict[str, Decimal]:
 
 
 def _named(amounts: Json) -> dict[str, Decimal]:
-    return {one: _quantity(amounts.get(key, 0)) for one, key in RESOURCES.items()}
+    return {one: quantity(amounts.get(key, 0)) for one, key in RESOURCES.items()}
 
 
 def _sum(amounts: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
@@ -143,12 +144,6 @@ def _sum(amounts: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
 
 def _amounts(amounts: Mapping[str, Decimal]) -> Amounts:
     return Amounts(**{one: float(amount) for one, amount in amounts.items()})
-
-
-def _quantity(said: str | int) -> Decimal:
-    from kubernetes.utils.quantity import parse_quantity
-
-    return parse_quantity(said)
 
 
 def _get(api_client: ApiClient, path: str, deadline: Deadline) -> Any:

@@ -20,8 +20,8 @@ from pydantic import PrivateAttr
 
 from lab_pipelines.deployment import ClusterSettings, DeploymentError
 from resources import agent_pools, azure_session
-from resources.azure_errors import Said, explained, said_by
-from resources.azure_session import RETRY_S, TRIES, AzureError, RefusedError, UnansweredError, retry_after_s
+from resources.azure_errors import Said, explained, retry_after_s, said_by
+from resources.azure_session import RETRY_S, TRIES, AzureError, RefusedError, UnansweredError
 from resources.cluster import Progress
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, NodePools, PoolChangedError, PoolError, Scaled

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,6 +29,7 @@ from lab_pipelines.catalog.prices import (
     RegionPrice,
 )
 from lab_pipelines.catalog.prices_retail import Quote, quotes, short_name
+from resources.azure_errors import retry_after_s
 
 if TYPE_CHECKING:
     import requests
@@ -114,7 +114,7 @@ class RetailPrices:
                 said = f"answered {answer.status_code} {one_line(answer.reason or '')}".rstrip()
                 if answer.status_code not in _PASSING:
                     raise RetailPricesError(f"{self._base_url} {said}: {one_line(answer.text)[:200]}")
-                wait = _retry_after_s(answer, default=wait)
+                wait = retry_after_s(answer.headers.get("Retry-After"), default=wait)
             if attempt == ATTEMPTS:
                 raise RetailPricesError(f"{self._base_url} {said}, {ATTEMPTS} times; try again later")
             self._wait(wait, said)
@@ -259,14 +259,3 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     except ValueError:
         return parts.scheme, None, None
     return parts.scheme, parts.hostname, port or {"https": 443, "http": 80}.get(parts.scheme)
-
-
-def _retry_after_s(answer: requests.Response, *, default: float) -> float:
-    """Seconds that the header asks to wait, as a number or a date; `default` without it."""
-    value = answer.headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return default

@@ -97,7 +97,7 @@ def lines(
         .show_points(common.VisibilityMode.NEVER)
         # A gap is a scrape that failed or a stack that was down: joining the ends would hide it.
         .span_nulls(False)
-        .legend(_legend())
+        .legend(legend())
         .tooltip(
             common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
@@ -161,7 +161,7 @@ def states(
         .unit("none")
         .mappings([dashboard.ValueMap(options=results)])
         .show_value(common.VisibilityMode.NEVER)
-        .legend(_legend())
+        .legend(legend())
         .targets([query.build("A")])
     )
 
@@ -215,6 +215,16 @@ def quantiles(series: str, *at: float, where: str = "") -> list[PromQL]:
     ]
 
 
+def legend() -> common_builders.VizLegendOptions:
+    """The series' names in a line below the panel."""
+    return (
+        common_builders.VizLegendOptions()
+        .display_mode(common.LegendDisplayMode.LIST)
+        .placement(common.LegendPlacement.BOTTOM)
+        .show_legend(True)
+    )
+
+
 def _described(says: str, queries: tuple[Query, ...]) -> str:
     """`says`, and the series that feed the panel, read from its queries so that they can't differ."""
     series = dict.fromkeys(name for query in queries for name in query.series)
@@ -225,15 +235,6 @@ def _described(says: str, queries: tuple[Query, ...]) -> str:
 
 def _source(queries: tuple[Query, ...]) -> dashboard.DataSourceRef:
     return LOKI if isinstance(queries[0], LogQL) else PROMETHEUS
-
-
-def _legend() -> common_builders.VizLegendOptions:
-    return (
-        common_builders.VizLegendOptions()
-        .display_mode(common.LegendDisplayMode.LIST)
-        .placement(common.LegendPlacement.BOTTOM)
-        .show_legend(True)
-    )
 
 
 def _thresholds(*steps: tuple[str, float | None]) -> dashboard_builders.ThresholdsConfig:

@@ -18,7 +18,7 @@ from grafana_foundation_sdk.cog import variants
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common, dashboard
 
-from dashboards.grafana.panels import PanelBuilder
+from dashboards.grafana.panels import PanelBuilder, legend
 
 PLUGIN = "motherduck-duckdb-datasource"
 """github.com/motherduckdb/grafana-duckdb-datasource; its query is that of Grafana's own SQL sources."""
@@ -82,7 +82,7 @@ def bars(
         .x_field(f"{x}\\{matrix[0]}" if matrix else x)
         .stacking(common.StackingMode.NORMAL if stacked else common.StackingMode.NONE)
         .show_value(common.VisibilityMode.NEVER)
-        .legend(_legend())
+        .legend(legend())
         .tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI))
         .targets([query])
     )
@@ -107,7 +107,7 @@ def days(title: str, query: SqlQuery, *, unit: str, width: int = 12) -> PanelBui
         .fill_opacity(0)
         .show_points(common.VisibilityMode.ALWAYS)
         .span_nulls(False)
-        .legend(_legend())
+        .legend(legend())
         .tooltip(common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI))
         .targets([query])
     )
@@ -129,12 +129,3 @@ def answer(title: str, query: SqlQuery, *, width: int = 24) -> PanelBuilder:
 
 def _without(columns: tuple[str, ...]) -> dashboard.DataTransformerConfig:
     return dashboard.DataTransformerConfig(id_val="organize", options={"excludeByName": dict.fromkeys(columns, True)})
-
-
-def _legend() -> common_builders.VizLegendOptions:
-    return (
-        common_builders.VizLegendOptions()
-        .display_mode(common.LegendDisplayMode.LIST)
-        .placement(common.LegendPlacement.BOTTOM)
-        .show_legend(True)
-    )

@@ -3,7 +3,13 @@
     read.py         views → `Report`             (reads)
     wording.py      numbers, gaps and provenance as text
     stage_table.py  the table of one ladder of users, as cells and as Markdown
+    sheet_table.py  the FinOps sheet of a run, and the year's reference sheet, as cells and as Markdown
+    year.py         the year as one table: a row per lab
     charts.py       rows → SVG
+    figures.py      the pictures that a lab's spec asks for
+    money.py        what a target's labs cost, as a sentence and pictures
+    forecast.py     forecast against measured, as sentences and a picture
+    drawn.py        pictures of an earlier report, taken again while they are the same
     page.py         `Report` → HTML, Markdown    (pure)
     write.py        all of it → files            (writes)
 

@@ -19,7 +19,7 @@ from lab_pipelines.report.charts import (
     lines_picture,
     stacked_picture,
 )
-from lab_pipelines.report.wording import Row, in_order, short
+from lab_pipelines.report.wording import Row, in_order, percent, short
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ def said(labs: Sequence[Row], days: Sequence[Row]) -> str:
     sentences = list[str]()
     if known:
         served = float(sum(row["usd"] for row in known if row["part"] == "serve"))
-        share = f", of which {served / total:.0%} served requests" if total else ""
+        share = f", of which {percent(served / total)} served requests" if total else ""
         sentences.append(f"{short(total)} USD for {len({row['lab'] for row in known})} labs{share}.")
     if unpriced:
         sentences.append(f"{unpriced} sessions have no price and are not in it.")
     last = days[-1] if days else None
     if last is not None and last["billed_usd"] is not None:
         billed, estimated = float(last["billed_usd"]), float(last["estimated_of_billed_usd"] or 0)
-        off = f", {billed / estimated - 1:+.1%} of the estimate" if estimated else ""
+        off = f", {percent(billed / estimated - 1, signed=True)} of the estimate" if estimated else ""
         sentences.append(f"Azure has billed {short(billed)} USD of it so far{off} for the same sessions.")
     return " ".join(sentences)
 

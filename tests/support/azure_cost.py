@@ -27,7 +27,6 @@ from tests.support.azure_arm import AzureArm, Seen
 from tests.support.azure_pools import FixedToken, over_http
 
 NODE_GROUP = "MC_labs_labs-aks_eastus"
-SCOPE = f"subscriptions/{SUBSCRIPTION}/resourceGroups/{NODE_GROUP}"
 _QUERY = re.compile(
     r"^/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)"
     r"/providers/Microsoft\.CostManagement/query$",

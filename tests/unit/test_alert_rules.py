@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from lab_pipelines.deployment import REPO_ROOT
 from resources import alert_rules, alertmanager_server, durations
 from resources.alert_rules import RulesError
 from resources.alerting import Active, AlertTimeline, active_since, furthest, rule_names, when_firing, when_notified
-from resources.binaries import find
 from resources.cluster import ClusterError
+from tests.support.alert_tests import promtool, unit_test, write_rules
 
 LAB03 = REPO_ROOT / "helm-values" / "lab03"
 RULES = LAB03 / alert_rules.FILE
@@ -144,35 +142,18 @@ def test_a_file_that_is_no_rules_file_is_refused(tmp_path: Path, content: str, m
 # --- L03's rules, through promtool ---
 
 
-def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(find("promtool")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def write_rules(folder: Path, *, time_scale: float = 1.0, scrape_interval_s: float = 15.0) -> Path:
-    path = folder / "rules.yaml"
-    local = alert_rules.local_rules(
-        alert_rules.load(RULES), time_scale=time_scale, scrape_interval_s=scrape_interval_s, source="rules"
-    )
-    path.write_text(json.dumps(local.content))
-    return path
-
-
-def unit_test(folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "rules_test.yaml").write_text((LAB03 / "rules_test.yaml").read_text())
-    return promtool("test", "rules", str(folder / "rules_test.yaml"))
-
-
 @pytest.mark.parametrize("time_scale", [1.0, 20.0, 1000.0])
 def test_promtool_accepts_the_rules_at_every_speed(tmp_path: Path, time_scale: float) -> None:
-    checked = promtool("check", "rules", str(write_rules(tmp_path, time_scale=time_scale, scrape_interval_s=0.1)))
+    checked = promtool(
+        "check", "rules", str(write_rules(LAB03, tmp_path, time_scale=time_scale, scrape_interval_s=0.1))
+    )
     assert checked.returncode == 0, checked.stderr
     assert "11 rules found" in checked.stdout
 
 
 def test_each_alert_fires_when_it_must_and_only_then(tmp_path: Path) -> None:
-    write_rules(tmp_path)
-    tested = unit_test(tmp_path)
+    write_rules(LAB03, tmp_path)
+    tested = unit_test(LAB03, tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
@@ -223,13 +204,13 @@ def test_every_alert_has_a_unit_test_and_what_a_person_needs() -> None:
     ids=["too late", "too early", "at once and with scrapes", "every namespace"],
 )
 def test_the_unit_tests_notice_a_changed_rule(tmp_path: Path, changes: dict[str, tuple[str, str]]) -> None:
-    rules = write_rules(tmp_path)
+    rules = write_rules(LAB03, tmp_path)
     text = rules.read_text()
     for right, wrong in changes.values():
         assert right in text
         text = text.replace(right, wrong)
     rules.write_text(text)
-    tested = unit_test(tmp_path)
+    tested = unit_test(LAB03, tmp_path)
     assert tested.returncode != 0
     noticed = set(re.findall(r"alertname: (\w+)", tested.stdout + tested.stderr))
     assert changes.keys() <= noticed

@@ -9,8 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from resources import azure_errors
-from resources.azure_errors import Kind, Said
-from resources.azure_session import retry_after_s
+from resources.azure_errors import Kind, Said, retry_after_s
 from resources.redaction import redacted
 
 QUOTA = (
@@ -140,7 +139,9 @@ def test_a_failed_sign_in_repeats_nothing_but_its_code() -> None:
 
 def test_a_wait_is_a_number_or_a_date() -> None:
     assert retry_after_s(None) == 0.0 and retry_after_s("soon") == 0.0 and retry_after_s("-5") == 0.0
-    assert retry_after_s("17") == 17.0
+    assert retry_after_s("17") == retry_after_s("17", default=4.0) == 17.0
+    assert retry_after_s(None, default=4.0) == retry_after_s("soon", default=4.0) == 4.0
+    assert retry_after_s("0", default=4.0) == retry_after_s("nan", default=4.0) == 0.0
     later = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
     assert 500 < retry_after_s(later) <= 600
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0

@@ -26,13 +26,12 @@ from lab_pipelines.cost import (
     all_its_time,
     cost_rows,
     lane_of,
-    node_cost,
-    node_hours,
     split_session,
 )
 from lab_pipelines.cost import split as split_all
 from lab_pipelines.finops import Configuration, StageWork, sheet_rows, usd_per
 from tests.support import rows
+from tests.support.node_costs import node_cost, node_hours
 
 READY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 PRICE = Decimal("3.6")  # a thousandth of a dollar per second

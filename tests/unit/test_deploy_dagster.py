@@ -85,6 +85,22 @@ def test_the_code_locations_environment_is_one_that_the_project_reads() -> None:
     assert LOCATION["dagsterApiGrpcArgs"] == ["--module-name", "lab_pipelines.definitions"]
 
 
+def test_the_budgets_are_in_a_configmap_that_every_pod_has_and_the_page_makes() -> None:
+    deployment = Deployment.from_env(environment())
+    assert deployment.budgets is not None and deployment.budget_guard == "refuse"
+    run = LAUNCHER["runK8sConfig"]
+    pods = [VALUES["dagsterDaemon"], LOCATION]
+    pods.append({**run["podSpecConfig"], "volumeMounts": run["containerConfig"]["volumeMounts"]})
+    page = (REPO_ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    for pod in pods:
+        [mount] = [one for one in pod["volumeMounts"] if one["mountPath"] == str(deployment.budgets.parent)]
+        assert "subPath" not in mount, "it would never follow a change"
+        [volume] = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+        name = volume["configMap"]["name"]
+        assert f"create configmap {name} --namespace dagster --from-file={deployment.budgets.name}=" in page
+    assert run["containerConfig"]["env"] == LOCATION["env"], "runs refuse by the same budgets"
+
+
 def test_every_account_that_the_values_name_is_made_by_our_files() -> None:
     accounts = {one["metadata"]["name"] for one in rbac.objects() if one["kind"] == "ServiceAccount"}
     named = {
@@ -185,8 +201,9 @@ def test_a_run_is_a_job_with_the_rights_limits_and_end_that_a_lab_needs(tmp_path
     environ = {one["name"]: one for one in container["env"]}
     assert environ["LABS_TARGET"]["value"] == "aks"
     assert environ["DAGSTER_PG_PASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "dagster-postgresql-secret"
-    writable = {mount["mountPath"] for mount in container["volumeMounts"] if "subPath" not in mount}
-    assert writable == {"/var/lib/lab-pipelines", "/tmp"}
+    mounts = [mount for mount in container["volumeMounts"] if "subPath" not in mount]
+    assert {mount["mountPath"] for mount in mounts if not mount.get("readOnly")} == {"/var/lib/lab-pipelines", "/tmp"}
+    assert {mount["mountPath"] for mount in mounts if mount.get("readOnly")} == {"/etc/lab-pipelines"}
     assert LOCATION["includeConfigInLaunchedRuns"] == {"enabled": False}
 
 

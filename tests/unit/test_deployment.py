@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lab_pipelines.budgets import load_budgets
 from lab_pipelines.deployment import Deployment, DeploymentError
 
 
@@ -37,6 +38,20 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert deployment.external_engine is not None
     assert deployment.external_engine.base_url == "http://127.0.0.1:8000/v1"
     assert deployment.external_engine.prometheus_selector == 'namespace="llm"'
+
+
+def test_budgets_are_read_where_a_changed_configmap_s_link_goes(tmp_path: Path) -> None:
+    """As the kubelet mounts one: the file is a link through `..data`, which a change turns to another folder."""
+    (tmp_path / "budgets.yaml").symlink_to(Path("..data", "budgets.yaml"))
+    budgets = None
+    for content in ("month_usd: 1", "month_usd: 2"):
+        folder = tmp_path / f"..{content[-1]}"
+        folder.mkdir()
+        (folder / "budgets.yaml").write_text(content, encoding="utf-8")
+        (tmp_path / "..data").unlink(missing_ok=True)
+        (tmp_path / "..data").symlink_to(folder.name)
+        budgets = budgets or Deployment.from_env({"LABS_BUDGETS": str(tmp_path / "budgets.yaml")}).budgets
+        assert budgets is not None and load_budgets(budgets).month_usd == int(content[-1])
 
 
 @pytest.mark.parametrize(

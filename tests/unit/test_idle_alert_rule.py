@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lab_pipelines.deployment import REPO_ROOT
-from resources import alert_rules
-from resources.binaries import find
+from tests.support.alert_tests import promtool, unit_test, write_rules
 
 LAB72 = REPO_ROOT / "helm-values" / "lab72"
 
 
-def write_rules(folder: Path, *, time_scale: float = 1.0, scrape_interval_s: float = 15.0) -> Path:
-    path = folder / "rules.yaml"
-    local = alert_rules.local_rules(
-        alert_rules.load(LAB72 / alert_rules.FILE),
-        time_scale=time_scale,
-        scrape_interval_s=scrape_interval_s,
-        source="L72",
-    )
-    path.write_text(json.dumps(local.content))
-    return path
-
-
-def unit_test(folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "rules_test.yaml").write_text((LAB72 / "rules_test.yaml").read_text())
-    return promtool("test", "rules", str(folder / "rules_test.yaml"))
-
-
-def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([find("promtool"), *arguments], capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("time_scale", [1.0, 20.0, 1000.0])
 def test_promtool_accepts_the_rule_at_every_speed(tmp_path: Path, time_scale: float) -> None:
-    checked = promtool("check", "rules", str(write_rules(tmp_path, time_scale=time_scale, scrape_interval_s=0.1)))
+    checked = promtool(
+        "check", "rules", str(write_rules(LAB72, tmp_path, time_scale=time_scale, scrape_interval_s=0.1))
+    )
     assert checked.returncode == 0, checked.stderr
     assert "1 rules found" in checked.stdout
 
 
 def test_it_fires_when_it_must_and_only_then(tmp_path: Path) -> None:
-    write_rules(tmp_path)
-    tested = unit_test(tmp_path)
+    write_rules(LAB72, tmp_path)
+    tested = unit_test(LAB72, tmp_path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
@@ -66,11 +44,11 @@ def test_it_fires_when_it_must_and_only_then(tmp_path: Path) -> None:
     ids=["too early", "too late", "one signal", "busy", "between scrapes", "waiting", "one of two", "every namespace"],
 )
 def test_the_unit_tests_notice_a_changed_rule(tmp_path: Path, right: str, wrong: str) -> None:
-    rules = write_rules(tmp_path)
+    rules = write_rules(LAB72, tmp_path)
     text = rules.read_text()
     assert right in text
     rules.write_text(text.replace(right, wrong))
-    tested = unit_test(tmp_path)
+    tested = unit_test(LAB72, tmp_path)
     assert tested.returncode != 0
     assert re.search("alertname: GpuIdle", tested.stdout + tested.stderr)
 

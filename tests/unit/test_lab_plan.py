@@ -10,7 +10,7 @@ import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Component, LabSpec, Outline, Overrides
+from lab_pipelines.catalog.spec import Component, LabSpec, Outline, Overrides, Variant
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.engine.cold_start import cold_start_plan
 from lab_pipelines.plan import Plan, plan_lab, plan_outline
@@ -34,9 +34,17 @@ def arguments(component: Component, overrides: Sequence[Overrides]) -> list[str]
     return vllm_arguments(values, source=component.chart.values)
 
 
-def planned(spec: LabSpec, *, pace: str = "short", region: str = "eastus") -> Plan:
+def planned(
+    spec: LabSpec, *, pace: str = "short", region: str = "eastus", variants: Sequence[Variant] | None = None
+) -> Plan:
     return plan_lab(
-        spec, load_prices(), arguments, target="local", pace_name=pace, variants=spec.variants, region=region
+        spec,
+        load_prices(),
+        arguments,
+        target="local",
+        pace_name=pace,
+        variants=spec.variants if variants is None else variants,
+        region=region,
     )
 
 
@@ -200,6 +208,17 @@ def test_every_lab_of_the_year_can_be_planned() -> None:
             )
         assert plan.at_most_usd is not None, (lab.id, plan.unknown)
         assert plan.expected_s is None or plan.expected_s <= plan.at_most_s, lab.id
+
+
+@pytest.mark.parametrize("lab", ["L23", "L71"])
+def test_only_the_nodes_of_the_variants_that_are_walked_are_deployed(lab: str) -> None:
+    spec = load_catalog().spec(lab)
+    every = [node.sku for node in spec.nodes]
+    assert [node.sku for node in planned(spec, variants=spec.variants).nodes] == every
+    for variant in spec.variants:
+        plan = planned(spec, variants=[variant])
+        assert [node.sku for node in plan.nodes] == [spec.nodes_of(variant).sku] != every
+        assert {part.sku for part in plan.parts} == {node.sku for node in plan.nodes}
 
 
 def _identity(lab: str) -> dict[str, Any]:

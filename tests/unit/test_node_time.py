@@ -23,11 +23,11 @@ from lab_pipelines.cost import (
     RequestColumns,
     RequestInterval,
     exact_node_hours,
-    node_hours,
     split,
 )
 from lab_pipelines.node_time import NodeTime, apportioned, lanes_of, share_nodes
 from lab_pipelines.sharing import GIB, Amounts
+from tests.support.node_costs import node_hours
 
 READY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 PRICES: dict[tuple[str | None, str], Decimal | None] = {

@@ -69,7 +69,7 @@ def test_the_bill_is_compared_with_the_estimate_of_the_same_sessions(report: Rep
     last = report.money["by_day"][-1 if report.money["by_day"][-1]["target"] == "aks" else 1]
     assert last["billed_usd"] == last["estimated_of_billed_usd"] * FACTOR
     assert last["estimated_usd"] > last["estimated_of_billed_usd"]
-    assert "+100.0% of the estimate" in money(report, "aks").sentence
+    assert "+100 % of the estimate" in money(report, "aks").sentence
 
 
 def test_a_session_without_a_price_is_said_and_costs_nothing_but_a_gap(report: Report) -> None:

@@ -17,14 +17,13 @@ from lab_pipelines.cost import (
     RequestInterval,
     StageWindow,
     cost_rows,
-    node_cost,
-    node_hours,
     split_session,
 )
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.reconcile import EstimatedSession, NodeSpan, reconcile
 from lab_pipelines.sharing import GIB, Amounts, Tenant, divide, resource_prices
 from tests.support.azure_cost import machines
+from tests.support.node_costs import node_cost, node_hours
 from tests.support.rows import SKU, session_row, shared, unit_price
 
 PAGE = (REPO_ROOT / "docs" / "cost.md").read_text(encoding="utf-8")

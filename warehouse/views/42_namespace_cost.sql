@@ -1,5 +1,6 @@
--- What did each session cost its lab's namespace, by estimate and by bill, and what was bought with it? One row per session that
--- was released and has a cost. Its labels are those by which Azure's cost analysis splits a cluster's bill.
+-- What did each session cost its lab's namespace, by estimate and by bill, and what was bought with it?
+-- One row per session that was released and has a cost. Its labels are those by which Azure's cost analysis splits a
+-- cluster's bill.
 -- A cost is NULL, never zero, where no price is known, and `usd_billed` where there is no bill, or one that was not in
 -- dollars. GPU-hours are of the GPUs that the lab used, NULL where the run did not record them.
 CREATE VIEW namespace_cost AS
