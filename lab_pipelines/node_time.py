@@ -128,7 +128,7 @@ def share_nodes(
     for node, of_name in sorted(nodes.items()):
         machines = defaultdict[tuple[str | None, Priority], list[list[NodeTime]]](list)
         for stay in _stays(of_name):
-            kinds = {(one.sku, one.priority) for one in stay}
+            kinds: set[tuple[str | None, Priority]] = {(one.sku, one.priority) for one in stay}
             if len(kinds) > 1:
                 raise CostError(
                     f"node {node} has several prices at one time; its rows in node_time differ in sku or priority"
