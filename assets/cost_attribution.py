@@ -1,13 +1,14 @@
 """cost_attribution: split the run's node time into serve, idle, cold start and failed, by variant, and price it."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, asset
 
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
-from lab_pipelines.attribution import attribute, estimate_rows
+from lab_pipelines.attribution import attribute, estimate_rows, publish_changed, reattribute_neighbours
 from lab_pipelines.cost import PARTS
 from lab_pipelines.rows import Row
 from resources.billing import Billing
@@ -39,13 +40,13 @@ def cost_attribution(
 
 
 def publish_estimates(sessions: Sequence[Row], billing: Billing, warehouse: WarehouseCore) -> list[Row]:
-    """Publish the `cost_records` of the closed sessions of one run, and return them.
+    """Estimate what the closed sessions of one run cost, and publish what isn't published yet; the rows of all of it.
 
+    Sessions of other runs that shared a node with them are estimated anew: they pay for less of it than was known.
     Raises `CostError`, `UnknownPriceError`, `StalePriceError`, `WarehouseError`.
     """
-    first, price_of = sessions[0], billing.node_hour_price
+    first, price_of, now = sessions[0], billing.node_hour_price, datetime.now(UTC)
     found = attribute(warehouse, first["lab"], first["target"], price_of=price_of, run_id=first["run_id"])
-    records = [row for one in found for row in estimate_rows(one, price_of=price_of)]
-    where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}
-    warehouse.publish("cost_records", records, **where, part="estimated")
-    return records
+    publish_changed(warehouse, found, price_of=price_of, now=now)
+    reattribute_neighbours(warehouse, found, price_of=price_of, now=now)
+    return [row for one in found for row in estimate_rows(one, price_of=price_of)]

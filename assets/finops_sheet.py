@@ -5,11 +5,10 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.cost_attribution import cost_attribution
 from assets.cost_measures import publish_cost_measures
-from lab_pipelines import rows
 from lab_pipelines.dead_runs import WAREHOUSE_POOL
 from lab_pipelines.report.sheet_table import sheet_markdown
 from lab_pipelines.report.stage_table import stage_markdown
-from lab_pipelines.session_sheets import session_sheet
+from lab_pipelines.session_sheets import publish_sheets
 from resources.labs import Labs
 from resources.warehouse import Warehouse, Within
 
@@ -19,11 +18,13 @@ def finops_sheet(context: AssetExecutionContext, labs: Labs, warehouse: Warehous
     spec = labs.spec(context.partition_key)
     sessions = closed_sessions(warehouse, spec, labs.target, prefer=context.run.run_id)
     run: Within = {"run_id": sessions[0]["run_id"]}
-    sheet = list[rows.Row]()
-    for session in sessions:
-        sheet += session_sheet(warehouse, session, state="estimated", objective=spec.objective)
     first = sessions[0]
-    warehouse.publish("finops_sheet", sheet, target=first["target"], lab=first["lab"], run_id=first["run_id"])
+    publish_sheets(warehouse, sessions, objective=spec.objective)
+    sheet = warehouse.query(
+        "SELECT s.* FROM sheet_current AS s JOIN stack_sessions AS held USING (session_id) WHERE held.state = 'closed' "
+        "ORDER BY held.requested_at, s.session_id, s.step, s.stage",
+        within=run,
+    )
     publish_cost_measures(spec, sessions, warehouse)
     snapshot = warehouse.rebuild()
     progress_to(context)(f"{snapshot.name} holds the new rows")

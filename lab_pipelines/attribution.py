@@ -59,6 +59,15 @@ _TENANTS = """
     WHERE state = 'closed' AND target = $target
         AND session_id IN (SELECT session_id FROM node_time WHERE NOT exclusive AND target = $target)
 """
+_NEIGHBOURS = """
+    SELECT DISTINCT other.lab, other.run_id, other.session_id
+    FROM node_time AS own
+    JOIN node_time AS other
+        ON other.node = own.node AND other.held_from < own.held_until AND own.held_from < other.held_until
+    WHERE NOT own.exclusive AND own.target = $target AND own.run_id = $run_id
+        AND NOT other.exclusive AND other.target = $target AND other.run_id <> $run_id
+    ORDER BY ALL
+"""
 _ESTIMATES = f"""
     SELECT session_id, SkuId, x_priority, x_pool, x_part, x_step, x_stage,
            PricingQuantity, ListUnitPrice, x_price_low, x_price_high, ListCost
@@ -73,6 +82,8 @@ class Attributed(NamedTuple):
     session: Row
     """Its closed row of `stack_sessions`."""
     lanes: list[tuple[Lane, list[CostPart]]]
+    alone: bool
+    """Nobody else could hold a node of its at the same time."""
 
     def usd(self) -> Decimal | None:
         """None where some of its nodes have no known price."""
@@ -97,6 +108,8 @@ class Reattribution:
 
     sessions: int
     changed: list[Reestimated]
+    sheets: int
+    """So many were written, for these changes or for costs that had none yet."""
 
 
 def attribute(
@@ -130,7 +143,9 @@ def attribute(
         failed=requests["failed"].to_numpy("bool"),
     )
     return [
-        Attributed(row, list(zip(case.lanes, parts, strict=True)))
+        Attributed(
+            row, list(zip(case.lanes, parts, strict=True)), all(one.exclusive for one in node_times[row["session_id"]])
+        )
         for row, case, parts in zip(sessions, cases, split(cases, columns), strict=True)
     ]
 
@@ -165,28 +180,50 @@ def reattribute(
     Prices and overlapping sessions are those that are known today. What a session's rows say already is left alone, so
     that doing it again changes nothing. `now` names the files.
     """
-    sessions, changed = 0, list[Reestimated]()
+    sessions, changed, sheets = 0, list[Reestimated](), 0
     for target, lab in where:
         found = attribute(warehouse, lab, target, price_of=price_of)
         sessions += len(found)
-        changed += _publish_changed(warehouse, lab, target, found, price_of=price_of, now=now)
-        bring_up_to_date(warehouse, target=target, lab=lab, now=now)
-    return Reattribution(sessions, changed)
+        changed += publish_changed(warehouse, found, price_of=price_of, now=now)
+        sheets += bring_up_to_date(warehouse, target=target, lab=lab, now=now)
+    return Reattribution(sessions, changed, sheets)
 
 
-def _publish_changed(
-    warehouse: WarehouseCore,
-    lab: str,
-    target: str,
-    found: Sequence[Attributed],
-    *,
-    price_of: UnitPriceOf,
-    now: datetime,
+def reattribute_neighbours(
+    warehouse: WarehouseCore, found: Sequence[Attributed], *, price_of: UnitPriceOf, now: datetime
+) -> None:
+    """Estimate those sessions of other runs anew that held a node together with `found`, of one run, and their sheets.
+
+    They may have been estimated before it was known who else was there. Nothing is read where nobody could be.
+    """
+    if all(one.alone for one in found):
+        return
+    run = {name: found[0].session[name] for name in ("target", "run_id")}
+    runs = defaultdict[tuple[str, str], set[str]](set)
+    for row in warehouse.query(_NEIGHBOURS, run, within={"target": run["target"]}):
+        runs[row["lab"], row["run_id"]].add(row["session_id"])
+    for (lab, run_id), beside in runs.items():
+        others = attribute(warehouse, lab, run["target"], price_of=price_of, run_id=run_id)
+        there = [one for one in others if one.session["session_id"] in beside]
+        publish_changed(warehouse, there, price_of=price_of, now=now)
+    for lab in {lab for lab, _ in runs}:
+        bring_up_to_date(warehouse, target=run["target"], lab=lab, now=now)
+
+
+def publish_changed(
+    warehouse: WarehouseCore, found: Sequence[Attributed], *, price_of: UnitPriceOf, now: datetime
 ) -> list[Reestimated]:
-    """Publish the sessions whose estimate is another than the one that holds, a file for each run."""
-    where = {"lab": lab, "target": target, "run_id": None}
+    """Publish those of one lab's sessions on a target whose estimate isn't the one that holds, a file for each run.
+
+    What is published already in other words, or at another time, is left alone. `now` names the files.
+    """
+    if not found:
+        return []
+    lab, target = (found[0].session[name] for name in ("lab", "target"))
+    runs = {one.session["run_id"] for one in found}
+    where: Any = {"lab": lab, "target": target, **({"run_id": min(runs)} if len(runs) == 1 else {})}
     former = defaultdict[str, list[Row]](list)
-    for row in warehouse.query(_ESTIMATES, where, within={"lab": lab, "target": target}):
+    for row in warehouse.query(_ESTIMATES, {"run_id": None, **where}, within=where):
         former[row["session_id"]].append(row)
     files, changed = defaultdict[str, list[Row]](list), list[Reestimated]()
     for one in found:

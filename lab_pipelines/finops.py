@@ -8,6 +8,7 @@ Doesn't belong here: the split of node time (cost.py) and of the serving time (f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -132,16 +133,19 @@ def split_usd(usd: Decimal | None, share: float | None) -> tuple[Decimal | None,
 
 
 def _state(costs: Sequence[Mapping[str, Any]]) -> Row:
-    """Whose costs they are. A bill is provisional as long as one of its rows is."""
-    if not costs:
-        return {"state": "estimated", "bill_state": None, "region": None, "priority": None}
+    """Whose costs they are. A bill is provisional as long as one of its rows is; several regions are none."""
     bill_states = {row["x_bill_state"] for row in costs}
     return {
-        "state": costs[0]["x_state"],
-        "bill_state": "provisional" if "provisional" in bill_states else costs[0]["x_bill_state"],
-        "region": costs[0]["RegionId"],
-        "priority": costs[0]["x_priority"],
+        "state": costs[0]["x_state"] if costs else "estimated",
+        "bill_state": "provisional" if "provisional" in bill_states else _only(bill_states),
+        "region": _only({row["RegionId"] for row in costs}),
+        "priority": _only({row["x_priority"] for row in costs}),
     }
+
+
+def _only(values: AbstractSet[str | None]) -> str | None:
+    """The one value, whatever order the rows came in."""
+    return next(iter(values)) if len(values) == 1 else None
 
 
 def _sheet(costs: Sequence[Mapping[str, Any]], work: Sequence[StageWork], configuration: Configuration) -> Row:

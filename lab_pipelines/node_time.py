@@ -10,7 +10,7 @@ seconds, as for a node of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -125,46 +125,66 @@ def share_nodes(
         if not one.exclusive and one.node is not None:
             nodes[one.node].append(one)
     lanes = defaultdict[str, list[Lane]](list)
-    for node, tenants in sorted(nodes.items()):
-        ordered = sorted(tenants, key=lambda one: (one.start_us, one.session_id))
-        for session_id, lane in _share_node(node, ordered, sessions, price_of).items():
-            lanes[session_id].append(lane)
+    for node, of_name in sorted(nodes.items()):
+        machines = defaultdict[tuple[str | None, Priority], list[list[NodeTime]]](list)
+        for stay in _stays(of_name):
+            kinds: set[tuple[str | None, Priority]] = {(one.sku, one.priority) for one in stay}
+            if len(kinds) > 1:
+                raise CostError(
+                    f"node {node} has several prices at one time; its rows in node_time differ in sku or priority"
+                )
+            machines[kinds.pop()].append(stay)
+        for (sku, priority), stays in machines.items():
+            for session_id, lane in _share_machine(node, stays, sessions, price_of(sku, priority)):
+                lanes[session_id].append(lane)
     return dict(lanes)
 
 
-def _share_node(
-    node: str,
-    tenants: Sequence[NodeTime],
-    sessions: Mapping[str, ClosedSession],
-    price_of: PriceOf,
-) -> dict[str, Lane]:
-    capacity = tenants[-1].capacity
-    assert capacity is not None
-    divided = divide([Tenant(one.session_id, one.start_us, one.end_us, one.asks) for one in tenants], capacity)
-    held = {one.session_id: [Held(*share) for share in divided.shares[one.session_id]] for one in tenants}
-    hours = {session: exact_node_hours(sessions[session], of_it) for session, of_it in held.items()}
-    exact = [sum(hours[one.session_id], Fraction()) for one in tenants]
+def _stays(of_name: Iterable[NodeTime]) -> list[list[NodeTime]]:
+    """Those of one node's name, apart wherever nobody was there: by then it may be the name of another machine."""
+    stays, until = list[list[NodeTime]](), 0
+    for one in sorted(of_name, key=lambda one: (one.start_us, one.session_id)):
+        if not stays or one.start_us >= until:
+            stays.append([])
+        stays[-1].append(one)
+        until = max(until, one.end_us)
+    return stays
+
+
+def _share_machine(
+    node: str, stays: Sequence[Sequence[NodeTime]], sessions: Mapping[str, ClosedSession], price: Decimal | None
+) -> list[tuple[str, Lane]]:
+    """What each tenant of the stays of one SKU and priority pays; each stay has the capacity that its last one saw."""
+    tenants, held = list[NodeTime](), list[list[Held]]()
+    for stay in stays:
+        capacity = stay[-1].capacity
+        assert capacity is not None
+        divided = divide([Tenant(one.session_id, one.start_us, one.end_us, one.asks) for one in stay], capacity)
+        tenants += stay
+        held += [[Held(*share) for share in divided.shares[one.session_id]] for one in stay]
+    hours = [exact_node_hours(sessions[one.session_id], of_it) for one, of_it in zip(tenants, held, strict=True)]
+    exact = [sum(of_it, Fraction()) for of_it in hours]
     units = apportioned(exact)
-    prices = [price_of(one.sku, one.priority) for one in tenants]
-    if len(set(prices)) > 1:
-        raise CostError(f"node {node} has several prices; its rows in node_time differ in sku or priority")
-    price = prices[0]
     usd = [None] * len(tenants) if price is None else apportioned([one * Fraction(price) for one in exact])
-    lanes = dict[str, Lane]()
-    for one, of_it, paid in zip(tenants, units, usd, strict=True):
-        alone = all(share.nodes == 1 for share in held[one.session_id])
-        lanes[one.session_id] = Lane(
-            pool=one.pool,
-            sku=one.sku,
-            priority=one.priority,
-            usd_per_node_hour=price,
-            held=held[one.session_id],
-            cold=hours[one.session_id][0],
-            hours=of_it,
-            usd=paid,
-            how=None if alone else f"a share of node {node}, which other sessions held too, {one.divided}",
+    return [
+        (
+            one.session_id,
+            Lane(
+                pool=one.pool,
+                sku=one.sku,
+                priority=one.priority,
+                usd_per_node_hour=price,
+                held=shares,
+                cold=of_it[0],
+                hours=rounded,
+                usd=paid,
+                how=None
+                if all(share.nodes == 1 for share in shares)
+                else f"a share of node {node}, which other sessions held too, {one.divided}",
+            ),
         )
-    return lanes
+        for one, shares, of_it, rounded, paid in zip(tenants, held, hours, units, usd, strict=True)
+    ]
 
 
 def apportioned(exact: Sequence[Fraction]) -> list[int]:

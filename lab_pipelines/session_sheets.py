@@ -59,6 +59,26 @@ def session_sheet(
     )
 
 
+def publish_sheets(warehouse: WarehouseCore, sessions: Sequence[Mapping[str, Any]], *, objective: Slo | None) -> None:
+    """Publish the estimate's sheets of the closed `sessions` of one run; those that have some are brought up to date.
+
+    A sheet keeps the objective that it was first made with. Raises `CostError`, and `WarehouseError` as
+    `Warehouse.publish` does.
+    """
+    run = {name: sessions[0][name] for name in ("target", "lab", "run_id")}
+    within: Within = {"run_id": run["run_id"]}
+    made = {row["session_id"] for row in warehouse.query("SELECT DISTINCT session_id FROM finops_sheet", within=within)}
+    new: list[Row] = []
+    for session in sessions:
+        if session["session_id"] not in made:
+            new += session_sheet(warehouse, session, state="estimated", objective=objective)
+    if new:
+        part = _part("estimated", datetime.now(UTC)) if made else None
+        warehouse.publish("finops_sheet", new, **run, part=part)
+    if made:
+        bring_up_to_date(warehouse, target=run["target"], lab=run["lab"], now=datetime.now(UTC))
+
+
 def publish_anew(
     warehouse: WarehouseCore, sessions: Sequence[Mapping[str, Any]], *, state: State, part: str
 ) -> list[Row]:
@@ -95,7 +115,7 @@ def bring_up_to_date(warehouse: WarehouseCore, *, target: str, lab: str | None =
     within: Within = {"target": target, "lab": lab} if lab else {"target": target}
     stale = warehouse.query(_STALE.read_text(encoding="utf-8"), {"target": target, "lab": lab}, within=within)
     for (state, _, _), group in groupby(stale, key=itemgetter("costs_state", "lab", "run_id")):
-        publish_anew(warehouse, list(group), state=state, part=f"{state}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}")
+        publish_anew(warehouse, list(group), state=state, part=_part(state, now))
     return len(stale)
 
 
@@ -103,6 +123,10 @@ def gpus_of(sku: str | None) -> int | None:
     """How many GPUs a node of the machine type has, whether a lab uses them or not; None for one that isn't known."""
     known = load_prices().skus.get(sku or "")
     return known.gpus if known else None
+
+
+def _part(state: State, now: datetime) -> str:
+    return f"{state}-{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def _work(warehouse: WarehouseCore, session: Mapping[str, Any], objective: Slo | None) -> list[StageWork]:

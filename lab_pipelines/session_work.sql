@@ -1,7 +1,8 @@
 -- What did each stage of a session get done: requests, tokens, and which of them kept the objective?
 -- Tokens of a stage are those that passed in its window, whichever request they belong to: output tokens as they
--- arrived, and a prompt's tokens when its first output token did. What is useful are whole requests, sent and finished
--- within the stage, by $ttft_s, $tpot_s and $e2e_s (NULL: no such bound).
+-- arrived, and a prompt's tokens when its first output token did. Whether a request is useful, by $ttft_s, $tpot_s and
+-- $e2e_s (NULL: no such bound), is told of whole ones alone, sent and finished within the stage; of the tokens in its window
+-- the useful ones are the same share as of theirs. Theirs alone would be too few where requests are long for the stage.
 WITH prompts AS (
     SELECT s.step, s.stage, sum(coalesce(r.input_tokens, r.expected_input_tokens)) AS tokens
     FROM load_stages AS s
@@ -12,16 +13,24 @@ WITH prompts AS (
     WHERE s.session_id = $session_id
     GROUP BY s.step, s.stage
 ),
-useful AS (
+whole AS (
     SELECT
-        step, stage, count(*) AS requests,
-        sum(coalesce(input_tokens, expected_input_tokens)) AS input_tokens,
-        sum(output_tokens) AS output_tokens
+        step, stage,
+        coalesce(input_tokens, expected_input_tokens) AS input_tokens,
+        output_tokens,
+        ($ttft_s::DOUBLE IS NULL OR ttft_s <= $ttft_s)
+            AND ($tpot_s::DOUBLE IS NULL OR coalesce(tpot_s, 0) <= $tpot_s)
+            AND ($e2e_s::DOUBLE IS NULL OR e2e_s <= $e2e_s) AS is_useful
     FROM requests
     WHERE session_id = $session_id AND in_stage AND outcome = 'ok'
-        AND ($ttft_s::DOUBLE IS NULL OR ttft_s <= $ttft_s)
-        AND ($tpot_s::DOUBLE IS NULL OR coalesce(tpot_s, 0) <= $tpot_s)
-        AND ($e2e_s::DOUBLE IS NULL OR e2e_s <= $e2e_s)
+),
+useful AS (
+    SELECT
+        step, stage,
+        count(*) FILTER (is_useful) AS requests,
+        coalesce(sum(input_tokens) FILTER (is_useful), 0) / nullif(sum(input_tokens), 0) AS input_share,
+        coalesce(sum(output_tokens) FILTER (is_useful), 0) / nullif(sum(output_tokens), 0) AS output_share
+    FROM whole
     GROUP BY step, stage
 )
 SELECT
@@ -31,9 +40,8 @@ SELECT
     coalesce(prompts.tokens, 0)::BIGINT AS input_tokens,
     s.output_tokens,
     coalesce(useful.requests, 0) AS useful_requests,
-    -- A token that came in the very instant in which the stage ended is not its own, but its request is.
-    least(coalesce(useful.input_tokens, 0), coalesce(prompts.tokens, 0))::BIGINT AS useful_input_tokens,
-    least(coalesce(useful.output_tokens, 0), s.output_tokens)::BIGINT AS useful_output_tokens
+    round(coalesce(useful.input_share, 0) * coalesce(prompts.tokens, 0))::BIGINT AS useful_input_tokens,
+    round(coalesce(useful.output_share, 0) * s.output_tokens)::BIGINT AS useful_output_tokens
 FROM load_stages AS s
 LEFT JOIN prompts USING (step, stage)
 LEFT JOIN useful USING (step, stage)

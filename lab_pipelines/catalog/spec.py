@@ -850,6 +850,8 @@ class LabSpec(Identity):
         skus = [node.sku for node in self.nodes]
         if not skus:
             raise ValueError("nodes: a complete lab runs on at least one node")
+        if twice := next((sku for sku in skus if skus.count(sku) > 1), None):
+            raise ValueError(f"nodes: several entries of one sku, {twice}; a variant names its nodes by sku")
         for variant in self.variants:
             if variant.sku is not None and variant.sku not in skus:
                 raise ValueError(f"variants: {variant.id} runs on {variant.sku}; the lab's nodes: {', '.join(skus)}")

@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from assets.cost_attribution import publish_estimates
 from lab_pipelines.attribution import attribute, estimate_rows, labs_with_sessions, reattribute
-from lab_pipelines.catalog.prices import Priority, UnitPrice
+from lab_pipelines.catalog.prices import PriceSheet, Priority, UnitPrice, load_prices
+from lab_pipelines.catalog.slo import INTERACTIVE
 from lab_pipelines.cli.app import app
+from lab_pipelines.session_sheets import publish_sheets
+from resources.billing import Billing
+from resources.contract import WarehouseError
 from resources.warehouse import Warehouse
 from tests.support import rows
 from tests.support.command_line import own_environment
@@ -119,6 +124,106 @@ def test_a_lab_pays_less_once_it_is_known_who_else_held_its_node(warehouse: Ware
     assert reattribute(warehouse, where, price_of=price_of, now=NOW + timedelta(hours=1)).changed == []
 
 
+class FixedPrice(Billing):
+    """What the price sheet of its day says."""
+
+    usd: str = str(rows.USD_PER_NODE_HOUR)
+
+    def node_hour_price(self, sku: str | None, priority: Priority = "on_demand") -> UnitPrice | None:
+        return rows.unit_price(Decimal(self.usd), priority=priority, sku=sku) if sku else None
+
+    def sheet(self) -> PriceSheet:
+        return load_prices()
+
+
+def ended(warehouse: Warehouse, run: dict[str, list[rows.Row]], billing: Billing) -> list[rows.Row]:
+    """Publish what a run has when its stack is gone, and let it estimate what it cost."""
+    rows.publish_run(warehouse, {name: of for name, of in run.items() if name not in ("cost_records", "finops_sheet")})
+    sessions = [row for row in run["stack_sessions"] if row["state"] == "closed"]
+    return publish_estimates(sessions, billing, warehouse)
+
+
+def a_day_later(run: dict[str, list[rows.Row]]) -> dict[str, list[rows.Row]]:
+    def of(value: object) -> object:
+        return value + timedelta(days=1) if isinstance(value, datetime) else value
+
+    return {table: [{name: of(value) for name, value in row.items()} for row in own] for table, own in run.items()}
+
+
+def test_a_run_may_estimate_again_and_adds_rows_where_a_price_is_another(warehouse: Warehouse) -> None:
+    run = run_of("L06")
+    first = ended(warehouse, run, FixedPrice())
+    sessions = [run["stack_sessions"][-1]]
+    publish_sheets(warehouse, sessions, objective=INTERACTIVE)
+    again = publish_estimates(sessions, FixedPrice(), warehouse)
+    publish_sheets(warehouse, sessions, objective=INTERACTIVE)
+    assert sum(row["ListCost"] for row in again) == sum(row["ListCost"] for row in first)
+    assert len(warehouse.query("FROM cost_records")) == len(first), "it says the same already"
+    assert len(warehouse.query("FROM finops_sheet")) == len(run["finops_sheet"])
+    usd = sum(row["ListCost"] for row in publish_estimates(sessions, FixedPrice(usd="0.9"), warehouse))
+    assert current(warehouse) == {"L06-s1": usd}
+    publish_sheets(warehouse, sessions, objective=None)
+    [whole] = warehouse.query("FROM sheet_current WHERE stage IS NULL")
+    assert (whole["usd"], whole["slo_ttft_s"]) == (usd, INTERACTIVE.ttft_s), "the sheet follows, by its own objective"
+
+
+def test_a_session_that_closed_after_the_run_s_first_sheet_gets_one_of_its_own(warehouse: Warehouse) -> None:
+    early, late = run_of("L06"), run_of("L06", variant="late", run_id="L06-1", session_id="L06-late")
+    ended(warehouse, early, FixedPrice())
+    publish_sheets(warehouse, [early["stack_sessions"][-1]], objective=None)
+    where = {"target": "local", "lab": "L06", "run_id": "L06-1", "part": "late"}
+    for table in ("stack_sessions", "node_time", "load_stages", "requests"):
+        warehouse.publish(table, late[table], **where)
+    both = [early["stack_sessions"][-1], late["stack_sessions"][-1]]
+    publish_estimates(both, FixedPrice(), warehouse)
+    publish_sheets(warehouse, both, objective=None)
+    wholes = warehouse.query("SELECT session_id FROM finops_sheet WHERE stage IS NULL ORDER BY ALL")
+    assert [row["session_id"] for row in wholes] == ["L06-late", "L06-s1"]
+
+
+def test_who_ended_first_pays_a_share_as_soon_as_it_is_known_who_else_was_there(warehouse: Warehouse) -> None:
+    first, last = run_of("L06", shared=True), run_of("L07", shared=True, slower=1.5)
+    elsewhere = run_of("L06", 2, shared=True)
+    elsewhere["node_time"] = [row | {"node": "node-1"} for row in elsewhere["node_time"]]
+    later = a_day_later(run_of("L06", 3, shared=True))
+    for run in (first, elsewhere, later):
+        ended(warehouse, run, FixedPrice())
+    publish_sheets(warehouse, [first["stack_sessions"][-1]], objective=None)
+    alone = current(warehouse)
+    ended(warehouse, last, FixedPrice())
+    now = current(warehouse)
+    assert now["L06-s1"] == pytest.approx(alone["L06-s1"] / 2, abs=Decimal("1e-8"))
+    whole = sum(row["ListCost"] for row in last["cost_records"])
+    assert now["L06-s1"] + now["L07-s1"] == pytest.approx(whole, abs=Decimal("1e-8")), "the node is paid once"
+    assert (now["L06-s2"], now["L06-s3"]) == (alone["L06-s2"], alone["L06-s3"]), "neither was there then"
+    assert len(warehouse.query("SELECT DISTINCT recorded_at FROM cost_records WHERE session_id <> 'L06-s1'")) == 3
+    [sheet] = warehouse.query("FROM sheet_current WHERE stage IS NULL AND session_id = 'L06-s1'")
+    assert sheet["usd"] == now["L06-s1"]
+    where = labs_with_sessions(warehouse)
+    found = reattribute(warehouse, where, price_of=FixedPrice().node_hour_price, now=datetime.now(UTC))
+    assert (found.changed, found.sheets) == ([], 0), "nothing is left to be typed"
+
+
+def test_where_no_node_is_shared_nobody_is_looked_for(warehouse: Warehouse) -> None:
+    damaged = Path(warehouse.data_dir) / "lake" / "node_time" / "target=local" / "lab=L07" / "other.parquet"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"nobody reads this")
+    assert ended(warehouse, run_of("L06"), FixedPrice())
+    with pytest.raises(WarehouseError, match=r"other\.parquet"):
+        ended(warehouse, run_of("L08", shared=True), FixedPrice())
+
+
+def test_sheets_that_somebody_left_behind_are_made_good_and_counted(warehouse: Warehouse) -> None:
+    run = run_of("L06")
+    rows.publish_run(warehouse, run)
+    dear = [row | {"recorded_at": NOW, "ListCost": 2 * row["ListCost"]} for row in run["cost_records"]]
+    warehouse.publish("cost_records", dear, target="local", lab="L06", run_id="L06-1", part="estimated-dear")
+    first = reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW)
+    assert (len(first.changed), first.sheets) == (1, 1)
+    again = reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW + timedelta(hours=1))
+    assert (again.changed, again.sheets) == ([], 0)
+
+
 def test_spot_nodes_are_priced_as_spot_nodes(warehouse: Warehouse) -> None:
     run = run_of("L06")
     run["node_time"] = [run["node_time"][0] | {"priority": "spot", "pool": "t4spot"}]
@@ -149,6 +254,14 @@ def test_the_command_says_what_changed_and_by_how_much(monkeypatch: pytest.Monke
     assert [(one["session_id"], one["before"]) for one in said["changed"]] == [("L06-s1", None)]
     runner.invoke(app, ["cost", "reattribute", "--target", "local"])
     again = runner.invoke(app, ["cost", "reattribute", "--target", "local"])
-    assert again.stdout == "2 sessions, 0 of them cost another sum, by +0.000000 USD together\n", again.output
+    expected = "2 sessions, 0 estimated anew, 0 of them cost another sum, by +0.000000 USD together; 0 sheets written\n"
+    assert again.stdout == expected, again.output
+    run = run_of("L08")
+    run["cost_records"] = [row | {"x_price_low": None, "x_price_high": None} for row in run["cost_records"]]
+    rows.publish_run(warehouse, run)
+    bounds = runner.invoke(app, ["cost", "reattribute", "--lab", "L08"])
+    assert bounds.stdout.endswith(
+        "1 sessions, 1 estimated anew, 0 of them cost another sum, by +0.000000 USD together; 1 sheets written\n"
+    ), bounds.output
     wrong = runner.invoke(app, ["cost", "reattribute", "--target", "moon"])
     assert (wrong.exit_code, "--target moon: expected one of" in wrong.output) == (2, True)

@@ -72,6 +72,13 @@ def test_numbers_that_a_reader_can_check_by_hand() -> None:
     assert (whole["slo_ttft_s"], whole["slo_tpot_s"], whole["slo_e2e_s"]) == (2.0, 0.08, None)
 
 
+def test_a_session_of_two_priorities_has_none_in_whatever_order_its_costs_come() -> None:
+    mixed = [*COSTS, part("idle", "0.1", "0.01", x_priority="spot")]
+    for costs in (mixed, mixed[::-1]):
+        assert {(row["priority"], row["region"]) for row in sheet(costs, [WORK])} == {(None, COSTS[0]["RegionId"])}
+    assert {row["priority"] for row in sheet(COSTS, [WORK])} == {"on_demand"}
+
+
 def test_without_a_price_there_is_node_time_and_no_dollar() -> None:
     unpriced = [part(row["x_part"], str(row["PricingQuantity"]), None, stage=row["x_stage"]) for row in COSTS]
     for row in sheet(unpriced, [WORK]):

@@ -146,8 +146,23 @@ def test_a_node_without_a_known_price_divides_hours_and_no_dollars() -> None:
 
 def test_one_node_of_two_prices_is_refused_by_its_name() -> None:
     times = [node("a", 0, 100), node("b", 0, 100, priority="spot")]
-    with pytest.raises(CostError, match="node n0 has several prices"):
+    with pytest.raises(CostError, match="node n0 has several prices at one time"):
         share_nodes(times, {"a": session(0, 100), "b": session(0, 100)}, price_of=price_of)
+
+
+@pytest.mark.parametrize(
+    ("columns", "usd"),
+    [({"sku": "A100"}, UNITS), ({"priority": "spot"}, UNITS // 100), ({"capacity_cpus": 64.0}, UNITS // 10)],
+)
+def test_a_name_that_comes_back_is_another_node_with_its_own_price_and_capacity(
+    columns: dict[str, Any], usd: int
+) -> None:
+    sessions = {"a": session(0, 100), "b": session(0, 100), "c": session(100, 200)}
+    before = [node("a", 0, 100, requested_cpus=9.0), node("b", 0, 100, requested_gpus=1.0)]
+    expected = share_nodes(before, sessions, price_of=price_of)
+    found = share_nodes([*before, node("c", 100, 200, **columns)], sessions, price_of=price_of)
+    assert {name: found[name] for name in "ab"} == expected, "what comes later changes nothing for those before it"
+    assert [lane.usd for lane in found["c"]] == [usd]
 
 
 @st.composite

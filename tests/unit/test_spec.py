@@ -84,6 +84,11 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ),
         ("stack:\n", "stack: &stack\n", None),
         ("name: ramp", "name: ramp\n    component: vlm", r"steps\.0: ramp names component 'vlm'; the stack has: vllm"),
+        (
+            "- {sku: Standard_NC4as_T4_v3, gpus: 1}",
+            "- {sku: Standard_NC4as_T4_v3, gpus: 1}\n  - {sku: Standard_NC4as_T4_v3, priority: spot}",
+            r"nodes: several entries of one sku, Standard_NC4as_T4_v3; a variant names its nodes by sku",
+        ),
         ("builds_on: [L05]", "builds_on: [L06]", r"builds_on: L06 does not come before L06"),
         ("statistic: mean", "statistic: mean\n    sql: warehouse/measures/x.sql", r"exactly one of promql and sql"),
         ("denominator: {load: 16}", "denominator: {load: 16}\n    kind: bound", r"kind: is given more than once"),

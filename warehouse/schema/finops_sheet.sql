@@ -36,8 +36,8 @@ CREATE TABLE finops_sheet (
     bill_state      VARCHAR CHECK (bill_state IN ('provisional', 'settled')),  -- NULL: estimated
     model           VARCHAR,               -- NULL: the stack has no engine
     values_digest   VARCHAR,               -- of the Helm values: another one is another configuration
-    region          VARCHAR,               -- NULL: no price is known
-    priority        VARCHAR CHECK (priority IN ('on_demand', 'spot')),
+    region          VARCHAR,               -- NULL: no price is known, or several
+    priority        VARCHAR CHECK (priority IN ('on_demand', 'spot')),  -- NULL: unknown, or both
     nodes           INTEGER,
     gpus_per_node   INTEGER,               -- that a node is paid with, used or not; NULL: the machine is not known
     profile         VARCHAR,               -- as in load_stages; NULL: the whole session
