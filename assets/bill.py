@@ -24,12 +24,12 @@ WITHIN_S = 30 * 60.0
 def bill(context: AssetExecutionContext, labs: Labs, billing: Billing, warehouse: Warehouse) -> MaterializeResult:
     if not billing.gives_bill:
         reason = f"target {labs.target} has no bill: its costs stay estimates"
-        context.log.info(reason)
+        context.log.debug(reason)
         return MaterializeResult(metadata={"skipped": MetadataValue.text(reason)})
     if (lab := context.run.tags.get(PARTITION_TAG)) is not None:
         # Of every asset, a lab's run would spend the day's calls, and fail where Azure refuses to show its bill.
         reason = f"a run of {lab} asks for no bill: the schedule daily_bill does, and labs cost reconcile"
-        context.log.info(reason)
+        context.log.debug(reason)
         return MaterializeResult(metadata={"skipped": MetadataValue.text(reason)})
     ledger = BillLedger(warehouse, labs.target)
     first, last = ended_days(datetime.now(UTC))
