@@ -31,6 +31,7 @@ from tests.support.azure_arm import AzureArm
 from tests.support.azure_pools import pools_of
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import lab_cluster
+from tests.support.retail_prices import refresh_prices
 
 LAB = "L07"
 WITHIN_S = 60.0
@@ -71,6 +72,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     data_dir, budgets = tmp_path / "data", tmp_path / "budgets.yaml"
     budgets.write_text("{}", encoding="utf-8")
+    refresh_prices(data_dir, monkeypatch)
     delays = Delays(schedule_s=0.2, pull_s=0.5, start_s=0.5, ready_s=0.2)
     with lab_cluster(tmp_path, delays=delays) as around, AzureArm() as arm:
         arm.add("t4", count=0, tags={POOL_TAG: POOL_TAG_VALUE})
