@@ -675,6 +675,15 @@ def test_labs_budget_without_one_says_how_to_set_one(money: Money, labs: Callabl
 def test_labs_budget_with_a_wrong_file_is_one_line(money: Money, labs: Callable[..., Result]) -> None:
     money.budgets(month_usd=-3)
     assert "budgets.yaml:1: month_usd: " in refused(labs("budget"), 1)
+    money.budgets(month_usd="foo")
+    assert "month_usd: expected an amount in USD, e.g. 500, but found 'foo'\n" in refused(labs("budget"), 1)
+
+
+def test_labs_budget_without_its_file_names_the_variable(money: Money, labs: Callable[..., Result]) -> None:
+    (money.folder / "budgets.yaml").unlink()
+    said = refused(labs("budget"), 1)
+    assert f"LABS_BUDGETS: {money.folder}/budgets.yaml:1: " in said
+    assert said.endswith("is not a file; copy lab_pipelines/budgets.yaml\n")
 
 
 def test_labs_budget_decisions_tells_what_was_decided(money: Money, labs: Callable[..., Result]) -> None:
