@@ -21,6 +21,7 @@ sessions AS (
         min(requested_at) AS requested_at,
         min(ready_at) AS ready_at,
         any_value(cold_start_s) AS cold_start_s,
+        any_value(first_token_s) AS first_token_s,
         max(released_at) AS released_at,
         max(recorded_at) AS recorded_at
     FROM stack_sessions

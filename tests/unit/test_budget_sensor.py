@@ -18,6 +18,7 @@ from lab_pipelines import build
 from lab_pipelines.budgets import MONTH, Budgets
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.cli import app
+from lab_pipelines.cost import ClosedSession, node_cost
 from lab_pipelines.deployment import BudgetMode, Deployment
 from lab_pipelines.sensors.budget_guard import Watch, budget_guard, tick
 from resources.billing import PriceSheetBilling
@@ -232,6 +233,17 @@ def test_a_closed_session_counts_before_anybody_has_split_its_cost(money: Money)
     times = {"requested_at": start, "ready_at": start, "released_at": start + timedelta(hours=2), "cold_start_s": 0.0}
     money.publish("stack_sessions", session_row(target="aks", time_scale=1.0, nodes=2, **times), "baseline.closed")
     assert near(money.spend().closed_usd, 2 * 2 * 0.526)
+
+
+def test_the_first_token_is_part_of_the_cold_start_and_counts_once(money: Money) -> None:
+    start = money.now - timedelta(hours=3)
+    ready = start + timedelta(hours=1)
+    cold = {"cold_start_s": 3600.0 + 1800.0, "first_token_s": 1800.0}
+    times = {"requested_at": start, "ready_at": ready, "released_at": ready + timedelta(hours=2)}
+    row = session_row(target="aks", time_scale=1.0, nodes=1, provenance="measured", engine="vllm", **times, **cold)
+    money.publish("stack_sessions", row, "baseline.closed")
+    assert near(money.spend().closed_usd, 3 * 0.526)
+    assert near(money.spend().closed_usd, float(node_cost(ClosedSession.from_row(row), T4_USD))), "as cost.py has it"
 
 
 def test_nodes_that_no_session_accounts_for_cost_too(money: Money) -> None:
