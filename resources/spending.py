@@ -154,8 +154,9 @@ def _amounts(
     within: Within = {"target": place.target}
     asked = {"starts": [one.start for one in periods], "ends": [one.end for one in periods], "target": place.target}
     sessions = place.warehouse.query(_sql("sessions"), asked, within=within)
-    pools = place.warehouse.query(_sql("pools"), asked, within=within)
     live = {(lease.lab, lease.run_id) for lease in leases}
+    alive = {"live": sorted({lease.run_id for lease in leases}), "lease_ttl": LEASE_TTL}
+    pools = place.warehouse.query(_sql("pools"), asked | alive, within=within)
     price = _price_of(place.billing)
     found = dict[Period, tuple[list[Amount], set[str]]]()
     for number, period in enumerate(periods):

@@ -263,6 +263,25 @@ def test_nodes_that_no_session_accounts_for_cost_too(money: Money) -> None:
     assert near(money.spend("L06").pools_usd, 0), "its session accounts for them"
 
 
+def test_a_run_that_died_long_ago_accounts_for_no_later_nodes_of_its_lab(money: Money) -> None:
+    money.up("L06", hours=240, run_id="died")
+    money.cluster.put()
+    money.pools.put()
+    start = money.now - timedelta(hours=2)
+    looks = [
+        gpu_decision_row(target="aks", held_by=["L06"], tick_at=start + timedelta(minutes=n), usd_per_h=Decimal(6))
+        for n in range(60)
+    ]
+    run_id = looks[0]["run_id"]
+    money.warehouse.publish("gpu_decisions", looks, target="aks", lab="all", run_id=run_id)
+    assert near(money.spend("L06").pools_usd, 60 * 0.1)
+    heard = {"target": "aks", "run_id": "died", "session_id": "s-died", "engine": "vllm", "provenance": "measured"}
+    event = event_row(**heard, time_scale=1.0, recorded_at=money.now - timedelta(hours=1.5))
+    money.publish("events", event, "ramp")
+    # It was there for half an hour of them, and may have been for another quarter.
+    assert near(money.spend("L06").pools_usd, 15 * 0.1)
+
+
 def test_pools_that_somebody_was_given_are_committed_to_until_their_tag_says(money: Money) -> None:
     until = str(int((money.now + timedelta(hours=8)).timestamp()))
     tags = {"lab-pipelines": "managed", LEASE_LABEL: "x", RUN_LABEL: f"{BY_HAND}-ada", EXPIRES_LABEL: until}
