@@ -7,7 +7,7 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
-from lab_pipelines.attribution import attribute, estimate_rows
+from lab_pipelines.attribution import UnitPriceOf, attribute, estimate_rows
 from lab_pipelines.cost import PARTS
 from lab_pipelines.rows import Row
 from resources.billing import Billing
@@ -38,12 +38,14 @@ def cost_attribution(
     )
 
 
-def publish_estimates(sessions: Sequence[Row], billing: Billing, warehouse: WarehouseCore) -> list[Row]:
-    """Publish the `cost_records` of the closed sessions of one run, and return them.
+def publish_estimates(
+    sessions: Sequence[Row], billing: Billing, warehouse: WarehouseCore, *, price_of: UnitPriceOf | None = None
+) -> list[Row]:
+    """Publish the `cost_records` of the closed sessions of one run, and return them. `price_of`: None: as `billing` has it.
 
     Raises `CostError`, `UnknownPriceError`, `StalePriceError`, `WarehouseError`.
     """
-    first, price_of = sessions[0], billing.node_hour_price
+    first, price_of = sessions[0], price_of or billing.node_hour_price
     found = attribute(warehouse, first["lab"], first["target"], price_of=price_of, run_id=first["run_id"])
     records = [row for one in found for row in estimate_rows(one, price_of=price_of)]
     where = {"target": first["target"], "lab": first["lab"], "run_id": first["run_id"]}

@@ -23,7 +23,7 @@ from lab_pipelines.budget_decisions import MARKS, Action, Outcome, decision_row,
 from lab_pipelines.budget_guard import Cut, Holding, Verdict, cuts
 from lab_pipelines.budgets import Budgets
 from lab_pipelines.catalog.loader import SpecError
-from lab_pipelines.catalog.prices import StalePriceError, UnknownPriceError
+from lab_pipelines.catalog.prices import UnknownPriceError
 from lab_pipelines.cost import CostError
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
@@ -190,7 +190,7 @@ def _finish(watch: Watch, *, now: datetime) -> tuple[list[str], dict[str, str]]:
             gone_at = place.cluster.release(lease.lab, run_id=lease.run_id) if lease is not None else None
             _close_books(place, run, gone_at or min(place.now(), run["cut_at"] + LEASE_TTL))
             ended.append(run["lab"])
-        except (ClusterError, CostError, StalePriceError, UnknownPriceError, WarehouseError) as error:
+        except (ClusterError, CostError, UnknownPriceError, WarehouseError) as error:
             trouble[run["run_id"]] = str(error)
             watch.progress(f"{run['lab']} (run {run['run_id']}), which was cut: {error}")
     return ended, trouble
@@ -214,7 +214,7 @@ def _close_books(place: Place, run: Row, gone_at: datetime) -> None:
         )
     closed = "FROM stack_sessions WHERE run_id = $run_id AND state = 'closed' ORDER BY requested_at"
     if sessions := place.warehouse.query(closed, asked, within=within):
-        publish_estimates(sessions, place.billing, place.warehouse)
+        publish_estimates(sessions, place.billing, place.warehouse, price_of=place.billing.listed_price)
 
 
 def _sql(name: str) -> str:

@@ -17,6 +17,7 @@ from assets.budget import require_budget_left, told_when_cut
 from lab_pipelines import build
 from lab_pipelines.budgets import MONTH, Budgets
 from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.prices import StalePriceError
 from lab_pipelines.cli import app
 from lab_pipelines.cost import ClosedSession, node_cost
 from lab_pipelines.deployment import BudgetMode, Deployment
@@ -68,6 +69,7 @@ class Money:
         self.warehouse = warehouse_in(folder)
         self.pools.put()
         self.cluster.put()
+        self.billing = PriceSheetBilling()
         self.mode: BudgetMode = "cut"
         self.budgets(month_usd=100)
 
@@ -83,14 +85,14 @@ class Money:
 
     @property
     def place(self) -> Place:
-        return Place("aks", self.cluster, self.pools, PriceSheetBilling(), self.warehouse)
+        return Place("aks", self.cluster, self.pools, self.billing, self.warehouse)
 
     def tick(self, target: str = "aks") -> str:
         resources = {
             "labs": Labs(target=target),
             "cluster": self.cluster,
             "node_pools": self.pools,
-            "billing": PriceSheetBilling(),
+            "billing": self.billing,
             "budget_guard": self.guard,
             "warehouse": self.warehouse,
         }
@@ -416,6 +418,17 @@ def test_a_run_that_ends_meanwhile_is_not_marked(money: Money) -> None:
     money.tick()
     assert money.warehouse.query("FROM run_marks") == []
     assert [(one["action"], one["outcome"]) for one in money.rows()] == [("tell", None)]
+
+
+def test_what_a_cut_run_has_cost_can_be_told_by_an_old_price(money: Money) -> None:
+    money.budgets(lab_usd=1)
+    money.billing = PriceSheetBilling(max_age_days=0)
+    with pytest.raises(StalePriceError):
+        money.billing.node_hour_price(T4)
+    money.up("L06", hours=3)
+    assert money.tick().startswith("cut: L06")
+    assert money.rows()[-1]["outcome"] == "done"
+    assert near(money.warehouse.query("SELECT sum(usd) AS usd FROM session_cost")[0]["usd"], 3 * 0.526)
 
 
 # What dies half-way
