@@ -41,7 +41,9 @@ def cost_attribution(
 def publish_estimates(
     sessions: Sequence[Row], billing: Billing, warehouse: WarehouseCore, *, price_of: UnitPriceOf | None = None
 ) -> list[Row]:
-    """Publish the `cost_records` of the closed sessions of one run, and return them. `price_of`: None: as `billing` has it.
+    """Publish the `cost_records` of the closed sessions of one run, and return them.
+
+    `price_of`: None: as `billing` has it, which may refuse an old price.
 
     Raises `CostError`, `UnknownPriceError`, `StalePriceError`, `WarehouseError`.
     """

@@ -125,6 +125,11 @@ def test_a_lab_over_its_budget_is_cut_then_refused_and_counts_for_nothing_but_it
     )
     assert [row["run_id"] for row in world.warehouse.query("SELECT run_id FROM run_marks")] == [cut["run_id"]]
     assert world.latest() == [finished]
+    [held] = world.warehouse.query(f"FROM node_time WHERE run_id = '{cut['run_id']}'")
+    [over] = world.warehouse.query(f"FROM stack_sessions WHERE run_id = '{cut['run_id']}' AND state = 'closed'")
+    assert (held["pool"], held["nodes"], held["priority"], held["exclusive"]) == ("t4", 1, "on_demand", True)
+    assert (held["held_from"], held["held_until"]) == (over["requested_at"], over["released_at"])
+    assert {row["x_pool"] for row in world.warehouse.query("FROM cost_current")} == {"t4"}
     paid = {row["run_id"]: row["usd"] for row in world.warehouse.query(
         "SELECT run_id, sum(usd) AS usd FROM session_cost GROUP BY run_id"
     )}  # fmt: skip
