@@ -8,7 +8,13 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ass
 
 from assets.common import LAB_ASSET, closed_sessions, progress_to
 from assets.metrics_snapshot import metrics_snapshot
-from lab_pipelines.attribution import attribute, estimate_rows, publish_changed, reattribute_neighbours
+from lab_pipelines.attribution import (
+    UnitPriceOf,
+    attribute,
+    estimate_rows,
+    publish_changed,
+    reattribute_neighbours,
+)
 from lab_pipelines.cost import PARTS
 from lab_pipelines.rows import Row
 from resources.billing import Billing
@@ -39,13 +45,17 @@ def cost_attribution(
     )
 
 
-def publish_estimates(sessions: Sequence[Row], billing: Billing, warehouse: WarehouseCore) -> list[Row]:
+def publish_estimates(
+    sessions: Sequence[Row], billing: Billing, warehouse: WarehouseCore, *, price_of: UnitPriceOf | None = None
+) -> list[Row]:
     """Estimate what the closed sessions of one run cost, and publish what isn't published yet; the rows of all of it.
 
     Sessions of other runs that shared a node with them are estimated anew: they pay for less of it than was known.
-    Raises `CostError`, `UnknownPriceError`, `StalePriceError`, `WarehouseError`.
+    `price_of`: None: as `billing` has it, which may refuse an old price. Raises `CostError`, `UnknownPriceError`,
+    `StalePriceError`, `WarehouseError`.
     """
-    first, price_of, now = sessions[0], billing.node_hour_price, datetime.now(UTC)
+    first, now = sessions[0], datetime.now(UTC)
+    price_of = price_of or billing.node_hour_price
     found = attribute(warehouse, first["lab"], first["target"], price_of=price_of, run_id=first["run_id"])
     publish_changed(warehouse, found, price_of=price_of, now=now)
     reattribute_neighbours(warehouse, found, price_of=price_of, now=now)

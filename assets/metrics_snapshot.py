@@ -14,7 +14,7 @@ from lab_pipelines import rows
 from lab_pipelines.catalog.spec import LabSpec, Measure
 from lab_pipelines.rows import Row
 from resources.chart_values import drafted_tokens
-from resources.cluster import Cluster, HeldNode, Session
+from resources.cluster import Cluster, Session
 from resources.labs import Labs
 from resources.telemetry import Telemetry
 from resources.warehouse import Warehouse, Within
@@ -88,7 +88,7 @@ def metrics_snapshot(
         # Before the release, after which nobody knows any more; the last one's nodes are held until it is over.
         held = [cluster.held_nodes(session, until=end) for session, end in zip(sessions, ends, strict=True)]
         released_at = cluster.release(spec.id, run_id=last.run_id) or cluster.now()
-        held[-1] = [_held_to_the_end(one, since=ends[-1], until=released_at) for one in held[-1]]
+        held[-1] = [one.held_to(released_at, asked_at=ends[-1]) for one in held[-1]]
         node_times = [rows.node_time_row(s, one) for s, nodes in zip(sessions, held, strict=True) for one in nodes]
         warehouse.publish("node_time", node_times, **where)
         publish(warehouse, "stack_sessions", [rows.session_row(last, released_at=released_at)], last, part="closed")
@@ -103,11 +103,6 @@ def metrics_snapshot(
             "released_at": MetadataValue.timestamp(released_at),
         }
     )
-
-
-def _held_to_the_end(held: HeldNode, *, since: datetime, until: datetime) -> HeldNode:
-    """The node as it was held until the release, unless it was gone before that began."""
-    return held if held.held_until < since else held.model_copy(update={"held_until": max(until, since)})
 
 
 @dataclass(frozen=True)

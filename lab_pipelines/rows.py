@@ -112,13 +112,17 @@ def session_row(session: Session, *, released_at: datetime | None) -> Row:
 
 def node_time_row(session: Session, held: HeldNode) -> Row:
     """`node_time`: a node that a session held."""
-    phase_s = {phase.name: phase.duration_s for phase in session.phases}
-    first_token_s = phase_s.get("first_token", 0.0)
-    warm_at = session.ready_at + timedelta(seconds=first_token_s / session.time_scale)
-    cold_wall_s = (warm_at - session.requested_at).total_seconds()
-    waited_s = _overlap_s(held, session.requested_at, warm_at)
+    return node_time_of(session_row(session, released_at=None), held)
+
+
+def node_time_of(session: Mapping[str, Any], held: HeldNode) -> Row:
+    """As `node_time_row`, from the session's row of `stack_sessions`."""
+    requested_at, time_scale = session["requested_at"], session["time_scale"]
+    warm_at = session["ready_at"] + timedelta(seconds=(session["first_token_s"] or 0.0) / time_scale)
+    cold_wall_s = (warm_at - requested_at).total_seconds()
+    waited_s = _overlap_s(held, requested_at, warm_at)
     return {
-        **common(session),
+        **common_of(session),
         "node": held.node,
         "nodes": held.nodes,
         "pool": held.pool,
@@ -126,8 +130,8 @@ def node_time_row(session: Session, held: HeldNode) -> Row:
         "priority": held.priority,
         "held_from": held.held_from,
         "held_until": held.held_until,
-        "cold_start_s": sum(phase_s.values()) * (waited_s / cold_wall_s if cold_wall_s else 1.0),
-        "held_s": _overlap_s(held, warm_at, held.held_until) * session.time_scale,
+        "cold_start_s": (session["cold_start_s"] or 0.0) * (waited_s / cold_wall_s if cold_wall_s else 1.0),
+        "held_s": _overlap_s(held, warm_at, held.held_until) * time_scale,
         "exclusive": held.exclusive,
         **{
             f"{name}_{resource}": amount

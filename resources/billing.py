@@ -44,6 +44,10 @@ class Billing(ConfigurableResource, ABC):
         Raises `SpecError` for a damaged sheet, `WarehouseError` where the lake that has the sheets can't be reached.
         """
 
+    def listed_price(self, sku: str | None, priority: Priority = "on_demand") -> UnitPrice | None:
+        """As `node_hour_price`, of any age: what is past can be estimated by no fresher price than is known."""
+        return None if sku is None else self.sheet().unit_price(sku, self.region, priority)
+
     @property
     def bill_scope(self) -> str:
         """Whose bill `ask_bill` asks for."""

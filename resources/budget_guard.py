@@ -5,11 +5,13 @@ Doesn't belong here: budgets (lab_pipelines/budgets.py), or what follows from th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from dagster import ConfigurableResource
 
 from lab_pipelines.budgets import BUDGETS_FILE, Budgets, load_budgets
+from lab_pipelines.catalog.loader import SpecError
 from lab_pipelines.deployment import BudgetMode
 
 
@@ -21,7 +23,15 @@ class BudgetGuard(ConfigurableResource):
 
     def budgets(self) -> Budgets:
         """The budgets now. Raises `SpecError`."""
-        return load_budgets(Path(self.budgets_file))
+        path = Path(self.budgets_file)
+        try:
+            return load_budgets(path)
+        except SpecError as error:
+            if path.is_file():
+                raise
+            [problem] = error.problems
+            message = f"{problem.message}; copy lab_pipelines/budgets.yaml"
+            raise SpecError(replace(problem, path=f"LABS_BUDGETS: {problem.path}", message=message)) from None
 
     def why_idle(self, budgets: Budgets, target: str) -> str | None:
         """Why nothing is guarded on `target`, in words; None: something is."""

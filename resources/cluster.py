@@ -146,6 +146,10 @@ class HeldNode(Record):
     used: Amounts = Amounts()
     """Mean over the time held."""
 
+    def held_to(self, end: datetime, *, asked_at: datetime) -> HeldNode:
+        """The node as it was held to the session's end, unless it was gone before `asked_at`, when it was asked for."""
+        return self if self.held_until < asked_at else self.model_copy(update={"held_until": max(end, asked_at)})
+
 
 class NodeSeen(Record):
     """A node on which a session's pods were when its stack had come up; others may have pods there, too."""

@@ -61,19 +61,22 @@ class DecisionLog:
             f"FROM {self._table} WHERE target = ? "
             f"QUALIFY row_number() OVER (PARTITION BY {self._about} ORDER BY recorded_at DESC) = 1"
         )
-        within: Within = {"target": self._target}
-        found = {row[self._about]: row for row in self._warehouse.query(sql, [self._target], within=within)}
-        for path in self._batches():  # later than whatever is published
-            found |= {row[self._about]: row for row in self._read(path)}
-        return found
+        waiting, published = self._read_with(sql, [self._target])
+        # What waits is later than whatever is published.
+        return {row[self._about]: row for row in [*published, *waiting]}
 
     def last(self, number: int) -> list[Row]:
         """The newest rows, published or not, the newest first. Raises `WarehouseError`."""
-        within: Within = {"target": self._target}
         sql = f"FROM {self._table} WHERE target = ? ORDER BY recorded_at DESC LIMIT ?"
-        found = self._warehouse.query(sql, [self._target, number], within=within)
-        waiting = [row for path in self._batches() for row in self._read(path)]
-        return sorted([*waiting, *found], key=lambda row: row["recorded_at"], reverse=True)[:number]
+        waiting, published = self._read_with(sql, [self._target, number])
+        return sorted([*waiting, *published], key=lambda row: row["recorded_at"], reverse=True)[:number]
+
+    def _read_with(self, sql: str, params: Sequence[object]) -> tuple[list[Row], list[Row]]:
+        """The rows that wait, and what the lake answers to `sql`: nobody publishes a batch between the two."""
+        within: Within = {"target": self._target}
+        with self._locked():
+            waiting = [row for path in self._batches() for row in self._read(path)]
+            return waiting, self._warehouse.query(sql, params, within=within)
 
     def publish(self, *, now: datetime, at_once: bool = False) -> int:
         """Publish batches that are an hour old, or all; how many rows. Raises `WarehouseError`, the batch kept."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from dagster import ConfigurableResource
 
+from lab_pipelines.catalog.prices import Priority
 from resources.cluster import ClusterError, Progress, Record
 from resources.kube_api import Deadline
 from resources.ownership import LAB_LABEL, LEASE_LABEL, RUN_LABEL, pool_is_ours, why_pool_over
@@ -53,6 +54,10 @@ class NodePool(Record):
     @property
     def ours(self) -> bool:
         return pool_is_ours(self.tags)
+
+    @property
+    def priority(self) -> Priority:
+        return "spot" if self.spot else "on_demand"
 
 
 class Scaled(Record):

@@ -67,7 +67,7 @@ def to_zero(node_pools: NodePools, pool: NodePool, *, deadline: Deadline, progre
 def usd_per_h(pool: NodePool, sheet: PriceSheet, region: str) -> Decimal | None:
     """List price of all the pool's nodes for an hour, spot where it is a spot pool; None: no price is known."""
     try:
-        each = sheet.unit_price(pool.vm_size, region, "spot" if pool.spot else "on_demand").usd
+        each = sheet.unit_price(pool.vm_size, region, pool.priority).usd
     except UnknownPriceError:
         return None
     return each * pool.count

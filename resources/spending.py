@@ -9,7 +9,7 @@ state behind that could allow what it should not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,7 +20,7 @@ from lab_pipelines.budget_decisions import TABLE, Outcome, decision_row, said_sc
 from lab_pipelines.budget_guard import Amount, Holding, Verdict, judge, spend_of
 from lab_pipelines.budgets import MONTH, Budgets, Period, period_of
 from lab_pipelines.catalog.loader import SpecError, load_catalog
-from lab_pipelines.catalog.prices import UnknownPriceError, load_prices
+from lab_pipelines.catalog.prices import Priority, UnknownPriceError, load_prices
 from lab_pipelines.catalog.spec import Nodes
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
@@ -30,13 +30,15 @@ from resources.cluster import Cluster, Lease, Progress
 from resources.decision_log import DecisionLog
 from resources.lake import Within
 from resources.node_pools import USER_MODE, NodePool, NodePools
-from resources.ownership import LEASE_LABEL, LEASE_TTL
+from resources.ownership import LEASE_LABEL, LEASE_TTL, RUN_LABEL
 from resources.pool_leases import holds, usd_per_h
 from resources.warehouse_core import WarehouseCore
 
 _HOUR = timedelta(hours=1)
-Price = Callable[[str | None], Decimal | None]
-"""USD per node-hour of a machine type; None where it is not known."""
+Price = Callable[[str | None, Priority], Decimal | None]
+"""USD per node-hour of a machine type, as it is rented; None where it is not known."""
+Rented = Mapping[tuple[str | None, str], Priority]
+"""How the nodes are rented that a run has of a machine type now."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def look(place: Place, budgets: Budgets, *, labs: Sequence[str] = ()) -> Look:
     newest = place.log.newest()
     verdicts, provenance = list[Verdict](), set[str]()
     month, year = period_of(MONTH, now), period_of("a lab", now)
-    spent = _amounts(place, [month, year], leases, rates, now)
+    spent = _amounts(place, [month, year], leases, pools, rates, now)
     named = {one.lab for one in spent[year][0] if one.lab} | {lease.lab for lease in leases} | {*labs}
     for scope in (MONTH, *sorted(named)):
         budget_usd, period = budgets.of(scope), month if scope == MONTH else year
@@ -148,19 +150,26 @@ def has_gpu(sku: str) -> bool:
 
 
 def _amounts(
-    place: Place, periods: Sequence[Period], leases: Sequence[Lease], rates: Sequence[Holding], now: datetime
+    place: Place,
+    periods: Sequence[Period],
+    leases: Sequence[Lease],
+    nodes: Sequence[NodePool],
+    rates: Sequence[Holding],
+    now: datetime,
 ) -> dict[Period, tuple[list[Amount], set[str]]]:
     """The amounts of each period, and the provenances of the sessions among them."""
     within: Within = {"target": place.target}
     asked = {"starts": [one.start for one in periods], "ends": [one.end for one in periods], "target": place.target}
     sessions = place.warehouse.query(_sql("sessions"), asked, within=within)
-    pools = place.warehouse.query(_sql("pools"), asked, within=within)
     live = {(lease.lab, lease.run_id) for lease in leases}
+    alive = {"live": sorted({lease.run_id for lease in leases}), "lease_ttl": LEASE_TTL}
+    pools = place.warehouse.query(_sql("pools"), asked | alive, within=within)
     price = _price_of(place.billing)
+    rented: Rented = {(pool.tags.get(RUN_LABEL), pool.vm_size): pool.priority for pool in nodes}
     found = dict[Period, tuple[list[Amount], set[str]]]()
     for number, period in enumerate(periods):
         own = [row for row in sessions if row["period"] == number]
-        amounts = [_of_session(row, period, live=live, price=price, now=now) for row in own]
+        amounts = [_of_session(row, period, live=live, rented=rented, price=price, now=now) for row in own]
         for row in pools:
             if row["period"] != number:
                 continue
@@ -180,7 +189,15 @@ def _projected(holding: Holding, until: datetime, period: Period, now: datetime)
     return Amount(lab, "projected", usd, f"what {holding.name} is committed to: no price is known")
 
 
-def _of_session(row: Row, period: Period, *, live: set[tuple[str, str]], price: Price, now: datetime) -> Amount:
+def _of_session(
+    row: Row,
+    period: Period,
+    *,
+    live: set[tuple[str, str]],
+    rented: Rented,
+    price: Price,
+    now: datetime,
+) -> Amount:
     """What one session has cost in the period: as estimated, or billed, or else by its time so far and the price."""
     if row["has_estimate"]:
         estimated, billed = row["estimated_usd"], row["billed_usd"]
@@ -194,7 +211,10 @@ def _of_session(row: Row, period: Period, *, live: set[tuple[str, str]], price: 
     else:
         # A run that died has closed nothing. Its lease can't have outlived its last sign of life by more.
         end = now if up else min(now, row["heard_of_at"] + LEASE_TTL)
-    usd_per_node_hour = price(row["sku"])
+    priority = (
+        row["priority"] or rented.get((row["run_id"], row["sku"])) or planned_priority(row["lab"], row["variant"])
+    )
+    usd_per_node_hour = price(row["sku"], priority)
     if usd_per_node_hour is None:
         usd = None
     else:
@@ -204,9 +224,9 @@ def _of_session(row: Row, period: Period, *, live: set[tuple[str, str]], price: 
 
 
 def _node_hours(row: Row, end: datetime) -> Decimal:
-    """Node-hours until `end` in stack time, as cost.py counts them."""
+    """Node-hours until `end` in stack time, as cost.py counts them: the first token is part of the cold start."""
     cold_s = row["cold_start_s"] or 0.0
-    held_s = max(0.0, (end - row["ready_at"]).total_seconds()) * row["time_scale"]
+    held_s = max(0.0, (end - row["ready_at"]).total_seconds() * row["time_scale"] - (row["first_token_s"] or 0.0))
     return Decimal(str((cold_s + held_s) * row["nodes"] / 3600))
 
 
@@ -225,12 +245,12 @@ def _holdings(place: Place, leases: Sequence[Lease], pools: Sequence[NodePool], 
     ids = {lease.lease_id for lease in leases}
     for lease in leases:
         held = [pool for pool in pools if pool.tags.get(LEASE_LABEL) == lease.lease_id]
-        nodes = _nodes(lease.lab)
+        nodes = _planned(lease.lab)
         if held:
             rates = [usd_per_h(pool, sheet, region) for pool in held]
             gpu = any(has_gpu(pool.vm_size) for pool in held)
         else:
-            each = None if nodes is None else price(nodes.sku)
+            each = None if nodes is None else price(nodes.sku, nodes.priority)
             rates = [None if nodes is None or each is None else each * nodes.count]
             gpu = nodes is None or needs_gpu(nodes)
         known = [rate for rate in rates if rate is not None]
@@ -243,22 +263,28 @@ def _holdings(place: Place, leases: Sequence[Lease], pools: Sequence[NodePool], 
     return found
 
 
-def _nodes(lab: str) -> Nodes | None:
-    """The nodes of the lab's first variant; None for a lab that isn't written."""
+def planned_priority(lab: str, variant: str) -> Priority:
+    """How the lab's spec rents the variant's nodes; on demand where it doesn't say."""
+    nodes = _planned(lab, variant)
+    return "on_demand" if nodes is None else nodes.priority
+
+
+def _planned(lab: str, variant: str | None = None) -> Nodes | None:
+    """The nodes of a variant, or of the lab's first one; None for a lab that isn't written."""
     try:
         spec = load_catalog().spec(lab)
     except (LookupError, SpecError):
         return None
-    return spec.nodes_of(spec.variants[0])
+    return spec.nodes_of(next((one for one in spec.variants if one.id == variant), spec.variants[0]))
 
 
 def _price_of(billing: Billing) -> Price:
     """List prices of any age: an old one counts money better than none."""
     sheet = billing.sheet()
 
-    def price(sku: str | None) -> Decimal | None:
+    def price(sku: str | None, priority: Priority) -> Decimal | None:
         try:
-            return None if sku is None else sheet.unit_price(sku, billing.region).usd
+            return None if sku is None else sheet.unit_price(sku, billing.region, priority).usd
         except UnknownPriceError:
             return None
 

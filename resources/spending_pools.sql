@@ -1,7 +1,8 @@
 -- What have nodes of ours on $target cost in each period that no session accounts for, as the scale-to-zero sensor saw them?
 -- One row per period and lab that held them, NULL where none or several did; periods are $starts and $ends. A look holds
 -- until the next, at most for three minutes: what happened while nobody looked is not told. `unpriced`: looks at pools
--- without a known price.
+-- without a known price. A session that nobody closed accounts for them while its run is one of $live, which have a good
+-- lease; else until $lease_ttl after it was last heard of.
 WITH periods AS (
     -- By number: in January a month and its year begin at the same moment.
     SELECT
@@ -21,10 +22,21 @@ timed AS (
             AS lasted_s
     FROM looks
 ),
+signs AS (
+    SELECT session_id, max(recorded_at) AS recorded_at FROM events WHERE target = $target GROUP BY session_id
+),
 sessions AS (
-    SELECT lab, min(requested_at) AS requested_at, max(released_at) AS released_at
-    FROM stack_sessions
-    WHERE target = $target
+    SELECT
+        lab,
+        min(requested_at) AS requested_at,
+        -- NULL: it is up.
+        coalesce(
+            max(released_at),
+            CASE WHEN NOT list_contains($live::VARCHAR[], any_value(run_id))
+                THEN greatest(max(s.recorded_at), max(signs.recorded_at)) + $lease_ttl::INTERVAL END
+        ) AS over_at
+    FROM stack_sessions AS s LEFT JOIN signs USING (session_id)
+    WHERE s.target = $target
     GROUP BY lab, session_id
 )
 SELECT
@@ -37,7 +49,7 @@ WHERE tick_at >= period_start AND tick_at < period_end
     AND NOT EXISTS (
         FROM sessions AS s
         WHERE list_contains(timed.held_by, s.lab)
-            AND timed.tick_at >= s.requested_at AND timed.tick_at < coalesce(s.released_at, period_end)
+            AND timed.tick_at >= s.requested_at AND timed.tick_at < coalesce(s.over_at, period_end)
     )
 GROUP BY ALL
 ORDER BY period, lab;

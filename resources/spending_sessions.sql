@@ -1,7 +1,8 @@
 -- What has each session on $target cost in each period, as estimated and as billed? One row per session and period in which
 -- it was up, or has a cost; periods are $starts and $ends. A cost whose time lies partly outside counts by the share of its
 -- time that lies inside. NULL in `estimated_usd`: it has no estimate yet, or no price was known for all of it.
--- `billed_usd`: settled bills alone. All periods in one answer, since most of the time goes into opening the lake's files.
+-- `billed_usd`: settled bills alone. `priority`: NULL until it is known which nodes it held. All periods in one answer,
+-- since most of the time goes into opening the lake's files.
 WITH periods AS (
     -- By number: in January a month and its year begin at the same moment.
     SELECT
@@ -13,6 +14,7 @@ sessions AS (
     SELECT
         session_id,
         any_value(lab) AS lab,
+        any_value(variant) AS variant,
         any_value(run_id) AS run_id,
         any_value(provenance) AS provenance,
         any_value(sku) AS sku,
@@ -21,6 +23,7 @@ sessions AS (
         min(requested_at) AS requested_at,
         min(ready_at) AS ready_at,
         any_value(cold_start_s) AS cold_start_s,
+        any_value(first_token_s) AS first_token_s,
         max(released_at) AS released_at,
         max(recorded_at) AS recorded_at
     FROM stack_sessions
@@ -30,6 +33,10 @@ sessions AS (
 signs AS (
     -- When a session was last heard of: each of its steps is published as it ends.
     SELECT session_id, max(recorded_at) AS recorded_at FROM events WHERE target = $target GROUP BY session_id
+),
+held AS (
+    -- Of nodes of both kinds the dearer.
+    SELECT session_id, min(priority) AS priority FROM node_time WHERE target = $target GROUP BY session_id
 ),
 costs AS (
     SELECT
@@ -57,12 +64,14 @@ sums AS (
 SELECT
     p.period,
     s.*,
+    held.priority,
     greatest(s.recorded_at, signs.recorded_at) AS heard_of_at,
     estimated.session_id IS NOT NULL AS has_estimate,
     estimated.usd AS estimated_usd,
     CASE WHEN billed.settled THEN billed.usd END AS billed_usd
 FROM sessions AS s CROSS JOIN periods AS p
 LEFT JOIN signs USING (session_id)
+LEFT JOIN held USING (session_id)
 LEFT JOIN sums AS estimated
     ON estimated.session_id = s.session_id AND estimated.period = p.period
     AND estimated.x_state = 'estimated'

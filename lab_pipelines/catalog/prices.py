@@ -8,6 +8,7 @@ spent (cost.py) or a cloud's bill (resources/billing.py).
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -60,7 +61,14 @@ def _exact(value: object) -> object:
     return Decimal(str(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Usd = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, max_digits=18, decimal_places=6)]
+def _amount(value: object) -> Decimal:
+    amount = _exact(value)
+    if not isinstance(amount, Decimal):
+        raise ValueError(f"expected an amount in USD, e.g. 500, but found {reprlib.repr(value)}")
+    return amount
+
+
+Usd = Annotated[Decimal, BeforeValidator(_amount), Field(gt=0, max_digits=18, decimal_places=6)]
 
 
 def _first_day(text: str) -> date:

@@ -10,7 +10,7 @@ tick. A cut ends money first (the pools), then the lease, and then closes the bo
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,20 +23,20 @@ from lab_pipelines.budget_decisions import MARKS, Action, Outcome, decision_row,
 from lab_pipelines.budget_guard import Cut, Holding, Verdict, cuts
 from lab_pipelines.budgets import Budgets
 from lab_pipelines.catalog.loader import SpecError
-from lab_pipelines.catalog.prices import StalePriceError, UnknownPriceError
+from lab_pipelines.catalog.prices import UnknownPriceError
 from lab_pipelines.cost import CostError
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
-from lab_pipelines.rows import Row
+from lab_pipelines.rows import Row, node_time_of
 from lab_pipelines.sensors.common import EVERY_S, counted
 from resources.billing import Billing
 from resources.budget_guard import BudgetGuard
-from resources.cluster import Cluster, ClusterError, Progress
+from resources.cluster import Cluster, ClusterError, HeldNode, Lease, Progress
 from resources.kube_api import Deadline
 from resources.labs import Labs
 from resources.node_pools import NodePool, NodePools
 from resources.ownership import LEASE_TTL, NO_LEASE, RUN_LABEL
-from resources.spending import Look, Place, look
+from resources.spending import Look, Place, look, planned_priority
 from resources.warehouse import Warehouse, WarehouseError, Within
 
 ACT_WITHIN_S = 40.0
@@ -95,8 +95,8 @@ def tick(watch: Watch, budgets: Budgets) -> tuple[Look, list[str]]:
         still = {(one.holding.name, one.holding.run_id) for one in cuts(again.verdicts, again.holdings)}
         wanted = [one for one in wanted if (one.holding.name, one.holding.run_id) in still]
     place.log.append([row(one.verdict, "cut", one.holding, ("asked", "")) for one in wanted], now=now)
-    failed = _end_spending(watch, wanted, provenance=found.provenance, now=now)
-    ended, unended = _finish(watch, now=now)
+    failed, taken = _end_spending(watch, wanted, provenance=found.provenance, now=now)
+    ended, unended = _finish(watch, taken, now=now)
     done = list[str]()
     for one in wanted:
         holding = one.holding
@@ -118,9 +118,15 @@ def _how(holding: Holding) -> str:
     return f"run {holding.run_id} is marked, its stack and its nodes are gone"
 
 
-def _end_spending(watch: Watch, wanted: Sequence[Cut], *, provenance: Provenance, now: datetime) -> dict[str, str]:
-    """Mark the runs, then begin to take the nodes away, the dearest first. What failed, by holding, and why."""
+def _end_spending(
+    watch: Watch, wanted: Sequence[Cut], *, provenance: Provenance, now: datetime
+) -> tuple[dict[str, str], list[NodePool]]:
+    """Mark the runs, then begin to take the nodes away, the dearest first.
+
+    What failed, by holding, and why; and the pools, as they were before.
+    """
     place, failed, deadline = watch.place, dict[str, str](), Deadline.within(ACT_WITHIN_S)
+    taken = list[NodePool]()
     for one in wanted:
         holding = one.holding
         try:
@@ -136,10 +142,11 @@ def _end_spending(watch: Watch, wanted: Sequence[Cut], *, provenance: Provenance
                 _mark(place, mark)
             for pool in place.node_pools.pools():
                 if pool.ours and pool.count > 0 and _is_of(pool, holding):
+                    taken.append(pool)
                     place.node_pools.begin_scale(pool, 0, tags=NO_LEASE, deadline=deadline, progress=watch.progress)
         except (ClusterError, WarehouseError) as error:
             failed[holding.name] = str(error)
-    return failed
+    return failed, taken
 
 
 def _is_of(pool: NodePool, holding: Holding) -> bool:
@@ -163,9 +170,10 @@ def _mark(place: Place, mark: Row) -> None:
             raise
 
 
-def _finish(watch: Watch, *, now: datetime) -> tuple[list[str], dict[str, str]]:
+def _finish(watch: Watch, taken: Sequence[NodePool], *, now: datetime) -> tuple[list[str], dict[str, str]]:
     """Bring every run that was cut of late to its end: its lease, its nodes, its session, its cost.
 
+    `taken`: the pools whose nodes this tick has begun to take away, as they were before.
     The labs of those that needed it, and by run what kept one from it. Idempotent.
     """
     place, ended, trouble = watch.place, list[str](), dict[str, str]()
@@ -187,34 +195,85 @@ def _finish(watch: Watch, *, now: datetime) -> tuple[list[str], dict[str, str]]:
         try:
             for pool in left:
                 place.node_pools.begin_scale(pool, 0, tags=NO_LEASE, deadline=deadline, progress=watch.progress)
+            # Before the release, after which nobody knows any more.
+            asked_at = place.now()
+            known = _Known([*taken, *left], _held_nodes(place, lease, until=asked_at), asked_at)
             gone_at = place.cluster.release(lease.lab, run_id=lease.run_id) if lease is not None else None
-            _close_books(place, run, gone_at or min(place.now(), run["cut_at"] + LEASE_TTL))
+            _close_books(place, run, gone_at or min(place.now(), run["cut_at"] + LEASE_TTL), known)
             ended.append(run["lab"])
-        except (ClusterError, CostError, StalePriceError, UnknownPriceError, WarehouseError) as error:
+        except (ClusterError, CostError, UnknownPriceError, WarehouseError) as error:
             trouble[run["run_id"]] = str(error)
             watch.progress(f"{run['lab']} (run {run['run_id']}), which was cut: {error}")
     return ended, trouble
 
 
-def _close_books(place: Place, run: Row, gone_at: datetime) -> None:
+@dataclass(frozen=True)
+class _Known:
+    """What can be told of the nodes of runs that were cut."""
+
+    pools: Sequence[NodePool]
+    """As they were before their nodes went."""
+    held: Mapping[str, Sequence[HeldNode]]
+    """By session, where the lease was still there to be asked."""
+    asked_at: datetime
+
+    def nodes_of(self, session: Row) -> list[HeldNode]:
+        """The nodes of a closed session, from its row of `stack_sessions`."""
+        end, sku = session["released_at"], session["sku"]
+        if held := self.held.get(session["session_id"]):
+            return [one.held_to(end, asked_at=self.asked_at) for one in held]
+        run_id = session["run_id"]
+        own = (pool for pool in self.pools if (pool.tags.get(RUN_LABEL), pool.vm_size) == (run_id, sku))
+        pool = next(own, None)
+        return [
+            HeldNode(
+                nodes=session["nodes"],
+                pool=pool.name if pool else None,
+                sku=sku,
+                priority=pool.priority if pool else planned_priority(session["lab"], session["variant"]),
+                held_from=session["requested_at"],
+                held_until=end,
+            )
+        ]
+
+
+def _held_nodes(place: Place, lease: Lease | None, *, until: datetime) -> dict[str, list[HeldNode]]:
+    """The nodes of each session of the lease up to `until`, where the cluster can tell them."""
+    if lease is None:
+        return {}
+    try:
+        sessions = place.cluster.sessions(lease.lab)
+        ends = [*(following.requested_at for following in sessions[1:]), until]
+        return {
+            session.session_id: place.cluster.held_nodes(session, until=end)
+            for session, end in zip(sessions, ends, strict=True)
+        }
+    except ClusterError:
+        return {}  # the stack is to end all the same
+
+
+def _close_books(place: Place, run: Row, gone_at: datetime, known: _Known) -> None:
     """Close what the run has left open, and estimate what it cost: a run that was cut has been paid for too."""
     asked, within = {"run_id": run["run_id"]}, Within(run_id=run["run_id"])
+    where = {"target": place.target, "lab": run["lab"], "run_id": run["run_id"]}
+    closed = "FROM stack_sessions WHERE run_id = $run_id AND state = 'closed' ORDER BY requested_at"
+    sessions, closing = place.warehouse.query(closed, asked, within=within), list[Row]()
     for opened in place.warehouse.query(_sql("open_sessions"), asked, within=within):
         last_stage = opened.pop("last_stage_ended_at")
         released_at = max(gone_at, opened["ready_at"], *([last_stage] if last_stage else []))
         held_s = (released_at - opened["ready_at"]).total_seconds() * opened["time_scale"]
         changes = {"state": "closed", "released_at": released_at, "held_s": held_s, "recorded_at": datetime.now(UTC)}
-        place.warehouse.publish(
-            "stack_sessions",
-            [opened | changes],
-            target=place.target,
-            lab=run["lab"],
-            run_id=run["run_id"],
-            part=f"{opened['variant']}.closed",
-        )
-    closed = "FROM stack_sessions WHERE run_id = $run_id AND state = 'closed' ORDER BY requested_at"
-    if sessions := place.warehouse.query(closed, asked, within=within):
-        publish_estimates(sessions, place.billing, place.warehouse)
+        closing.append(opened | changes)
+    sessions += closing
+    if not sessions:
+        return
+    if not place.warehouse.query("FROM node_time WHERE run_id = $run_id", asked, within=within):
+        # Under the name that metrics_snapshot gives them: of a run that comes to its end meanwhile, one holds.
+        node_times = [node_time_of(session, one) for session in sessions for one in known.nodes_of(session)]
+        place.warehouse.publish("node_time", node_times, **where)
+    for row in closing:
+        place.warehouse.publish("stack_sessions", [row], **where, part=f"{row['variant']}.closed")
+    publish_estimates(sessions, place.billing, place.warehouse, price_of=place.billing.listed_price)
 
 
 def _sql(name: str) -> str:

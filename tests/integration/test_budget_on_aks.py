@@ -31,6 +31,7 @@ from tests.support.azure_arm import AzureArm
 from tests.support.azure_pools import pools_of
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import lab_cluster
+from tests.support.retail_prices import refresh_prices
 
 LAB = "L07"
 WITHIN_S = 60.0
@@ -71,6 +72,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     data_dir, budgets = tmp_path / "data", tmp_path / "budgets.yaml"
     budgets.write_text("{}", encoding="utf-8")
+    refresh_prices(data_dir, monkeypatch)
     delays = Delays(schedule_s=0.2, pull_s=0.5, start_s=0.5, ready_s=0.2)
     with lab_cluster(tmp_path, delays=delays) as around, AzureArm() as arm:
         arm.add("t4", count=0, tags={POOL_TAG: POOL_TAG_VALUE})
@@ -123,6 +125,11 @@ def test_a_lab_over_its_budget_is_cut_then_refused_and_counts_for_nothing_but_it
     )
     assert [row["run_id"] for row in world.warehouse.query("SELECT run_id FROM run_marks")] == [cut["run_id"]]
     assert world.latest() == [finished]
+    [held] = world.warehouse.query(f"FROM node_time WHERE run_id = '{cut['run_id']}'")
+    [over] = world.warehouse.query(f"FROM stack_sessions WHERE run_id = '{cut['run_id']}' AND state = 'closed'")
+    assert (held["pool"], held["nodes"], held["priority"], held["exclusive"]) == ("t4", 1, "on_demand", True)
+    assert (held["held_from"], held["held_until"]) == (over["requested_at"], over["released_at"])
+    assert {row["x_pool"] for row in world.warehouse.query("FROM cost_current")} == {"t4"}
     paid = {row["run_id"]: row["usd"] for row in world.warehouse.query(
         "SELECT run_id, sum(usd) AS usd FROM session_cost GROUP BY run_id"
     )}  # fmt: skip

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 from dagster import AssetSelection, DagsterInstance
-from typer.testing import CliRunner
 
 from lab_pipelines.build import build_defs
 from lab_pipelines.catalog.prices import StalePriceError
-from lab_pipelines.cli import app
 from lab_pipelines.deployment import ClusterSettings, Deployment
 from resources.cluster_kubernetes import KubernetesCluster
 from resources.ownership import LEASE_LABEL, POOL_TAG, POOL_TAG_VALUE
@@ -19,7 +17,7 @@ from tests.support.azure_arm import AzureArm
 from tests.support.azure_pools import pools_of
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import lab_cluster
-from tests.support.retail_prices import RetailPricesDouble, whole_list
+from tests.support.retail_prices import refresh_prices
 
 
 @pytest.mark.slow
@@ -56,7 +54,7 @@ def test_l07_gets_its_node_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: 
             error = failure.step_failure_data.error
             assert error is not None and error.cause is not None and error.cause.cls_name == StalePriceError.__name__
             assert not [seen for seen in arm.seen if seen.method == "PUT"]
-            _refresh_prices(data_dir, monkeypatch)
+            refresh_prices(data_dir, monkeypatch)
             assert job.execute_in_process(partition_key="L07", instance=instance, asset_selection=list(lab)).success
 
         pools = {pool.name: pool for pool in pools_of(arm).pools()}
@@ -74,12 +72,3 @@ def test_l07_gets_its_node_for_as_long_as_it_lasts(tmp_path: Path, monkeypatch: 
     assert (held["pool"], held["nodes"], held["priority"], held["exclusive"]) == ("t4", 1, "on_demand", True)
     assert (held["held_from"], held["held_until"]) == (session["requested_at"], session["released_at"])
     assert {row["x_pool"] for row in warehouse.query("FROM cost_current")} == {"t4"}
-
-
-def _refresh_prices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a person does it, against a double of Azure's list."""
-    with RetailPricesDouble(rows=whole_list(), page_rows=100) as double:
-        monkeypatch.setenv("LABS_DATA_DIR", str(data_dir))
-        monkeypatch.setenv("LABS_RETAIL_PRICES_URL", double.url)
-        done = CliRunner().invoke(app, ["prices", "refresh", "--region", "eastus"])
-    assert done.exit_code == 0, done.output

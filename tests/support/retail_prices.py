@@ -14,10 +14,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+import pytest
+from typer.testing import CliRunner
+
 from lab_pipelines.catalog.prices import load_prices
+from lab_pipelines.cli import app
 
 PATH = "/api/retail/prices"
 Row = dict[str, Any]
@@ -198,3 +203,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent: what arrived is in `asked`."""
+
+
+def refresh_prices(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have today's prices in `data_dir`, as a person gets them: by the command, here from the double's list."""
+    with RetailPricesDouble(rows=whole_list(), page_rows=100) as double, monkeypatch.context() as own:
+        own.setenv("LABS_DATA_DIR", str(data_dir))
+        own.setenv("LABS_RETAIL_PRICES_URL", double.url)
+        done = CliRunner().invoke(app, ["prices", "refresh", "--region", "eastus"])
+    assert done.exit_code == 0, done.output

@@ -16,10 +16,13 @@ from typer.testing import CliRunner, Result
 from assets.budget import require_budget_left, told_when_cut
 from lab_pipelines import build
 from lab_pipelines.budgets import MONTH, Budgets
-from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.loader import CATALOG_DIR, load_catalog
+from lab_pipelines.catalog.prices import StalePriceError
 from lab_pipelines.cli import app
+from lab_pipelines.cost import ClosedSession
 from lab_pipelines.deployment import BudgetMode, Deployment
 from lab_pipelines.sensors.budget_guard import Watch, budget_guard, tick
+from resources import spending
 from resources.billing import PriceSheetBilling
 from resources.budget_guard import BudgetGuard
 from resources.cluster import ClusterError, Lease
@@ -28,12 +31,14 @@ from resources.node_pools import NodePool
 from resources.ownership import BY_HAND, EXPIRES_LABEL, LEASE_LABEL, RUN_LABEL
 from resources.spending import Place, look
 from tests.support.command_line import own_environment, refused
+from tests.support.node_costs import node_cost
 from tests.support.node_pools import T4, FilePools, LeasedCluster, node_pool
 from tests.support.rows import (
     billed,
     cost_row,
     event_row,
     gpu_decision_row,
+    node_time_row,
     run_mark_row,
     session_row,
     stage_row,
@@ -41,6 +46,8 @@ from tests.support.rows import (
 )
 
 A100 = "Standard_NC24ads_A100_v4"
+T4_USD = Decimal("0.526")
+T4_SPOT_USD = Decimal("0.0627")
 
 
 class Clocked(LeasedCluster):
@@ -66,6 +73,7 @@ class Money:
         self.warehouse = warehouse_in(folder)
         self.pools.put()
         self.cluster.put()
+        self.billing = PriceSheetBilling()
         self.mode: BudgetMode = "cut"
         self.budgets(month_usd=100)
 
@@ -81,14 +89,14 @@ class Money:
 
     @property
     def place(self) -> Place:
-        return Place("aks", self.cluster, self.pools, PriceSheetBilling(), self.warehouse)
+        return Place("aks", self.cluster, self.pools, self.billing, self.warehouse)
 
     def tick(self, target: str = "aks") -> str:
         resources = {
             "labs": Labs(target=target),
             "cluster": self.cluster,
             "node_pools": self.pools,
-            "billing": PriceSheetBilling(),
+            "billing": self.billing,
             "budget_guard": self.guard,
             "warehouse": self.warehouse,
         }
@@ -106,7 +114,9 @@ class Money:
         where = {"target": row["target"], "lab": row["lab"], "run_id": row["run_id"]}
         self.warehouse.publish(table, [row], **where, part=part)
 
-    def up(self, lab: str = "L06", *, hours: float = 2.0, run_id: str = "run-1", sku: str | None = T4) -> None:
+    def up(
+        self, lab: str = "L06", *, hours: float = 2.0, run_id: str = "run-1", sku: str | None = T4, spot: bool = False
+    ) -> None:
         """A session that was requested so long ago and is up, under a lease of 15 minutes; its pool has its node."""
         started = self.now - timedelta(hours=hours)
         where = {"target": "aks", "lab": lab, "run_id": run_id, "session_id": f"s-{run_id}"}
@@ -116,7 +126,7 @@ class Money:
         self.publish("stack_sessions", session, "baseline.open")
         self.cluster.put(*self.cluster.leases(), self.lease(lab, run_id=run_id))
         if sku is not None:
-            pool = node_pool(f"{lab.lower()}pool", vm_size=sku)
+            pool = node_pool(f"{lab.lower()}pool", vm_size=sku, spot=spot)
             self.pools.put(*self.pools.read(), self.held(pool, run_id=run_id, lab=lab))
 
     def past(self, usd: float, *, lab: str = "L11", run_id: str = "past", at: datetime | None = None) -> dict[str, Any]:
@@ -233,6 +243,17 @@ def test_a_closed_session_counts_before_anybody_has_split_its_cost(money: Money)
     assert near(money.spend().closed_usd, 2 * 2 * 0.526)
 
 
+def test_the_first_token_is_part_of_the_cold_start_and_counts_once(money: Money) -> None:
+    start = money.now - timedelta(hours=3)
+    ready = start + timedelta(hours=1)
+    cold = {"cold_start_s": 3600.0 + 1800.0, "first_token_s": 1800.0}
+    times = {"requested_at": start, "ready_at": ready, "released_at": ready + timedelta(hours=2)}
+    row = session_row(target="aks", time_scale=1.0, nodes=1, provenance="measured", engine="vllm", **times, **cold)
+    money.publish("stack_sessions", row, "baseline.closed")
+    assert near(money.spend().closed_usd, 3 * 0.526)
+    assert near(money.spend().closed_usd, float(node_cost(ClosedSession.from_row(row), T4_USD))), "as cost.py has it"
+
+
 def test_nodes_that_no_session_accounts_for_cost_too(money: Money) -> None:
     start = money.now - timedelta(minutes=30)
     idle = [
@@ -248,6 +269,54 @@ def test_nodes_that_no_session_accounts_for_cost_too(money: Money) -> None:
     assert near(money.spend("L06").pools_usd, 1)
     money.up("L06", hours=1)
     assert near(money.spend("L06").pools_usd, 0), "its session accounts for them"
+
+
+def test_a_run_that_died_long_ago_accounts_for_no_later_nodes_of_its_lab(money: Money) -> None:
+    money.up("L06", hours=240, run_id="died")
+    money.cluster.put()
+    money.pools.put()
+    start = money.now - timedelta(hours=2)
+    looks = [
+        gpu_decision_row(target="aks", held_by=["L06"], tick_at=start + timedelta(minutes=n), usd_per_h=Decimal(6))
+        for n in range(60)
+    ]
+    run_id = looks[0]["run_id"]
+    money.warehouse.publish("gpu_decisions", looks, target="aks", lab="all", run_id=run_id)
+    assert near(money.spend("L06").pools_usd, 60 * 0.1)
+    heard = {"target": "aks", "run_id": "died", "session_id": "s-died", "engine": "vllm", "provenance": "measured"}
+    event = event_row(**heard, time_scale=1.0, recorded_at=money.now - timedelta(hours=1.5))
+    money.publish("events", event, "ramp")
+    # It was there for half an hour of them, and may have been for another quarter.
+    assert near(money.spend("L06").pools_usd, 15 * 0.1)
+
+
+def test_spot_nodes_count_as_spot_nodes_up_and_closed(money: Money) -> None:
+    money.up(hours=20, spot=True)
+    assert near(money.spend().open_usd, 20 * 0.0627)
+    assert near(money.spend().projected_usd, 0.25 * 0.0627)
+    start = money.now - timedelta(hours=30)
+    of = {"target": "aks", "lab": "L11", "run_id": "over", "session_id": "over", "time_scale": 1.0, "nodes": 1}
+    times = {"requested_at": start, "ready_at": start, "released_at": start + timedelta(hours=20), "held_s": 72_000.0}
+    session = session_row(**of, **times, cold_start_s=0.0, first_token_s=None)
+    money.publish("stack_sessions", session, "baseline.closed")
+    assert near(money.spend().closed_usd, 20 * 0.526)
+    money.publish("node_time", node_time_row(session, priority="spot", pool="t4spot"), "run")
+    assert near(money.spend().closed_usd, 20 * 0.0627)
+
+
+def test_where_no_pool_tells_how_nodes_are_rented_the_spec_does(
+    money: Money, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    money.up(hours=20)
+    money.pools.put()
+    assert near(money.spend().open_usd, 20 * 0.526)
+    written = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
+    rented = written.replace(f"sku: {T4}", f"sku: {T4}, priority: spot", 1)
+    assert rented != written
+    (tmp_path / "L06.yaml").write_text(rented, encoding="utf-8")
+    monkeypatch.setattr(spending, "load_catalog", lambda: load_catalog(tmp_path))
+    assert near(money.spend().open_usd, 20 * 0.0627)
+    assert near(money.spend().projected_usd, 0.25 * 0.0627)
 
 
 def test_pools_that_somebody_was_given_are_committed_to_until_their_tag_says(money: Money) -> None:
@@ -384,6 +453,32 @@ def test_a_run_that_ends_meanwhile_is_not_marked(money: Money) -> None:
     money.tick()
     assert money.warehouse.query("FROM run_marks") == []
     assert [(one["action"], one["outcome"]) for one in money.rows()] == [("tell", None)]
+
+
+def test_a_run_on_spot_nodes_is_cut_for_what_they_cost_and_its_books_say_so(money: Money) -> None:
+    money.budgets(lab_usd=1)
+    money.up("L06", hours=10, spot=True)
+    assert money.tick() == "1 budget within bounds (LABS_BUDGET_GUARD=cut)"
+    money.budgets(lab_usd=0.5)
+    assert money.tick().startswith("cut: L06; L06: cut, ok → cut: 0.63 of 0.50 USD spent")
+    [held] = money.warehouse.query("FROM node_time")
+    assert (held["pool"], held["nodes"], held["sku"], held["priority"]) == ("l06pool", 1, T4, "spot")
+    [session] = money.warehouse.query("FROM stack_sessions WHERE state = 'closed'")
+    assert (held["held_from"], held["held_until"]) == (session["requested_at"], session["released_at"])
+    paid = money.warehouse.query("SELECT DISTINCT x_priority, x_pool, ListUnitPrice FROM cost_records")
+    assert [tuple(row.values()) for row in paid] == [("spot", "l06pool", T4_SPOT_USD)]
+    assert near(money.spend("L06").closed_usd, 10 * 0.0627)
+
+
+def test_what_a_cut_run_has_cost_can_be_told_by_an_old_price(money: Money) -> None:
+    money.budgets(lab_usd=1)
+    money.billing = PriceSheetBilling(max_age_days=0)
+    with pytest.raises(StalePriceError):
+        money.billing.node_hour_price(T4)
+    money.up("L06", hours=3)
+    assert money.tick().startswith("cut: L06")
+    assert money.rows()[-1]["outcome"] == "done"
+    assert near(money.warehouse.query("SELECT sum(usd) AS usd FROM session_cost")[0]["usd"], 3 * 0.526)
 
 
 # What dies half-way
@@ -683,6 +778,15 @@ def test_labs_budget_without_one_says_how_to_set_one(money: Money, labs: Callabl
 def test_labs_budget_with_a_wrong_file_is_one_line(money: Money, labs: Callable[..., Result]) -> None:
     money.budgets(month_usd=-3)
     assert "budgets.yaml:1: month_usd: " in refused(labs("budget"), 1)
+    money.budgets(month_usd="foo")
+    assert "month_usd: expected an amount in USD, e.g. 500, but found 'foo'\n" in refused(labs("budget"), 1)
+
+
+def test_labs_budget_without_its_file_names_the_variable(money: Money, labs: Callable[..., Result]) -> None:
+    (money.folder / "budgets.yaml").unlink()
+    said = refused(labs("budget"), 1)
+    assert f"LABS_BUDGETS: {money.folder}/budgets.yaml:1: " in said
+    assert said.endswith("is not a file; copy lab_pipelines/budgets.yaml\n")
 
 
 def test_labs_budget_decisions_tells_what_was_decided(money: Money, labs: Callable[..., Result]) -> None:
