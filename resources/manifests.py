@@ -258,6 +258,19 @@ def apply(
     return None
 
 
+def _require_namespace(api_client: ApiClient, namespace: str, *, deadline: Deadline) -> None:
+    """Raise `ClusterError` for a namespace that is gone or going."""
+    try:
+        found = kube_api.request(api_client, "GET", f"/api/v1/namespaces/{namespace}", deadline=deadline)
+    except RefusedError as refused:
+        if refused.status != 404:
+            raise ClusterError(f"namespace {namespace}: {refused}") from None
+    else:
+        if "deletionTimestamp" not in found["metadata"]:
+            return
+    raise ClusterError(f"namespace {namespace} is taken away: the lab's stack was released or reaped meanwhile")
+
+
 def watch_pods(
     api_client: ApiClient,
     expected: Sequence[ExpectedPod],
@@ -268,13 +281,15 @@ def watch_pods(
 ) -> list[PodOutcome]:
     """The expected pods, once each is as expected or can't become so any more, at the latest at the deadline.
 
-    A pod that isn't there has the phase `Absent`. Raises `ClusterError`.
+    A pod that isn't there has the phase `Absent`. Raises `ClusterError`, also where the namespace is taken away
+    meanwhile: then no pod becomes anything any more.
     """
     if not expected:
         return []
     selector, path = kube_api.selector_of(labels), f"/api/v1/namespaces/{namespace}/pods"
     while True:
         listed = kube_api.request(api_client, "GET", path, query={"labelSelector": selector}, deadline=deadline)
+        _require_namespace(api_client, namespace, deadline=deadline)
         pods = {pod["metadata"]["name"]: pod_outcome(pod) for pod in listed["items"]}
         changes = kube_api.watch(
             api_client, path, selector=selector, version=listed["metadata"]["resourceVersion"], deadline=deadline
@@ -282,7 +297,9 @@ def watch_pods(
         while not (over := settled(pods.values(), expected)) and (change := next(changes, None)):
             kind, pod = change
             pods.pop(pod["metadata"]["name"], None)
-            if kind != "DELETED":
+            if kind == "DELETED":
+                _require_namespace(api_client, namespace, deadline=deadline)
+            else:
                 pods[pod["metadata"]["name"]] = pod_outcome(pod)
         changes.close()
         if over or deadline.remaining_s == 0:

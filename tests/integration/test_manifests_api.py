@@ -298,6 +298,17 @@ def test_a_pod_that_never_appears_is_said_to_be_absent(double: KubeApi, tmp_path
     assert [(one.name, one.phase) for one in outcome.pods] == [("other", manifests.ABSENT)]
 
 
+def test_pods_of_a_namespace_that_was_taken_away_are_not_waited_for(double: KubeApi, tmp_path: Path) -> None:
+    """A run that was cut learns of it at once, and not when its step's time is over."""
+    expected = step_for(tmp_path, POD, pods=[{"name": "gpu", "phase": "Running"}]).pods
+    with (
+        kube_api.connect(double.kubeconfig(tmp_path)) as api_client,
+        pytest.raises(ClusterError, match=r"namespace lab-99 is taken away: .* released or reaped meanwhile"),
+    ):
+        deadline = Deadline.within(2.0)
+        manifests.watch_pods(api_client, expected, namespace="lab-99", labels=LABELS, deadline=deadline)
+
+
 def test_a_refused_file_is_an_outcome_and_its_pods_are_not_waited_for(double: KubeApi, tmp_path: Path) -> None:
     half = POD.replace("containers: [{", 'containers: [{resources: {limits: {nvidia.com/gpu: "0.5"}}, ')
     step = step_for(tmp_path, half, expect="rejected", reason="422 Invalid: .*must be an integer")
