@@ -31,6 +31,7 @@ from tests.support.main_command import Place
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LAB_ASSETS = ["deployed_stack", "load_run", "metrics_snapshot", "cost_attribution", "finops_sheet"]
+BILL = "bill"
 REPORT = "year_in_numbers"
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -168,11 +169,11 @@ def keep(page: Page, picture: Path) -> None:
 def test_l06_is_launched_from_the_asset_graph_and_succeeds(ui: Ui, browser: Browser, tmp_path: Path) -> None:
     page = browser.page
     open_asset_graph(ui, page)
-    for asset in [*LAB_ASSETS, REPORT]:
+    for asset in [*LAB_ASSETS, BILL, REPORT]:
         expect(page.get_by_text(asset, exact=True).first).to_be_visible()
 
     page.get_by_role("button", name="Materialize all").click()
-    dialog = page.get_by_role("dialog").filter(has_text="materialize 6 assets")
+    dialog = page.get_by_role("dialog").filter(has_text="materialize 7 assets")
     choose_partition(page, dialog, "L06")
     dialog.get_by_role("button", name="Launch 1 run").click()
     expect(dialog).to_be_hidden()
@@ -185,12 +186,12 @@ def test_l06_is_launched_from_the_asset_graph_and_succeeds(ui: Ui, browser: Brow
     page.set_viewport_size({"width": 1400, "height": 900})
     keep(page, tmp_path / "run.png")
 
-    page.set_viewport_size({"width": 1640, "height": 470})
+    page.set_viewport_size({"width": 1640, "height": 660})
     open_asset_graph(ui, page)
     expect(page.get_by_text("3 / 3 Passed")).to_be_visible()  # load_run's checks
     expect(page.get_by_text("1 / 1 Passed")).to_have_count(2)  # metrics_snapshot's and cost_attribution's
     expect(page.get_by_text("1% filled")).to_have_count(len(LAB_ASSETS))  # one of 78 partitions
-    expect(page.get_by_text("Materialized", exact=True)).to_have_count(1)  # the report has no partitions
+    expect(page.get_by_text("Materialized", exact=True)).to_have_count(2)  # the bill and the report have no partitions
     keep(page, tmp_path / "ui.png")
 
     with duckdb.connect(str(ui.place.snapshot), read_only=True) as warehouse:
