@@ -56,13 +56,14 @@ def test_the_spell_is_idle_time_that_was_paid_for(warehouse: Warehouse) -> None:
 def test_l71_prices_its_requests_on_the_one_gpu_that_this_machine_models(tmp_path: Path) -> None:
     warehouse = run("L71", tmp_path)
     found = warehouse.query(
-        "SELECT m.stage, m.measure, m.value, s.usd_per_request FROM metric_summaries AS m "
-        "JOIN finops_sheet AS s USING (session_id, step, stage) WHERE m.measure LIKE 'usd_per_%' ORDER BY ALL"
+        "SELECT m.stage, m.measure, m.value, s.usd_per_request, s.usd_per_1k_useful_output_tokens "
+        "FROM metric_summaries AS m JOIN sheet_current AS s USING (session_id, step, stage) "
+        "WHERE m.measure LIKE 'usd_per_%' ORDER BY ALL"
     )
     assert [(row["stage"], row["measure"]) for row in found] == [
-        (stage, measure) for stage in (0, 1) for measure in ("usd_per_1k_useful_tokens", "usd_per_request")
+        (stage, measure) for stage in (0, 1) for measure in ("usd_per_1k_useful_output_tokens", "usd_per_request")
     ]
-    assert all(row["value"] == row["usd_per_request"] for row in found if row["measure"] == "usd_per_request")
+    assert all(row["value"] == row[row["measure"]] for row in found)
     reasons = {row["finding"]: row["reason"] for row in warehouse.query("SELECT finding, reason FROM findings")}
     assert reasons["one-user-wants-a-t4"] == "variant a100 was not walked in this run"
     [session] = warehouse.query("SELECT * FROM namespace_cost")
