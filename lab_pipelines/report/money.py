@@ -58,9 +58,11 @@ def said(labs: Sequence[Row], days: Sequence[Row]) -> str:
     if known:
         served = float(sum(row["usd"] for row in known if row["part"] == "serve"))
         share = f", of which {percent(served / total)} served requests" if total else ""
-        sentences.append(f"{short(total)} USD for {len({row['lab'] for row in known})} labs{share}.")
+        count = len({row["lab"] for row in known})
+        sentences.append(f"{short(total)} USD for {count} lab{'' if count == 1 else 's'}{share}.")
     if unpriced:
-        sentences.append(f"{unpriced} sessions have no price and are not in it.")
+        has = "session has no price and is" if unpriced == 1 else "sessions have no price and are"
+        sentences.append(f"{unpriced} {has} not in it.")
     last = days[-1] if days else None
     if last is not None and last["billed_usd"] is not None:
         billed, estimated = float(last["billed_usd"]), float(last["estimated_of_billed_usd"] or 0)

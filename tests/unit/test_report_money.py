@@ -73,7 +73,7 @@ def test_the_bill_is_compared_with_the_estimate_of_the_same_sessions(report: Rep
 
 
 def test_a_session_without_a_price_is_said_and_costs_nothing_but_a_gap(report: Report) -> None:
-    assert "1 sessions have no price" in money(report, "local").sentence
+    assert "1 session has no price and is not in it" in money(report, "local").sentence
     (unpriced,) = {row["usd"] for row in report.money["by_lab"] if row["lab"] == "L08"}
     assert unpriced is None
 
