@@ -221,6 +221,8 @@ signals = st.builds(
     reporting=st.integers(0, 3),
     expected=st.integers(0, 3),
 )
+# Requests are counted: between none and one there is nothing.
+counts = signals.map(lambda one: replace(one, value=None if one.value is None else float(round(one.value))))
 states = st.builds(
     PoolState,
     name=st.uuids().map(str),
@@ -249,7 +251,7 @@ observations = st.builds(
     Observation,
     pool=states,
     holds=st.lists(st.builds(Hold, st.just("L06"), st.just("1"), moments), max_size=2).map(tuple),
-    requests=signals,
+    requests=counts,
     utilisation=signals,
     signals_gap=st.none() | st.just("unreachable"),
     history=histories,
