@@ -103,7 +103,7 @@ def tick(watch: Watch, budgets: Budgets) -> tuple[Look, list[str]]:
         trouble = failed.get(holding.name) or unended.get(holding.run_id or "")
         did = ("failed", trouble) if trouble else ("done", _how(holding))
         watch.progress(f"{holding.name}: {did[1]}")
-        place.log.append([row(one.verdict, "cut", holding, did)], now=now)  # type: ignore[arg-type]
+        place.log.append([row(one.verdict, "cut", holding, did)], now=now)
         if not trouble:
             done.append(holding.name)
     # What an earlier tick had begun, and this one has ended.

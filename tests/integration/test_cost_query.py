@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -83,9 +84,9 @@ def test_a_month_is_one_call_by_resource_and_tag_with_a_client_type(
 
 @pytest.mark.parametrize("last_link", ["null", "empty", "absent"])
 def test_every_page_is_fetched_by_post_with_the_same_question(
-    azure: AzureCost, billing: BillingOverLoopback, last_link: str
+    azure: AzureCost, billing: BillingOverLoopback, last_link: Literal["null", "empty", "absent"]
 ) -> None:
-    azure.rows_per_page, azure.next_link_as = 7, last_link  # type: ignore[assignment]
+    azure.rows_per_page, azure.next_link_as = 7, last_link
     expected = charge_every_day(azure, resources=2)
     answer = ask(billing)
     assert (total(answer), len(answer.lines), answer.calls) == (expected, 62, 9)
@@ -127,8 +128,10 @@ def test_whatever_the_offer_calls_it(azure: AzureCost, billing: BillingOverLoopb
 
 
 @pytest.mark.parametrize("empty", ["no rows", "204"])
-def test_days_without_data_stay_gaps(azure: AzureCost, billing: BillingOverLoopback, empty: str) -> None:
-    azure.empty_as = empty  # type: ignore[assignment]
+def test_days_without_data_stay_gaps(
+    azure: AzureCost, billing: BillingOverLoopback, empty: Literal["no rows", "204"]
+) -> None:
+    azure.empty_as = empty
     assert ask(billing).lines == {}
     azure.charge(date(2026, 3, 2), machines("t4"), "1.5")
     assert {key.usage_date for key in ask(billing).lines} == {date(2026, 3, 2)}

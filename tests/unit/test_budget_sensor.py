@@ -613,8 +613,7 @@ def test_a_run_that_closed_its_own_session_keeps_its_row(money: Money) -> None:
 
 def ask(money: Money, lab: str = "L06") -> None:
     spec = load_catalog().spec(lab)
-    progress: Callable[[str], None] = lambda line: None  # noqa: E731
-    require_budget_left(money.guard, money.place, spec, spec.variants, run_id="new", progress=progress)
+    require_budget_left(money.guard, money.place, spec, spec.variants, run_id="new", progress=list[str]().append)
 
 
 @pytest.mark.parametrize("scope", ["month", "lab"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -52,9 +53,9 @@ def test_a_mean_of_few_or_of_all_too_similar_values_has_no_interval() -> None:
 
 @pytest.mark.parametrize("estimate", [mean, warm_up, steadiness, lambda s: quantile(s, 0.5), rate_in_order])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gap_is_no_number(estimate: object, bad: float) -> None:
+def test_a_gap_is_no_number(estimate: Callable[[list[float]], object], bad: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
-        estimate([1.0] * 100 + [bad])  # type: ignore[operator]
+        estimate([1.0] * 100 + [bad])
 
 
 def test_nothing_at_all_is_no_value() -> None:
