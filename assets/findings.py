@@ -16,14 +16,12 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from lab_pipelines import rows
-from lab_pipelines.catalog.spec import (
+from lab_pipelines.catalog.claims import (
     DEPLOY,
     Agreement,
     Bound,
     Cliff,
     Finding,
-    LabSpec,
-    Measure,
     Monotone,
     Ordering,
     Outcomes,
@@ -32,6 +30,7 @@ from lab_pipelines.catalog.spec import (
     Sample,
     samples_of,
 )
+from lab_pipelines.catalog.spec import LabSpec, Measure
 from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.findings import (
     Judgement,

@@ -10,7 +10,8 @@ import re
 
 from assets.common import publish
 from lab_pipelines import rows
-from lab_pipelines.catalog.spec import DEPLOY, LabSpec, Variant
+from lab_pipelines.catalog.claims import DEPLOY
+from lab_pipelines.catalog.spec import LabSpec, Variant
 from resources.cluster import Cluster, ClusterError, Progress, Session, StackOrder
 from resources.warehouse import Warehouse
 

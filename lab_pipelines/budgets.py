@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lab_pipelines.catalog.loader import load_catalog, read_model
 from lab_pipelines.catalog.prices import Usd
-from lab_pipelines.catalog.spec import SpecModel
+from lab_pipelines.catalog.strict import SpecModel
 
 BUDGETS_FILE = Path(__file__).with_suffix(".yaml")
 MONTH = "month"

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from lab_pipelines.catalog.spec import LabSpec, Ratio, Sample
+from lab_pipelines.catalog.claims import Ratio, Sample
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.findings import MIN_BATCHES
 from lab_pipelines.statistics.multiple import simultaneous

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
-from lab_pipelines.catalog.spec import SpecModel, Text
+from lab_pipelines.catalog.strict import SpecModel, Text
 
 Confidence = Literal["A", "B", "C"]
 """A: read in the primary source; B: an excerpt, a secondary or a stale source; C: not read again."""

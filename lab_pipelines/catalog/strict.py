@@ -1,8 +1,17 @@
-"""The base of every model of the catalogue's files. Doesn't belong here: the models themselves (spec.py and others)."""
+"""What every model of the catalogue's files is made of: its base, and texts and names.
+
+Doesn't belong here: the models themselves (spec.py and others).
+"""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""A variant, stage, measure or pace name; it becomes a path part, a label value and a SQL key."""
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class SpecModel(BaseModel):

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from lab_pipelines.catalog.claims import Outcomes
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import ApplyStep, LabSpec, Outcomes
+from lab_pipelines.catalog.spec import ApplyStep, LabSpec
 from lab_pipelines.deployment import REPO_ROOT
 from resources import manifests
 from resources.chart_values import load_values, vllm_arguments
