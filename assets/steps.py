@@ -16,20 +16,19 @@ from typing import Any, Literal, NamedTuple
 from assets.common import publish
 from lab_pipelines import rows
 from lab_pipelines.catalog.prices import Priority, UnitPrice
-from lab_pipelines.catalog.spec import (
+from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,
     CollectLogsStep,
     FireAlertStep,
     IdleStep,
-    LabSpec,
     LoadStep,
     ObserveStep,
     ReclaimsStep,
     RestartStep,
     StartStep,
     StopStep,
-    Variant,
 )
 from lab_pipelines.reclaims import draw_spells, load_reclaim_facts, scenarios_of
 from resources import alerting, manifests

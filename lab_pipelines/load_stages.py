@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lab_pipelines.catalog.spec import Burst, Constant, LoadStep, Pace, Ramp, Rate
+from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.steps import Burst, Constant, LoadStep, Ramp, Rate
 
 
 @dataclass(frozen=True)

@@ -15,29 +15,23 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import PriceSheet, UnknownPriceError
-from lab_pipelines.catalog.spec import (
+from lab_pipelines.catalog.spec import Component, Identity, LabSpec, Nodes, Outline, Pace, Variant
+from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,
     Burst,
     CollectLogsStep,
     CompletionRequest,
-    Component,
     FireAlertStep,
-    Identity,
     IdleStep,
-    LabSpec,
     LoadStep,
-    Nodes,
     ObserveStep,
-    Outline,
-    Overrides,
-    Pace,
     ReclaimsStep,
     RestartStep,
     StartStep,
     StopStep,
-    Variant,
 )
 from lab_pipelines.deployment import Target
 from lab_pipelines.engine import cold_start, tables

@@ -23,7 +23,7 @@ from pathlib import Path
 from pydantic import Field
 
 from lab_pipelines.catalog.loader import read_model
-from lab_pipelines.catalog.spec import ReclaimsStep
+from lab_pipelines.catalog.steps import ReclaimsStep
 from lab_pipelines.catalog.strict import SpecModel, Text
 
 MONTH_H = 730.0

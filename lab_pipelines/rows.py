@@ -15,17 +15,8 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from lab_pipelines.catalog.prices import Priority, UnitPrice
-from lab_pipelines.catalog.spec import (
-    Burst,
-    CompletionRequest,
-    HttpRequest,
-    LoadStep,
-    Measure,
-    Pace,
-    Profile,
-    Rate,
-    ReclaimsStep,
-)
+from lab_pipelines.catalog.spec import Measure, Pace
+from lab_pipelines.catalog.steps import Burst, CompletionRequest, HttpRequest, LoadStep, Profile, Rate, ReclaimsStep
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
 from lab_pipelines.reclaims import Scenario, Spell

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from lab_pipelines.catalog.spec import Component, Overrides
+from lab_pipelines.catalog.fields import Overrides
+from lab_pipelines.catalog.spec import Component
 from lab_pipelines.deployment import REPO_ROOT
 
 _FLAGS = {

@@ -17,8 +17,10 @@ from typing import Any, Literal
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict
 
+from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import Priority
-from lab_pipelines.catalog.spec import ApplyStep, Component, ComponentKind, LabSpec, Overrides, Pace, Variant
+from lab_pipelines.catalog.spec import Component, ComponentKind, LabSpec, Pace, Variant
+from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance
 

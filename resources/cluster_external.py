@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.spec import Component, LabSpec, Overrides, Variant
+from lab_pipelines.catalog.fields import Overrides
+from lab_pipelines.catalog.spec import Component, LabSpec, Variant
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
 from resources.cluster import ClusterError, Endpoint, Phase, Progress, Session, StackOrder

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab_pipelines.catalog.spec import ApplyStep
+from lab_pipelines.catalog.steps import ApplyStep
 from resources import processes
 from resources.cluster import ApplyOutcome, Cluster, ClusterError, Lease, Progress, Reaped, Session, StackOrder
 from resources.leases import TTL, LeaseBook, LeaseFile, why_dead

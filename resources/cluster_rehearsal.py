@@ -18,8 +18,10 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
+from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import Priority, load_prices
-from lab_pipelines.catalog.spec import ApplyStep, Component, FireAlertStep, LabSpec, Overrides
+from lab_pipelines.catalog.spec import Component, LabSpec
+from lab_pipelines.catalog.steps import ApplyStep, FireAlertStep
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.args import EngineArgsError

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Chart, Component, ComponentKind, Overrides
+from lab_pipelines.catalog.spec import Chart, Component, ComponentKind
 from lab_pipelines.deployment import REPO_ROOT, ClusterEngine
 from resources import chart_values
 from resources.chart_values import ValuesError

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lab_pipelines.catalog.spec import Arrivals, TextKind
+from lab_pipelines.catalog.steps import Arrivals, TextKind
 from resources.cluster import Endpoint, Progress
 
 Outcome = Literal["ok", "http_error", "timeout", "connection_error", "stream_error", "cut"]

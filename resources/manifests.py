@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from lab_pipelines.catalog.spec import ApplyStep, ExpectedPod, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.steps import ApplyStep, ExpectedPod
 from resources import kube_api
 from resources.cluster import ApplyOutcome, ClusterError, PodOutcome, Progress
 from resources.kube_api import Deadline, RefusedError

@@ -18,17 +18,8 @@ import yaml
 from lab_pipelines.catalog.charts import UnknownChartError, check_values, load_chart, place_of, recorded
 from lab_pipelines.catalog.loader import WHOLE_FILE, Problem, SpecError, line_of, read_documents, shown, written
 from lab_pipelines.catalog.promql import refusal
-from lab_pipelines.catalog.spec import (
-    AnyStep,
-    ApplyStep,
-    Chart,
-    CompletionRequest,
-    FireAlertStep,
-    LabSpec,
-    LoadStep,
-    Outline,
-    RestartStep,
-)
+from lab_pipelines.catalog.spec import Chart, LabSpec, Outline
+from lab_pipelines.catalog.steps import AnyStep, ApplyStep, CompletionRequest, FireAlertStep, LoadStep, RestartStep
 
 Location = list[str | int]
 Documents = list[tuple[dict[str, Any], yaml.MappingNode]]

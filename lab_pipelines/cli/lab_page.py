@@ -15,7 +15,8 @@ from lab_pipelines.cli.options import JsonOption, LabArgument, known_lab
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
     from lab_pipelines.catalog.prices import PriceSheet
-    from lab_pipelines.catalog.spec import AnyStep, Erratum, LabSpec, Measure, Nodes, Outline, Profile
+    from lab_pipelines.catalog.spec import Erratum, LabSpec, Measure, Nodes, Outline
+    from lab_pipelines.catalog.steps import AnyStep, Profile
 
 NO_GPU = "none"
 
@@ -111,34 +112,34 @@ def _measure_line(measure: Measure) -> str:
 
 
 def _step_line(step: AnyStep) -> str:
-    from lab_pipelines.catalog import spec
+    from lab_pipelines.catalog import steps
 
     match step:
-        case spec.LoadStep():
+        case steps.LoadStep():
             shapes = "; ".join(_request_line(request) for request in step.requests)
             said = f"load on {step.component}: {_profile_line(step.profile)}; {shapes}"
-        case spec.ApplyStep():
+        case steps.ApplyStep():
             pods = "; ".join(f"{p.name} {p.phase}" + (f" because {p.reason}" * bool(p.reason)) for p in step.pods)
             why = f" because {step.reason}" if step.reason else ""
             ends = f" ({pods} within {step.within_s:g} s)" if pods else ""
             said = f"apply {step.manifests}: {step.expect}{why}{ends}"
-        case spec.ObserveStep():
+        case steps.ObserveStep():
             until = step.until
             said = f"wait until {until.promql} {until.comparison} {until.value:g}, for at most {step.within_s:g} s"
-        case spec.FireAlertStep():
+        case steps.FireAlertStep():
             cause = f"{step.cause.name} ({_step_line(step.cause)})"
             said = f"{step.alert} is notified within {step.within_s:g} s of {cause}"
-        case spec.RestartStep():
+        case steps.RestartStep():
             said = f"restart {step.component}{_overrides({'with': step.values})}"
-        case spec.IdleStep():
+        case steps.IdleStep():
             said = f"hold the stack for {step.duration_s:g} s without load"
-        case spec.ReclaimsStep():
+        case steps.ReclaimsStep():
             rates = ", ".join(f"{rate:g}" for rate in step.reclaims_per_hour)
             said = (
                 f"draw {step.months} months of {step.on_demand} on-demand and {step.spot} Spot nodes under "
                 f"{step.requests_per_s:g} requests/s, with {rates} reclaims per hour and Spot node"
             )
-        case spec.StopStep() | spec.StartStep() | spec.CollectLogsStep():
+        case steps.StopStep() | steps.StartStep() | steps.CollectLogsStep():
             said = f"{step.kind.replace('_', ' ')} of {step.component}"
     only = [f"in {', '.join(step.variants)}"] if step.variants else []
     only += [f"on {', '.join(step.targets)}"] if step.targets else []

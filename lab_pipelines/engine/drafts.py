@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
-from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.catalog.steps import TextKind
 from lab_pipelines.engine.core import Request
 from lab_pipelines.engine.setup import EngineModel
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.catalog.steps import TextKind
 from lab_pipelines.engine.args import EngineArgs
 from lab_pipelines.engine.memory import BLOCK_TOKENS
 from lab_pipelines.engine.served import FinishReason

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab_pipelines.catalog.loader import read_model
-from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.catalog.steps import TextKind
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.args import EngineArgs, parse_engine_args
 from lab_pipelines.engine.core import Engine, Limits, Request

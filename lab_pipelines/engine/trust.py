@@ -13,7 +13,7 @@ from functools import cache
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab_pipelines.catalog.loader import read_model
-from lab_pipelines.catalog.spec import CompletionRequest, LoadStep, Step
+from lab_pipelines.catalog.steps import CompletionRequest, LoadStep, Step
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import WeightFormat

@@ -22,7 +22,7 @@ from streaming_load.plan import CompletionShape, Plan, Stage
 from streaming_load.schedule import Mix, offsets, sample
 from streaming_load.stages import ClosedWatch, OpenWatch, StageWatch
 
-from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.catalog.steps import TextKind
 from lab_pipelines.engine.core import ContextOverflowError
 from lab_pipelines.engine.memory import BLOCK_TOKENS
 from lab_pipelines.rehearsal.world import VirtualRequest, World

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lab_pipelines.catalog.spec import TextKind
+from lab_pipelines.catalog.steps import TextKind
 from lab_pipelines.engine.blocks import Key
 from lab_pipelines.engine.core import Leap, Step
 from lab_pipelines.engine.dcgm_metrics import DcgmMetrics

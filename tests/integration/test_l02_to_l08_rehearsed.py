@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import ApplyStep
+from lab_pipelines.catalog.steps import ApplyStep
 from resources.cluster import ClusterError, StackOrder
 from resources.cluster_rehearsal import RehearsalCluster
 from resources.warehouse import Warehouse

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lab_pipelines import rows
-from lab_pipelines.catalog.spec import LoadStep, Pace
+from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.steps import LoadStep
 from resources.cluster import Endpoint
 from resources.load_generator import LoadResult
 from resources.warehouse import Warehouse

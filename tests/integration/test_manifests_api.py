@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab_pipelines.catalog.spec import ApplyStep
+from lab_pipelines.catalog.steps import ApplyStep
 from resources import kube_api, manifests
 from resources.cluster import ApplyOutcome, ClusterError
 from resources.kube_api import Deadline

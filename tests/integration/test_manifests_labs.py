@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import ApplyStep
+from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import REPO_ROOT
 from resources import kube_api, manifests
 from resources.manifests import Judgement

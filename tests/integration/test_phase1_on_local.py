@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import FireAlertStep, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.steps import FireAlertStep
 from resources.warehouse import Warehouse
 from tests.support.main_command import Place, prepared, processes_of, start
 

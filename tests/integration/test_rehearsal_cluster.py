@@ -14,7 +14,8 @@ import pytest
 
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LabSpec, LoadStep, Pace, Variant
+from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.deployment import REPO_ROOT
 from resources import processes
 from resources.cluster import ClusterError, Session, StackOrder

@@ -12,7 +12,8 @@ import pytest
 from lab_pipelines import baseline
 from lab_pipelines.baseline import BaselineError, current, history, pin, spec_digest, verify
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LabSpec, LoadStep
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.steps import LoadStep
 from resources.warehouse import Warehouse
 from tests.support import rows
 

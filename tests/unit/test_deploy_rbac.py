@@ -15,7 +15,8 @@ from celpy import celtypes
 from celpy.adapter import json_to_cel
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import ApplyStep, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import REPO_ROOT
 from resources import kube_api, kube_leases, manifests
 from tests.support import rbac

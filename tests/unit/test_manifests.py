@@ -15,7 +15,8 @@ import pytest
 
 from lab_pipelines.catalog.claims import Outcomes
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import ApplyStep, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import REPO_ROOT
 from resources import manifests
 from resources.chart_values import load_values, vllm_arguments

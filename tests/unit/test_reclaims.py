@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_pipelines.catalog.loader import SpecError, load_catalog
-from lab_pipelines.catalog.spec import ReclaimsStep
+from lab_pipelines.catalog.steps import ReclaimsStep
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.reclaims import MONTH_H, Scenario, Spell, draw_spells, load_reclaim_facts, scenarios_of
 

@@ -9,7 +9,8 @@ import pytest
 
 from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LoadStep, Measure
+from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.steps import LoadStep
 from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import HttpShape, LoadError, LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
 from resources.load_locust import LocustLoadGenerator

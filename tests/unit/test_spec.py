@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
-from lab_pipelines.catalog.spec import CompletionRequest, LabSpec, Measure, Outline, ReclaimsStep
+from lab_pipelines.catalog.spec import LabSpec, Measure, Outline
+from lab_pipelines.catalog.steps import CompletionRequest, ReclaimsStep
 
 L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
 

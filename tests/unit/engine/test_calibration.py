@@ -16,7 +16,7 @@ from benchmarks.calibration.__main__ import as_table, plot
 from benchmarks.calibration.compare import Compared, compare
 from benchmarks.calibration.rows import read_rows
 from benchmarks.calibration.simulate import guidellm_arrivals, in_turn, poisson_arrivals, sent_at
-from lab_pipelines.catalog.spec import LoadStep
+from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.trust import longest_sequence, trust_of
 
