@@ -11,6 +11,16 @@
 -- normal on that scale. `low` to `high` is its worst case with the unit price at either bound. There is none for one
 -- trial, for trials that all gave the same (repeats of one draw, as a rehearsal's are, tell nothing of the spread), or
 -- where some trials have no value, as the useful token's cost has none where none was useful; `interval` says which.
+-- One quantity over the trials of a group; `x` is its column. Of one on the log scale only positive values count.
+CREATE MACRO trials_on_log(quantity, unit, money, x) AS {
+    'quantity': quantity, 'unit': unit, 'scale': 'log', 'money': money,
+    'n': count(CASE WHEN x > 0 THEN x END),
+    'mean': avg(ln(CASE WHEN x > 0 THEN x END)), 'sd': stddev_samp(ln(CASE WHEN x > 0 THEN x END))
+};
+CREATE MACRO trials_on_linear(quantity, unit, money, x) AS {
+    'quantity': quantity, 'unit': unit, 'scale': 'linear', 'money': money,
+    'n': count(x), 'mean': avg(x::DOUBLE), 'sd': stddev_samp(x::DOUBLE)
+};
 CREATE VIEW reference_sheet AS
 WITH trials AS (
     SELECT
@@ -33,44 +43,25 @@ WITH trials AS (
         CASE WHEN count(usd_low) = count(*) THEN sum(usd_low)::DOUBLE / nullif(sum(usd)::DOUBLE, 0) END AS price_low,
         CASE WHEN count(usd_high) = count(*) THEN sum(usd_high)::DOUBLE / nullif(sum(usd)::DOUBLE, 0) END AS price_high,
         [
-            {'quantity': 'usd_per_1k_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN usd_per_1k_tokens > 0 THEN usd_per_1k_tokens END),
-             'mean': avg(ln(CASE WHEN usd_per_1k_tokens > 0 THEN usd_per_1k_tokens END)), 'sd': stddev_samp(ln(CASE WHEN usd_per_1k_tokens > 0 THEN usd_per_1k_tokens END))},
-            {'quantity': 'usd_per_1k_output_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN usd_per_1k_output_tokens > 0 THEN usd_per_1k_output_tokens END),
-             'mean': avg(ln(CASE WHEN usd_per_1k_output_tokens > 0 THEN usd_per_1k_output_tokens END)), 'sd': stddev_samp(ln(CASE WHEN usd_per_1k_output_tokens > 0 THEN usd_per_1k_output_tokens END))},
-            {'quantity': 'input_usd_per_1k_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN input_usd_per_1k_tokens > 0 THEN input_usd_per_1k_tokens END),
-             'mean': avg(ln(CASE WHEN input_usd_per_1k_tokens > 0 THEN input_usd_per_1k_tokens END)), 'sd': stddev_samp(ln(CASE WHEN input_usd_per_1k_tokens > 0 THEN input_usd_per_1k_tokens END))},
-            {'quantity': 'output_usd_per_1k_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN output_usd_per_1k_tokens > 0 THEN output_usd_per_1k_tokens END),
-             'mean': avg(ln(CASE WHEN output_usd_per_1k_tokens > 0 THEN output_usd_per_1k_tokens END)), 'sd': stddev_samp(ln(CASE WHEN output_usd_per_1k_tokens > 0 THEN output_usd_per_1k_tokens END))},
-            {'quantity': 'serve_input_usd_per_1k_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN serve_input_usd_per_1k_tokens > 0 THEN serve_input_usd_per_1k_tokens END),
-             'mean': avg(ln(CASE WHEN serve_input_usd_per_1k_tokens > 0 THEN serve_input_usd_per_1k_tokens END)), 'sd': stddev_samp(ln(CASE WHEN serve_input_usd_per_1k_tokens > 0 THEN serve_input_usd_per_1k_tokens END))},
-            {'quantity': 'serve_output_usd_per_1k_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN serve_output_usd_per_1k_tokens > 0 THEN serve_output_usd_per_1k_tokens END),
-             'mean': avg(ln(CASE WHEN serve_output_usd_per_1k_tokens > 0 THEN serve_output_usd_per_1k_tokens END)), 'sd': stddev_samp(ln(CASE WHEN serve_output_usd_per_1k_tokens > 0 THEN serve_output_usd_per_1k_tokens END))},
-            {'quantity': 'usd_per_request', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN usd_per_request > 0 THEN usd_per_request END),
-             'mean': avg(ln(CASE WHEN usd_per_request > 0 THEN usd_per_request END)), 'sd': stddev_samp(ln(CASE WHEN usd_per_request > 0 THEN usd_per_request END))},
-            {'quantity': 'usd_per_useful_request', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN usd_per_useful_request > 0 THEN usd_per_useful_request END),
-             'mean': avg(ln(CASE WHEN usd_per_useful_request > 0 THEN usd_per_useful_request END)), 'sd': stddev_samp(ln(CASE WHEN usd_per_useful_request > 0 THEN usd_per_useful_request END))},
-            {'quantity': 'usd_per_1k_useful_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN usd_per_1k_useful_tokens > 0 THEN usd_per_1k_useful_tokens END),
-             'mean': avg(ln(CASE WHEN usd_per_1k_useful_tokens > 0 THEN usd_per_1k_useful_tokens END)), 'sd': stddev_samp(ln(CASE WHEN usd_per_1k_useful_tokens > 0 THEN usd_per_1k_useful_tokens END))},
-            {'quantity': 'usd_per_1k_useful_output_tokens', 'unit': 'USD', 'scale': 'log', 'money': true, 'n': count(CASE WHEN usd_per_1k_useful_output_tokens > 0 THEN usd_per_1k_useful_output_tokens END),
-             'mean': avg(ln(CASE WHEN usd_per_1k_useful_output_tokens > 0 THEN usd_per_1k_useful_output_tokens END)), 'sd': stddev_samp(ln(CASE WHEN usd_per_1k_useful_output_tokens > 0 THEN usd_per_1k_useful_output_tokens END))},
-            {'quantity': 'usd', 'unit': 'USD', 'scale': 'linear', 'money': true, 'n': count(usd),
-             'mean': avg(usd::DOUBLE), 'sd': stddev_samp(usd::DOUBLE)},
-            {'quantity': 'idle_usd', 'unit': 'USD', 'scale': 'linear', 'money': true, 'n': count(idle_usd),
-             'mean': avg(idle_usd::DOUBLE), 'sd': stddev_samp(idle_usd::DOUBLE)},
-            {'quantity': 'idle_gpu_hours', 'unit': 'GPU-hours', 'scale': 'linear', 'money': false, 'n': count(idle_gpu_hours),
-             'mean': avg(idle_gpu_hours::DOUBLE), 'sd': stddev_samp(idle_gpu_hours::DOUBLE)},
-            {'quantity': 'idle_share', 'unit': 'share', 'scale': 'linear', 'money': false, 'n': count(idle_share),
-             'mean': avg(idle_share::DOUBLE), 'sd': stddev_samp(idle_share::DOUBLE)},
-            {'quantity': 'efficiency', 'unit': 'share', 'scale': 'linear', 'money': false, 'n': count(efficiency),
-             'mean': avg(efficiency::DOUBLE), 'sd': stddev_samp(efficiency::DOUBLE)},
-            {'quantity': 'useful_share', 'unit': 'share', 'scale': 'linear', 'money': false, 'n': count(useful_share),
-             'mean': avg(useful_share::DOUBLE), 'sd': stddev_samp(useful_share::DOUBLE)},
-            {'quantity': 'prefill_share', 'unit': 'share', 'scale': 'linear', 'money': false, 'n': count(prefill_share),
-             'mean': avg(prefill_share::DOUBLE), 'sd': stddev_samp(prefill_share::DOUBLE)},
-            {'quantity': 'cold_start_requests', 'unit': 'requests', 'scale': 'log', 'money': false, 'n': count(CASE WHEN cold_start_requests > 0 THEN cold_start_requests END),
-             'mean': avg(ln(CASE WHEN cold_start_requests > 0 THEN cold_start_requests END)), 'sd': stddev_samp(ln(CASE WHEN cold_start_requests > 0 THEN cold_start_requests END))},
-            {'quantity': 'break_even_idle_s', 'unit': 's', 'scale': 'log', 'money': false, 'n': count(CASE WHEN break_even_idle_s > 0 THEN break_even_idle_s END),
-             'mean': avg(ln(CASE WHEN break_even_idle_s > 0 THEN break_even_idle_s END)), 'sd': stddev_samp(ln(CASE WHEN break_even_idle_s > 0 THEN break_even_idle_s END))}
+            trials_on_log('usd_per_1k_tokens', 'USD', true, usd_per_1k_tokens),
+            trials_on_log('usd_per_1k_output_tokens', 'USD', true, usd_per_1k_output_tokens),
+            trials_on_log('input_usd_per_1k_tokens', 'USD', true, input_usd_per_1k_tokens),
+            trials_on_log('output_usd_per_1k_tokens', 'USD', true, output_usd_per_1k_tokens),
+            trials_on_log('serve_input_usd_per_1k_tokens', 'USD', true, serve_input_usd_per_1k_tokens),
+            trials_on_log('serve_output_usd_per_1k_tokens', 'USD', true, serve_output_usd_per_1k_tokens),
+            trials_on_log('usd_per_request', 'USD', true, usd_per_request),
+            trials_on_log('usd_per_useful_request', 'USD', true, usd_per_useful_request),
+            trials_on_log('usd_per_1k_useful_tokens', 'USD', true, usd_per_1k_useful_tokens),
+            trials_on_log('usd_per_1k_useful_output_tokens', 'USD', true, usd_per_1k_useful_output_tokens),
+            trials_on_linear('usd', 'USD', true, usd),
+            trials_on_linear('idle_usd', 'USD', true, idle_usd),
+            trials_on_linear('idle_gpu_hours', 'GPU-hours', false, idle_gpu_hours),
+            trials_on_linear('idle_share', 'share', false, idle_share),
+            trials_on_linear('efficiency', 'share', false, efficiency),
+            trials_on_linear('useful_share', 'share', false, useful_share),
+            trials_on_linear('prefill_share', 'share', false, prefill_share),
+            trials_on_log('cold_start_requests', 'requests', false, cold_start_requests),
+            trials_on_log('break_even_idle_s', 's', false, break_even_idle_s)
         ] AS quantities
     FROM sheet_current
     WHERE run_id NOT IN (SELECT run_id FROM run_marks)
