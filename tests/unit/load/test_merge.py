@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from resources.load_records import CpuSample, cpu_share, read_result
+from resources.load_processes import CpuSample, cpu_share
+from resources.load_records import read_result
 
 
 def request(
