@@ -692,6 +692,7 @@ def get_run(
         "stack_sessions": [session | {"state": "open", "released_at": None, "held_s": None}, session],
         "load_stages": stages,
         "requests": requests,
+        "client_errors": [client_error_row(step=s["step"], stage=s["stage"]) | columns for s in stages],
         "metric_summaries": summaries,
         "cost_records": costs,
         "finops_sheet": finops.sheet_rows(

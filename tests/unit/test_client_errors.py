@@ -30,15 +30,12 @@ BUDGET = ClientBudget()
 
 def requests(count: int, **columns: Any) -> list[RequestRecord]:
     """As many whole, stamped requests; TTFT 0.1 s, of which the server knows 0.098."""
-    sent: dict[str, Any] = {
-        "sent_offset_s": 0.001,
-        "event_offsets_s": [0.1, 0.2],
-        "server_ttft_s": 0.098,
-        "client_lag_s": 0.0005,
-    }
+    sent = {"sent_offset_s": 0.001, "event_offsets_s": [0.1, 0.2], "server_ttft_s": 0.098, "client_lag_s": 0.0005}
     lags = {"first_receive_lag_s": 0.0005, "receive_lag_p99_s": 0.002}
-    one = record().model_dump() | {"stage": 0, "in_stage": True, "counted": True, "output_tokens": 256}
-    return [RequestRecord(**(one | sent | lags | columns | {"request_id": f"r{number}"})) for number in range(count)]
+    return [
+        record(**(sent | lags | {"output_tokens": 256} | columns | {"request_id": f"r{number}"}))
+        for number in range(count)
+    ]
 
 
 def stage(**columns: Any) -> StageRecord:

@@ -1,5 +1,5 @@
--- How far off was the load generator itself, and was that within its budget? One row per load stage and quantity. A stage
--- over budget has no valid requests; a `token_mismatch` is a fault of single requests. All lags are in wall seconds.
+-- How far off was the load generator itself, and was that within its budget? One row per load stage and quantity.
+-- A stage over budget has no valid requests; a `token_mismatch` is a fault of single requests. Lags are in wall seconds.
 CREATE TABLE client_errors (
     lab             VARCHAR NOT NULL,      -- L01 … L78
     variant         VARCHAR NOT NULL,

@@ -7,8 +7,8 @@
 -- wrote them. `_supported` says whether the sample is large enough for a distribution-free 95 % interval with equal
 -- tails: the largest of n values must lie above the quantile q with 97.5 % probability, q^n <= 0.025, so n >= 72 for
 -- p95 and n >= 368 for p99. Below that the number stands, but nothing bounds it from above.
--- `client_fault` says why the load generator's own error leaves the stage without a valid request; NULL: it doesn't. Its
--- throughput stands all the same, as a lower bound: a client that is the bottleneck asks for less than the stack can give.
+-- `client_fault` says why the load generator's own error leaves the stage without a valid request; NULL: it doesn't.
+-- Its throughput stands, as a lower bound: a client that is the bottleneck asks for less than the stack can give.
 -- `model_range` is 'inside', or 'outside: ' and why, of what the engine model was compared with; NULL without a model.
 CREATE VIEW stage_table AS
 WITH latency AS (
@@ -48,12 +48,6 @@ server AS (
         any_value(value) FILTER (measure = 'preemptions') AS preemptions,
         any_value(value) FILTER (measure = 'gpu_utilisation') AS gpu_utilisation
     FROM metric_summaries
-    GROUP BY session_id, step, stage
-),
-client AS (
-    SELECT session_id, step, stage, string_agg(reason, '; ' ORDER BY quantity) AS client_fault
-    FROM client_errors
-    WHERE NOT within AND quantity <> 'token_mismatch'
     GROUP BY session_id, step, stage
 ),
 cost AS (
@@ -101,10 +95,10 @@ SELECT
     cost.usd_per_1k_tokens,
     cost.usd_per_1k_output_tokens,
     s.model_range,
-    client.client_fault
+    client_faults.client_fault
 FROM load_stages AS s
 LEFT JOIN latency USING (session_id, step, stage)
 LEFT JOIN itl USING (session_id, step, stage)
 LEFT JOIN server USING (session_id, step, stage)
-LEFT JOIN client USING (session_id, step, stage)
+LEFT JOIN client_faults USING (session_id, step, stage)
 LEFT JOIN cost USING (session_id, step, stage);

@@ -1,5 +1,5 @@
--- How far off was the client itself, in each shown session? One row per session and quantity: the worst stage's value, and
--- over all stages whether it was within its budget (NULL: never judged).
+-- How far off was the client itself, in each shown session? One row per session and quantity: the worst stage's value,
+-- and over all stages whether it was within its budget (NULL: never judged).
 SELECT
     run_id, lab, target, variant, session_id, quantity, unit,
     max(value) AS worst,
