@@ -211,6 +211,23 @@ def worst_of(rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
+def told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The client's own error in one sentence, from a run's rows of report/sql/client_errors.sql.
+
+    E.g. `The client's own error: event-loop lag p99 3 ms of 50 ms; within budget.`
+    """
+    stages = max((row["stages"] for row in rows), default=0)
+    judged = [row for row in rows if row["judged"]]
+    if not judged:
+        reasons = sorted({row["reason"] for row in rows if row["reason"]})
+        return f"The client's own error: not known ({'; '.join(reasons) or 'nobody kept count'})."
+    over = [row for row in judged if row["over"]]
+    if not over:
+        return f"The client's own error: {worst_of(judged)}; within budget."
+    listed = "; ".join(f"{_NAMES[row['quantity']]} in {row['over']} of {stages} stages" for row in over)
+    return f"The client's own error: {worst_of(judged)}; over budget: {listed}."
+
+
 def cell(row: Mapping[str, Any], column: str) -> str:
     """A column of a row of `client_errors` for a person; nothing where nothing is known."""
     value = row[column]

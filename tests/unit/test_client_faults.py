@@ -12,8 +12,9 @@ from assets.findings import judge
 from lab_pipelines.baseline import BaselineError, pin
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.client_errors import told
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.session_sheets import _work as work_of  # pyright: ignore[reportPrivateUsage]
+from lab_pipelines.session_sheets import session_sheet
 from resources.warehouse import Warehouse
 from tests.support import rows
 from tests.unit.test_baseline import run as run_to_pin
@@ -53,8 +54,9 @@ def judged(warehouse: Warehouse, tables: dict[str, Any], **fields: Any) -> dict[
 def test_its_requests_are_neither_useful_nor_useless(warehouse: Warehouse) -> None:
     published(warehouse, over=1)
     session = warehouse.query("SELECT * FROM stack_sessions WHERE state = 'closed'")[0]
-    work = work_of(warehouse, session, SPEC.objective)
-    assert [one.useful is None for one in work] == [False, True, False]
+    sheet = session_sheet(warehouse, session, state="estimated", objective=SPEC.objective)
+    unknown = {row["stage"]: row["useful_requests"] is None for row in sheet}
+    assert unknown == {0: False, 1: True, 2: False, None: True}
     asked = {"session_id": session["session_id"], "step": "ramp"}
     for measure in ("goodput_2s_80ms", "useful_share"):
         sql = (REPO_ROOT / "warehouse" / "measures" / f"{measure}.sql").read_text(encoding="utf-8")
@@ -69,7 +71,9 @@ def test_a_mix_of_nodes_is_not_weighed_by_it(warehouse: Warehouse) -> None:
     for row in tables["requests"]:
         row["users"] = None
     tables["requests"][0].update(outcome="timeout", valid=False, invalid_reasons=["outcome: timeout"])
-    tables["capacity_spells"] = [rows.spell_row(on_demand_nodes=1, spot_nodes=0, on_demand_up=1, spot_up=0, spot_starting=0)]
+    tables["capacity_spells"] = [
+        rows.spell_row(on_demand_nodes=1, spot_nodes=0, on_demand_up=1, spot_up=0, spot_starting=0)
+    ]
     rows.publish_run(warehouse, tables)
     [sound] = warehouse.query("SELECT served_share FROM capacity_results")
     assert sound["served_share"] > 0.9
@@ -159,17 +163,23 @@ def test_the_check_of_a_rehearsal_says_that_there_was_no_client(tmp_path: Path) 
     assert (passed, said) == (True, "rehearsed: no client took part")
 
 
-def test_the_report_has_the_worst_of_each_session_and_whether_all_of_it_was_within(warehouse: Warehouse) -> None:
+def test_the_report_has_the_worst_of_each_run_and_says_it_in_a_sentence(warehouse: Warehouse, tmp_path: Path) -> None:
     published(warehouse, over=1)
-    [row] = warehouse.query(REPORT_SQL.read_text(encoding="utf-8"))
-    assert (row["worst"], row["allowed"], row["within"], row["stages_over"], row["stages"]) == (
-        0.084,
-        0.05,
-        False,
-        1,
-        3,
-    )
+    answer = warehouse.query(REPORT_SQL.read_text(encoding="utf-8"))
+    [row] = answer
+    assert (row["value"], row["allowed"], row["over"], row["judged"], row["stages"]) == (0.084, 0.05, 1, 3, 3)
     assert row["reason"] == REASON
+    said = (
+        "The client's own error: event-loop lag p99 84 ms of 50 ms; over budget: event-loop lag p99 in 1 of 3 stages."
+    )
+    assert told(answer) == said
+    sound = rows.warehouse_in(tmp_path / "sound")
+    published(sound, over=None)
+    answer = sound.query(REPORT_SQL.read_text(encoding="utf-8"))
+    assert told(answer) == "The client's own error: event-loop lag p99 3 ms of 50 ms; within budget."
+    assert told([]) == "The client's own error: not known (nobody kept count)."
+    rehearsed = [answer[0] | {"value": None, "judged": 0, "reason": "rehearsed: no client took part"}]
+    assert told(rehearsed) == "The client's own error: not known (rehearsed: no client took part)."
 
 
 def test_the_question_shows_the_clients_errors_and_the_counters_side_by_side(warehouse: Warehouse) -> None:

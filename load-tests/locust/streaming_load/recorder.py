@@ -29,7 +29,7 @@ _MOST_WAITING = 256
 _SAMPLE_S = 0.5
 PROBE_S = 0.04
 """Between two looks at the event loop. A look costs 40 µs, and up to three times that where other processes want the
-core: 25 a second are 0.1 to 0.3 % of a core. A shorter delay may fall between two looks, and is seen as often as chance
+core: 25 a second are 0.1 to 0.4 % of a core. A shorter delay may fall between two looks, and is seen as often as chance
 has it."""
 
 
