@@ -12,6 +12,7 @@ from lab_pipelines import rows
 from lab_pipelines.catalog.client_budget import ClientBudget
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.client_errors import (
+    BURST,
     NOT_STAMPED,
     OTHER_CLOCK,
     ClientError,
@@ -23,7 +24,7 @@ from lab_pipelines.client_errors import (
 )
 from resources.load_generator import LoadResult, RequestRecord, StageRecord
 from tests.support.rows import client_error_row, warehouse_in
-from tests.unit.test_rows import START, gets, plan, record, session
+from tests.unit.test_rows import START, gets, plan, record, session, step
 
 BUDGET = ClientBudget()
 
@@ -95,6 +96,18 @@ def test_a_receiver_is_judged_by_the_process_that_was_latest() -> None:
     errors = judged(*requests(200), *slow)
     assert errors["receive_lag_p99"].value == 0.2 and errors["receive_lag_p99"].n == 205
     assert errors["receive_lag_p99"].reason == "receive lag p99 200 ms > 100 ms"
+
+
+def test_the_width_of_a_burst_is_told_and_judged_by_what_it_does_to_ttft() -> None:
+    """All are due at one moment, and one process sends them one after the other, 0.2 ms apart."""
+    burst = plan(step({"kind": "burst", "requests": 400}))
+    wide = [requests(1, client_lag_s=n * 0.0002, event_offsets_s=[5.0], server_ttft_s=4.99)[0] for n in range(400)]
+    found = client_errors(burst, LoadResult(requests=wide, stages=[stage()]), BUDGET, judge_share=True)[0]
+    lag, share = (
+        next(one for one in found if one.quantity == name) for name in ("schedule_lag_p99", "ttft_error_share")
+    )
+    assert (lag.value, lag.within, lag.reason) == (pytest.approx(0.079), None, BURST)
+    assert share.within and share.value == pytest.approx((0.0399 + 0.009) / 5.0, rel=0.01)
 
 
 def test_a_fast_stack_needs_a_client_that_is_faster_still() -> None:
