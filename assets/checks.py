@@ -1,4 +1,7 @@
-"""Blocking checks: a run whose numbers can't be believed stops here, and its rows stay for diagnosis.
+"""Checks: a run whose numbers can't be believed stops here, and its rows stay for diagnosis.
+
+One check only warns: a stage whose client was over its error budget has no valid requests already, and the run's other
+stages are none the worse for it.
 
 Belongs here: the rules that every lab's rows must meet. Doesn't belong here: a lab's findings, which may be
 inconclusive and block nothing.
@@ -8,12 +11,24 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetChecksDefinition, AssetsDefinition, asset_check
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetsDefinition,
+    MetadataValue,
+    TableColumn,
+    TableRecord,
+    TableSchema,
+    asset_check,
+)
 
 from assets.cost_attribution import cost_attribution
 from assets.load_run import load_run
 from assets.metrics_snapshot import metrics_snapshot
 from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.client_errors import cell, worst_of
 from resources.labs import Labs
 from resources.warehouse import Warehouse
 
@@ -26,10 +41,18 @@ Rule = Callable[[list[Row], LabSpec], AssetCheckResult]
 
 def blocking(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksDefinition]:
     """A blocking check of `asset`: `sql` reads the lab's newest run, `$run_id`; the decorated rule judges its rows."""
+    return _check_of(asset, sql, blocking=True)
 
+
+def warning(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksDefinition]:
+    """As `blocking`, but what it finds stops nothing."""
+    return _check_of(asset, sql, blocking=False)
+
+
+def _check_of(asset: AssetsDefinition, sql: str, *, blocking: bool) -> Callable[[Rule], AssetChecksDefinition]:
     def decorate(rule: Rule) -> AssetChecksDefinition:
         # Without a partitions_def of its own, which is a preview feature; the lab is the run's partition.
-        @asset_check(asset=asset, name=rule.__name__, description=rule.__doc__, blocking=True)
+        @asset_check(asset=asset, name=rule.__name__, description=rule.__doc__, blocking=blocking)
         def check(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
             spec = labs.spec(context.op_execution_context.partition_key)
             run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run.run_id)
@@ -103,6 +126,42 @@ def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult
         description=f"of {row['n']} successful requests {row['wrong_input']} had another input length and "
         f"{row['wrong_output']} another output length than the spec asks for",
     )
+
+
+@warning(
+    load_run,
+    """
+    SELECT c.variant, c.step, s.load, c.quantity, c.value, c.unit, c.allowed, c.n, c.within, c.reason
+    FROM client_errors c JOIN stage_table s USING (session_id, step, stage)
+    WHERE c.run_id = $run_id ORDER BY s.started_at, c.quantity
+    """,
+)
+def client_is_within_its_error_budget(errors: list[Row], spec: LabSpec) -> AssetCheckResult:
+    """The load generator's own error is within the spec's budget; a stage where it isn't has no valid requests."""
+    if not spec.load_steps:
+        return _warned(passed=not errors, description=NO_LOAD)
+    over = [row for row in errors if row["within"] is False]
+    judged = [row for row in errors if row["within"] is not None]
+    if over:
+        said = "; ".join(f"{row['variant']}, {row['step']} at {row['load']}: {row['reason']}" for row in over)
+    elif judged:
+        said = worst_of(judged)
+    else:
+        said = ", ".join(sorted({row["reason"] for row in errors})) or "nobody kept count of the client's own error"
+    columns = {"variant": "string", "step": "string", "load": "string", "quantity": "string", "value": "string"}
+    columns |= {"allowed": "string", "within": "string", "reason": "string"}
+    return _warned(
+        passed=not over,
+        description=said,
+        quantities=MetadataValue.table(
+            [TableRecord({name: cell(row, name) for name in columns}) for row in errors],
+            schema=TableSchema([TableColumn(name, kind) for name, kind in columns.items()]),
+        ),
+    )
+
+
+def _warned(*, passed: bool, description: str, **metadata: Any) -> AssetCheckResult:
+    return AssetCheckResult(passed=passed, description=description, metadata=metadata, severity=AssetCheckSeverity.WARN)
 
 
 @blocking(metrics_snapshot, "SELECT * FROM counter_totals WHERE run_id = $run_id ORDER BY step, quantity")
@@ -191,6 +250,7 @@ def cost_parts_sum_to_the_session(sums: list[Row], spec: LabSpec) -> AssetCheckR
 
 
 __all__ = [
+    "client_is_within_its_error_budget",
     "cost_parts_sum_to_the_session",
     "error_rate_is_within_budget",
     "every_stage_has_requests",

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+from assets.client_faults import client_fault
 from lab_pipelines import rows
 from lab_pipelines.catalog.claims import (
     DEPLOY,
@@ -130,6 +131,8 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], wareh
             judgement = _outcomes(spec, finding, _chosen(finding.variant, sessions), warehouse)
     if told_with is None:
         return _row(sessions[0], finding, _not_walked(judgement, finding))
+    if (fault := client_fault(spec, finding, sessions, warehouse)) is not None:
+        judgement = replace(judgement, verdict="inconclusive", reason=fault)
     return _row(told_with, finding, judgement)
 
 

@@ -30,6 +30,7 @@ from lab_pipelines.catalog.steps import (
     StartStep,
     StopStep,
 )
+from lab_pipelines.client_errors import client_errors, faults
 from lab_pipelines.reclaims import draw_spells, load_reclaim_facts, scenarios_of
 from resources import alerting, manifests
 from resources.billing import Billing
@@ -164,8 +165,13 @@ class Walk:
             progress=self.progress,
         )
         stages = rows.stage_rows(session, plan, pace, result)
-        self._publish("requests", rows.request_rows(session, plan, result), part=step.name)
+        errors = client_errors(plan, result, self.spec.error_budget.client, judge_share=pace.baseline)
+        over = faults(errors)
+        self._publish("requests", rows.request_rows(session, plan, result, faults=over), part=step.name)
         self._publish("load_stages", stages, part=step.name)
+        self._publish("client_errors", rows.client_error_rows(session, plan, errors), part=step.name)
+        for stage, reasons in over.items():
+            self.progress(f"{step.name}: stage {stage}: {'; '.join(reasons)}; none of its requests is valid")
         self.stages += stages
         # The counters' last growth must be on record before a later step adds to them, or resets them.
         if not self.telemetry.wait_for_scrape(

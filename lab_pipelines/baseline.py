@@ -221,7 +221,9 @@ def verify(directory: Path = BASELINES_DIR) -> list[Path]:
 
 
 def _stages(warehouse: Queries, spec: LabSpec, target: Target, run_id: str | None) -> list[Row]:
-    columns = ", ".join(["run_id", "started_at", "request_kind", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS])
+    columns = ", ".join(
+        ["run_id", "started_at", "request_kind", "client_fault", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS]
+    )
     rows = warehouse.query(
         f"SELECT {columns} FROM stage_table WHERE lab = ? AND target = ? "
         # A run that is marked speaks for nothing, but is to be refused by its reason when it is asked for.
@@ -240,12 +242,15 @@ def _stages(warehouse: Queries, spec: LabSpec, target: Target, run_id: str | Non
 
 def _stage_objections(row: Row, spec: LabSpec, min_requests: int) -> list[str]:
     found = []
+    if row["client_fault"] is not None:
+        found.append(f"the load generator was over its own error budget ({row['client_fault']})")
     if row["requests"] < min_requests:
         found.append(f"{row['requests']} requests; the pace asks for at least {min_requests}")
     if row["error_rate"] is None or row["error_rate"] > spec.error_budget.error_rate:
         rate = "unknown" if row["error_rate"] is None else f"{row['error_rate']:.2%}"
         found.append(f"the error rate is {rate}; allowed {spec.error_budget.error_rate:.2%}")
-    if missing := [name for name in _NEVER_MISSING[row["request_kind"]] if row[name] is None]:
+    missing = [name for name in _NEVER_MISSING[row["request_kind"]] if row[name] is None]
+    if missing and row["client_fault"] is None:
         found.append(f"{', '.join(missing)} is not known")
     return found
 

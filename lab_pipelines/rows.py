@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lab_pipelines.catalog.prices import Priority, UnitPrice
 from lab_pipelines.catalog.spec import Measure, Pace
 from lab_pipelines.catalog.steps import Burst, CompletionRequest, HttpRequest, LoadStep, Profile, Rate, ReclaimsStep
+from lab_pipelines.client_errors import ClientError, expected_tokens, token_fault
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
 from lab_pipelines.reclaims import Scenario, Spell
@@ -303,14 +304,22 @@ def _shape(request: CompletionRequest | HttpRequest, scale: float) -> Completion
     )
 
 
-def request_rows(session: Session, plan: LoadPlan, result: LoadResult) -> list[Row]:
-    """`requests`: one row per request that was sent, or was due and no longer sent."""
+def request_rows(
+    session: Session, plan: LoadPlan, result: LoadResult, *, faults: Mapping[int, Sequence[str]] | None = None
+) -> list[Row]:
+    """`requests`: one row per request that was sent, or was due and no longer sent.
+
+    `faults` are reasons why no request of a stage is valid, by stage.
+    """
     shared = common(session)
     users = {stage.stage: stage.users for stage in result.stages}
-    return [_request_row(shared, plan, users[record.stage], record) for record in result.requests]
+    return [
+        _request_row(shared, plan, users[record.stage], record, (faults or {}).get(record.stage, ()))
+        for record in result.requests
+    ]
 
 
-def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: RequestRecord) -> Row:
+def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: RequestRecord, faults: Sequence[str]) -> Row:
     scale = shared["time_scale"]
     shape = plan.shapes[record.shape]
     offsets = [offset * scale for offset in record.event_offsets_s]
@@ -330,6 +339,9 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
         reasons.append("began and ended in different stages")
     if not record.counted:
         reasons.append("sent only to keep the rate up while the stage's sample came to its end")
+    if (wrong := token_fault(shape, record)) is not None:
+        reasons.append(wrong)
+    reasons += faults
     return {
         **shared,
         "step": plan.step,
@@ -344,6 +356,7 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
         "sent_at": _at(record.scheduled_at + record.sent_offset_s),
         "finished_at": _at(record.scheduled_at + record.finished_offset_s),
         "schedule_lag_s": record.sent_offset_s * scale,
+        "client_lag_wall_s": record.client_lag_s,
         "ttft_s": ttft_s,
         "e2e_s": e2e_s,
         "tpot_s": tpot_s,
@@ -358,6 +371,7 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
         "server_ttft_s": record.server_ttft_s * scale if record.server_ttft_s is not None else None,
         "ttft_lag_wall_s": ttft_lag_wall_s,
         "receive_lag_p99_wall_s": record.receive_lag_p99_s,
+        "first_receive_lag_wall_s": record.first_receive_lag_s,
         "in_stage": record.in_stage,
         "valid": not reasons,
         "invalid_reasons": reasons,
@@ -366,10 +380,8 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
 
 def _expected_tokens(shape: CompletionShape | HttpShape) -> Row:
     """What the server's usage must say of a success; nothing where it is to refuse the request."""
-    if not isinstance(shape, CompletionShape) or shape.expect != 200:
-        return {"expected_input_tokens": None, "expected_output_tokens": None}
-    kept = shape.input_tokens if shape.truncate_to is None else min(shape.input_tokens, shape.truncate_to)
-    return {"expected_input_tokens": kept, "expected_output_tokens": shape.output_tokens}
+    expected_input, expected_output = expected_tokens(shape) or (None, None)
+    return {"expected_input_tokens": expected_input, "expected_output_tokens": expected_output}
 
 
 def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult) -> list[Row]:
@@ -400,6 +412,14 @@ def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult)
             "model_range": _model_range(session, stage.users),
         }
         for stage in result.stages
+    ]
+
+
+def client_error_rows(session: Session, plan: LoadPlan, errors: Mapping[int, Sequence[ClientError]]) -> list[Row]:
+    """`client_errors`: one row per stage and quantity."""
+    shared = common(session)
+    return [
+        {**shared, "step": plan.step, "stage": stage, **asdict(error)} for stage, of in errors.items() for error in of
     ]
 
 

@@ -147,7 +147,7 @@ def _work(warehouse: WarehouseCore, session: Mapping[str, Any], objective: Slo |
             input_tokens=stage["input_tokens"],
             output_tokens=stage["output_tokens"],
             useful=UsefulWork(stage["useful_requests"], stage["useful_input_tokens"], stage["useful_output_tokens"])
-            if objective
+            if objective and stage["useful_requests"] is not None
             else None,
             phases=of_stage,
             profile=stage["profile"],

@@ -3,6 +3,7 @@
 -- arrived, and a prompt's tokens when its first output token did. Whether a request is useful, by $ttft_s, $tpot_s and
 -- $e2e_s (NULL: no such bound), is told of whole ones alone, sent and finished within the stage; of the tokens in its window
 -- the useful ones are the same share as of theirs. Theirs alone would be too few where requests are long for the stage.
+-- NULL where the client was over its error budget: what it saw of latencies is not what the stack gave.
 WITH prompts AS (
     SELECT s.step, s.stage, sum(coalesce(r.input_tokens, r.expected_input_tokens)) AS tokens
     FROM load_stages AS s
@@ -39,11 +40,12 @@ SELECT
     s.requests_ok AS requests,
     coalesce(prompts.tokens, 0)::BIGINT AS input_tokens,
     s.output_tokens,
-    coalesce(useful.requests, 0) AS useful_requests,
+    CASE WHEN client_fault IS NULL THEN coalesce(useful.requests, 0) END AS useful_requests,
     round(coalesce(useful.input_share, 0) * coalesce(prompts.tokens, 0))::BIGINT AS useful_input_tokens,
     round(coalesce(useful.output_share, 0) * s.output_tokens)::BIGINT AS useful_output_tokens
 FROM load_stages AS s
 LEFT JOIN prompts USING (step, stage)
 LEFT JOIN useful USING (step, stage)
+LEFT JOIN client_faults USING (session_id, step, stage)
 WHERE s.session_id = $session_id
 ORDER BY s.step, s.stage

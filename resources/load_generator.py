@@ -151,6 +151,11 @@ class RequestRecord(Record):
     """Request received to first event sent, on the server's clock; None where the server doesn't stamp."""
     receive_lag_p99_s: float | None
     """Event sent to event received; None unless both share one clock (one machine)."""
+    first_receive_lag_s: float | None = None
+    """The same of the first event alone: the client's part in the TTFT's error."""
+    client_lag_s: float | None = None
+    """How much later it was taken up than it could have been: without the waits for a place among the `max_in_flight`
+    and for a connection, which are the server's doing. None: it never got a place, or nobody kept count."""
 
 
 class StageRecord(Record):
@@ -161,11 +166,20 @@ class StageRecord(Record):
     started_at: float
     ended_at: float
     client_cpu_share: float | None
+    """Of all load processes together, in cores."""
+    busiest_cpu_share: float | None = None
+    """Of the one that used most."""
+    event_loop_lag_p99_s: float | None = None
+    """How late an event would have been noticed, of the process that was latest. None: not sampled."""
+    event_loop_probes: int = 0
+    """How many samples of that process there are."""
 
 
 class LoadResult(Record):
     requests: list[RequestRecord]
     stages: list[StageRecord]
+    no_client: str | None = None
+    """Why there is no client whose error could be told; None: there is one."""
 
 
 class LoadGenerator(ConfigurableResource, ABC):

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from resources.load_generator import LoadError, LoadPlan, LoadResult, RequestRecord, StageRecord
+from resources.load_processes import ProcessRecord, cpu_share, event_loop_lag, read_process
 
 
 def begin_folder(workdir: Path, plan: LoadPlan) -> Path:
@@ -49,21 +49,13 @@ def whole_result(workdir: Path, plan: LoadPlan, *, remedy: str) -> LoadResult:
     return result
 
 
-@dataclass(frozen=True)
-class CpuSample:
-    """CPU seconds of one process so far, at a Unix time."""
-
-    at: float
-    cpu_s: float
-
-
 def read_result(workdir: Path) -> LoadResult:
     """Merge the files of all processes.
 
     Raises `OSError`, `ValueError` or `KeyError` for a file that is missing, incomplete or not as written.
     """
     stages = [json.loads(line) for line in (workdir / "stages.ndjson").read_text(encoding="utf-8").splitlines()]
-    processes = [_read_samples(path) for path in sorted(workdir.glob("*.process.ndjson"))]
+    processes = [read_process(path) for path in sorted(workdir.glob("*.process.ndjson"))]
     requests = [
         _in_its_stage(json.loads(line), stages)
         for path in sorted(workdir.glob("*.requests.ndjson"))
@@ -71,10 +63,22 @@ def read_result(workdir: Path) -> LoadResult:
     ]
     return LoadResult(
         requests=sorted(requests, key=lambda request: request.scheduled_at),
-        stages=[
-            StageRecord(**stage, client_cpu_share=cpu_share(processes, stage["started_at"], stage["ended_at"]))
-            for stage in stages
-        ],
+        stages=[_with_client(stage, processes) for stage in stages],
+    )
+
+
+def _with_client(stage: Mapping[str, Any], processes: Sequence[ProcessRecord]) -> StageRecord:
+    """The stage, and what its load processes could tell of themselves."""
+    start, end = stage["started_at"], stage["ended_at"]
+    shares = [cpu_share([process.cpu], start, end) for process in processes]
+    loops = [lag for process in processes if (lag := event_loop_lag(process.probes, start, end)) is not None]
+    latest = max(loops, default=None)
+    return StageRecord(
+        **stage,
+        client_cpu_share=cpu_share([process.cpu for process in processes], start, end),
+        busiest_cpu_share=max((share for share in shares if share is not None), default=None),
+        event_loop_lag_p99_s=latest.p99_s if latest else None,
+        event_loop_probes=latest.probes if latest else 0,
     )
 
 
@@ -98,29 +102,3 @@ def _in_its_stage(record: dict[str, Any], stages: Sequence[Mapping[str, Any]]) -
         return RequestRecord(**{**record, "stage": stage["stage"], "in_stage": in_stage})
     except ValidationError as error:
         raise ValueError(f"request {record.get('request_id')}: {error}") from error
-
-
-def _read_samples(path: Path) -> list[CpuSample]:
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if not lines or not lines[-1]["ended"]:
-        raise ValueError(f"{path.name} does not end: that process was killed before it had written its requests")
-    return [CpuSample(at=line["at"], cpu_s=line["cpu_s"]) for line in lines]
-
-
-def cpu_share(processes: Sequence[Sequence[CpuSample]], start: float, end: float) -> float | None:
-    """CPU seconds of all processes together per wall second between `start` and `end` (Unix times).
-
-    CPU time between two samples is taken as evenly spent. None without samples on both sides of the interval.
-    """
-    if end <= start or not processes or any(not s or s[0].at > start or s[-1].at < end for s in processes):
-        return None
-    spent = sum(_cpu_at(samples, end) - _cpu_at(samples, start) for samples in processes)
-    return spent / (end - start)
-
-
-def _cpu_at(samples: Sequence[CpuSample], at: float) -> float:
-    position = min(bisect_right([sample.at for sample in samples], at), len(samples) - 1)
-    before, after = samples[max(position - 1, 0)], samples[position]
-    if after.at == before.at:
-        return after.cpu_s
-    return before.cpu_s + (after.cpu_s - before.cpu_s) * (at - before.at) / (after.at - before.at)

@@ -68,4 +68,4 @@ class RehearsalLoadGenerator(LoadGenerator):
                     receive_lag_p99_s=None,
                 )
             )
-        return LoadResult(requests=records, stages=stages)
+        return LoadResult(requests=records, stages=stages, no_client="rehearsed: no client took part")

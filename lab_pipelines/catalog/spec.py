@@ -27,6 +27,7 @@ from lab_pipelines.catalog.claims import (
     Sample,
     samples_of,
 )
+from lab_pipelines.catalog.client_budget import ClientBudget
 from lab_pipelines.catalog.fields import Overrides, RelativePath, below, checked_promql, regular_expression
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.catalog.steps import AnyStep, CompletionRequest, FireAlertStep, LoadStep, ReclaimsStep, Step
@@ -263,12 +264,14 @@ class Total(SpecModel):
 
 
 class ErrorBudget(SpecModel):
-    """Bounds of the blocking asset checks."""
+    """When a run's numbers are not to be believed: bounds of asset checks, of which all but `client` block."""
 
     error_rate: float = Field(ge=0, le=1)
     prometheus_disagreement: float = Field(gt=0, le=1)
     totals: list[Total]
     """Empty for a lab whose load nothing counts on the server's side."""
+    client: ClientBudget = Field(default_factory=ClientBudget)
+    """Bounds of the load generator's own error. A stage over them blocks nothing, and has no valid requests."""
 
 
 class Identity(SpecModel):

@@ -157,6 +157,7 @@ class ClosedLoopUser(User):
             user_index=self._index,
             number=number,
         )
+        exchange.turn, exchange.taken_up = self._free, time.monotonic()
         try:
             self._connection.perform(exchange)
         finally:

@@ -134,6 +134,11 @@ def test_two_workers_in_the_cluster_bring_back_rows_like_those_of_a_load_from_he
     assert len({record.user_index for record in result.requests}) == 5
     assert [record.users for record in result.stages] == [2, 5]
     assert all(record.client_cpu_share is not None and record.client_cpu_share > 0 for record in result.stages)
+    for record in result.stages:  # what each pod told of itself came with its records
+        assert record.busiest_cpu_share is not None and record.client_cpu_share is not None
+        assert 0 < record.busiest_cpu_share < record.client_cpu_share
+        assert record.event_loop_lag_p99_s is not None and record.event_loop_probes > 5
+    assert all(request.client_lag_s is not None for request in result.requests)
     ends = [line for line in lines if line.startswith("stage") and "ended" in line]
     assert [line.split(" · ")[0] for line in ends] == ["stage 1/2", "stage 2/2"]
     assert "stage 2/2" in (tmp_path / "work" / "locust.log").read_text()

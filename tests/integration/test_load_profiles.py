@@ -90,6 +90,9 @@ def test_a_frozen_server_is_seen_by_every_request_that_was_due_meanwhile(tmp_pat
     if max_in_flight == 4:  # the others had to wait for a place, and their latency tells
         assert len(late) >= len(due) - 5
         assert all(r.finished_offset_s >= r.sent_offset_s for r in late)
+        # Waiting for a place is the server's doing: of it the client's own lateness has nothing.
+        assert max(r.sent_offset_s for r in late) > 0.5
+        assert sorted(r.client_lag_s for r in late)[len(late) // 2] < 0.1
 
 
 def test_at_the_longest_hold_what_is_open_or_still_waits_is_cut_and_recorded(tmp_path: Path) -> None:
@@ -107,6 +110,8 @@ def test_at_the_longest_hold_what_is_open_or_still_waits_is_cut_and_recorded(tmp
     waited = [r for r in result.requests if r.error == "the load ended before it was sent"]
     assert len(waited) == len(result.requests) - 3
     assert all(ended_at(r) >= only.ended_at - 0.01 for r in waited)
+    # What had no place until the load ended was not kept waiting by the client.
+    assert all(r.client_lag_s is None or r.client_lag_s < 0.1 for r in waited)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

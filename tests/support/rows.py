@@ -172,6 +172,7 @@ def request_row(**columns: Any) -> Row:
         "sent_at": sent_at,
         "finished_at": sent_at + timedelta(seconds=offsets[-1] / 5),
         "schedule_lag_s": 0.0,
+        "client_lag_wall_s": 0.0002,
         "ttft_s": offsets[0],
         "e2e_s": offsets[-1],
         "tpot_s": (offsets[-1] - offsets[0]) / (OUTPUT_TOKENS - 1),
@@ -187,10 +188,39 @@ def request_row(**columns: Any) -> Row:
         "server_ttft_s": 0.39,
         "ttft_lag_wall_s": 0.002,
         "receive_lag_p99_wall_s": 0.003,
+        "first_receive_lag_wall_s": 0.001,
         "in_stage": True,
         "valid": True,
         "invalid_reasons": [],
     } | columns
+
+
+def client_error_row(**columns: Any) -> Row:
+    """The load generator's event loop, which was well within its budget."""
+    return {
+        **shared(),
+        "step": "ramp",
+        "stage": 0,
+        "quantity": "event_loop_lag_p99",
+        "value": 0.003,
+        "unit": "s",
+        "allowed": 0.05,
+        "n": 500,
+        "within": True,
+        "reason": None,
+    } | columns
+
+
+def over_budget(tables: Mapping[str, list[Row]], stage: int, *, lag_s: float = 0.084) -> str:
+    """Make a stage of `lab_run`'s one whose client was over its error budget; the reason."""
+    reason = f"event-loop lag p99 {1000 * lag_s:.3g} ms > 50 ms"
+    for row in tables["client_errors"]:
+        if row["stage"] == stage:
+            row.update(value=lag_s, within=False, reason=reason)
+    for row in tables["requests"]:
+        if row["stage"] == stage:
+            row.update(valid=False, invalid_reasons=[f"client over its error budget: {reason}"])
+    return reason
 
 
 def failed_request_row(**columns: Any) -> Row:
@@ -210,6 +240,7 @@ def failed_request_row(**columns: Any) -> Row:
             "server_ttft_s": None,
             "ttft_lag_wall_s": None,
             "receive_lag_p99_wall_s": None,
+            "first_receive_lag_wall_s": None,
             "valid": False,
             "invalid_reasons": ["outcome: http_error"],
         }
@@ -556,6 +587,7 @@ def lab_run(
         "events": _cold_start_rows(columns),
         "load_stages": stages,
         "requests": requests,
+        "client_errors": [client_error_row(step=s["step"], stage=s["stage"]) | columns for s in stages],
         "metric_samples": samples,
         "metric_summaries": summaries,
         "counter_totals": [counter_total_row(**columns)],
@@ -660,6 +692,7 @@ def get_run(
         "stack_sessions": [session | {"state": "open", "released_at": None, "held_s": None}, session],
         "load_stages": stages,
         "requests": requests,
+        "client_errors": [client_error_row(step=s["step"], stage=s["stage"]) | columns for s in stages],
         "metric_summaries": summaries,
         "cost_records": costs,
         "finops_sheet": finops.sheet_rows(
@@ -670,7 +703,7 @@ def get_run(
 
 _OF_TOKENS = (
     *("ttft_s", "tpot_s", "input_tokens", "output_tokens", "expected_input_tokens", "expected_output_tokens"),
-    *("server_ttft_s", "ttft_lag_wall_s", "receive_lag_p99_wall_s"),
+    *("server_ttft_s", "ttft_lag_wall_s", "receive_lag_p99_wall_s", "first_receive_lag_wall_s"),
 )
 """Columns that a plain GET leaves empty."""
 

@@ -180,7 +180,15 @@ def test_latencies_are_in_stack_seconds_from_the_scheduled_time_and_the_clients_
     assert row["server_ttft_s"] == pytest.approx(0.94)
     assert row["ttft_lag_wall_s"] == pytest.approx(0.2 - 0.01 - 0.188)
     assert row["receive_lag_p99_wall_s"] == 0.001
-    assert (row["valid"], row["invalid_reasons"]) == (True, [])
+
+
+def test_a_whole_request_of_the_length_that_was_asked_for_is_valid_and_one_of_another_length_says_so() -> None:
+    load = result(record(output_tokens=256), record(), record(input_tokens=511, output_tokens=256))
+    assert [(row["valid"], row["invalid_reasons"]) for row in rows.request_rows(session(), plan(), load)] == [
+        (True, []),
+        (False, ["another length than asked for: 3 of 256 output tokens"]),
+        (False, ["another length than asked for: 511 of 512 input tokens"]),
+    ]
 
 
 def test_a_request_that_was_cut_or_straddles_two_stages_is_kept_and_says_why_it_does_not_count() -> None:

@@ -57,7 +57,7 @@ CREATE TABLE finops_sheet (
     slo_ttft_s      DOUBLE,
     slo_tpot_s      DOUBLE,
     slo_e2e_s       DOUBLE,
-    useful_requests INTEGER,               -- of `requests`; NULL: the lab has no objective
+    useful_requests INTEGER,               -- of `requests`; NULL: no objective, or a client over its error budget
     useful_input_tokens BIGINT,
     useful_output_tokens BIGINT,
     useful_share    DOUBLE,                -- useful_requests / requests

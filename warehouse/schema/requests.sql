@@ -26,6 +26,7 @@ CREATE TABLE requests (
     sent_at         TIMESTAMPTZ NOT NULL,
     finished_at     TIMESTAMPTZ NOT NULL,
     schedule_lag_s  DOUBLE NOT NULL,       -- sent - scheduled
+    client_lag_wall_s DOUBLE,              -- of that, what the client alone is to blame for; NULL: nobody kept count
     ttft_s          DOUBLE,                -- NULL: no token arrived, or none was asked for
     e2e_s           DOUBLE,                -- NULL: it did not finish
     tpot_s          DOUBLE,                -- (e2e - ttft) / (output_tokens - 1); NULL below two tokens
@@ -41,6 +42,7 @@ CREATE TABLE requests (
     server_ttft_s   DOUBLE,                -- by the server's own stamps; NULL: it does not stamp
     ttft_lag_wall_s DOUBLE,                -- client TTFT - server TTFT
     receive_lag_p99_wall_s DOUBLE,         -- event received - event sent, over the request's events
+    first_receive_lag_wall_s DOUBLE,       -- the same of the first event alone; NULL: not the same clock
     in_stage        BOOLEAN NOT NULL,      -- sent and finished within one stage
     valid           BOOLEAN NOT NULL,      -- belongs in summaries and findings
     invalid_reasons VARCHAR[] NOT NULL

@@ -7,6 +7,8 @@
 -- wrote them. `_supported` says whether the sample is large enough for a distribution-free 95 % interval with equal
 -- tails: the largest of n values must lie above the quantile q with 97.5 % probability, q^n <= 0.025, so n >= 72 for
 -- p95 and n >= 368 for p99. Below that the number stands, but nothing bounds it from above.
+-- `client_fault` says why the load generator's own error leaves the stage without a valid request; NULL: it doesn't.
+-- Its throughput stands, as a lower bound: a client that is the bottleneck asks for less than the stack can give.
 -- `model_range` is 'inside', or 'outside: ' and why, of what the engine model was compared with; NULL without a model.
 CREATE VIEW stage_table AS
 WITH latency AS (
@@ -92,9 +94,11 @@ SELECT
     server.gpu_utilisation,
     cost.usd_per_1k_tokens,
     cost.usd_per_1k_output_tokens,
-    s.model_range
+    s.model_range,
+    client_faults.client_fault
 FROM load_stages AS s
 LEFT JOIN latency USING (session_id, step, stage)
 LEFT JOIN itl USING (session_id, step, stage)
 LEFT JOIN server USING (session_id, step, stage)
+LEFT JOIN client_faults USING (session_id, step, stage)
 LEFT JOIN cost USING (session_id, step, stage);

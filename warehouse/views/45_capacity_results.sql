@@ -17,6 +17,8 @@ replicas AS (
     FROM (SELECT *, unnest(range(1, nodes + 1)) AS up FROM scenarios) AS c
     JOIN load_stages AS s ON s.session_id = c.session_id AND abs(s.offered_per_s * c.up - c.requests_per_s) < 1e-6
     JOIN requests AS r ON r.session_id = s.session_id AND r.step = s.step AND r.stage = s.stage
+    -- Else the failed ones alone would be left, and nothing served.
+    ANTI JOIN client_faults AS f ON f.session_id = s.session_id AND f.step = s.step AND f.stage = s.stage
     WHERE r.valid OR r.outcome NOT IN ('ok', 'cut')
     GROUP BY c.session_id, c.step, c.up
 ),

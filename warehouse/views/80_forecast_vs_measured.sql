@@ -38,8 +38,10 @@ of_stages AS (
             f.duration_s
         ]) AS forecast,
         unnest([
-            m.output_tokens_per_s, m.ttft_p50_s, m.ttft_p95_s, m.tpot_p50_s, m.e2e_p50_s, m.usd_per_1k_tokens,
-            m.duration_s
+            -- A client that is the bottleneck asks for fewer tokens than the stack can give, and makes each dearer.
+            CASE WHEN m.client_fault IS NULL THEN m.output_tokens_per_s END,
+            m.ttft_p50_s, m.ttft_p95_s, m.tpot_p50_s, m.e2e_p50_s,
+            CASE WHEN m.client_fault IS NULL THEN m.usd_per_1k_tokens END, m.duration_s
         ]) AS measured,
         unnest([true, true, f.ttft_p95_supported AND m.ttft_p95_supported, true, true, true, true]) AS supported
     FROM pairs AS p

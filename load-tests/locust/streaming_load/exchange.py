@@ -81,6 +81,11 @@ class Exchange:
     """In its user's sequence, or in its stage's schedule."""
     counted: bool = True
     """It belongs to its stage's sample (schedule.py)."""
+    turn: float | None = None
+    """When nothing but this process kept it from going out: it was due, and had a place among the `max_in_flight`.
+    None: it never got a place."""
+    taken_up: float | None = None
+    """When this process turned to it. What it took since its turn is the client's own lateness."""
     finished: float = 0.0
     answer: Answer = field(default_factory=Answer)
     reads: list[tuple[float, int]] = field(default_factory=list)

@@ -13,8 +13,8 @@ from itertools import chain, count, islice
 
 import gevent
 from gevent.event import Event
-from gevent.lock import Semaphore
 from gevent.pool import Group
+from gevent.queue import Empty, Queue
 
 from streaming_load.exchange import Connection, Exchange
 from streaming_load.messages import Messages
@@ -53,7 +53,8 @@ class OpenLoop:
         self._on_finished, self._on_broken = on_finished, on_broken
         # At least one: a part that may send nothing would leave out its share of the schedule.
         in_flight = max(len(range(part, plan.max_in_flight, parts)), 1)
-        self._slots = Semaphore(in_flight)
+        self._slots: Queue[float] = Queue(items=[0.0] * in_flight)
+        """The free places, each with the `time.monotonic()` since when it is free."""
         burst = plan.profile == "burst"
         self._connections = _Connections(
             plan.base_url, ahead=in_flight if burst else SPARE_CONNECTIONS, spare=0 if burst else SPARE_CONNECTIONS
@@ -87,7 +88,8 @@ class OpenLoop:
                 self._next = exchange
                 if not self._wait_until_due(exchange.scheduled, position):
                     break
-                self._slots.acquire()
+                # A place is waited for because of the server; what comes after it was free is this process's doing.
+                exchange.turn = max(exchange.scheduled, self._slots.get())
                 self._recorder.wait_for_room()
                 self._next = None
                 self._open[exchange.request_id] = exchange
@@ -103,10 +105,19 @@ class OpenLoop:
         for exchange in chain(self._open.values(), waiting, self._schedule):
             if exchange.scheduled > now:
                 break
-            exchange.sent = now
+            exchange.sent = exchange.taken_up = now
+            if exchange.turn is None:
+                exchange.turn = self._turn_without_waiting(exchange)
             exchange.fail("cut", "the load ended before it was sent")
             self._recorder.add(exchange)
         self._connections.close()
+
+    def _turn_without_waiting(self, exchange: Exchange) -> float | None:
+        """When an unsent request could have gone out, if there is a place for it at all."""
+        try:
+            return max(exchange.scheduled, self._slots.get_nowait())
+        except Empty:
+            return None
 
     def _scheduled(self, stage: Stage, started_at: float) -> Iterator[Exchange]:
         """This part's requests of a stage, ready to be sent when they are due."""
@@ -146,14 +157,14 @@ class OpenLoop:
 
     def _send(self, exchange: Exchange) -> None:
         connection = self._connections.take()
-        exchange.sent = time.monotonic()
+        exchange.sent = exchange.taken_up = time.monotonic()
         try:
             connection.perform(exchange)
         finally:
             del self._open[exchange.request_id]
             self._recorder.add(exchange)
             self._connections.give(connection)
-            self._slots.release()
+            self._slots.put(time.monotonic())
         self._on_finished(exchange)
 
 

@@ -1,4 +1,4 @@
-"""Finished requests and the process's own CPU time, written to files while the streams go on undisturbed.
+"""Finished requests and what the process tells of itself, written to files while the streams go on undisturbed.
 
 Decoding an answer of 256 events takes one to two milliseconds, during which no stream of the process is read. So
 finished exchanges wait in a queue, and one greenlet takes them in small slices whenever the event loop is idle.
@@ -27,6 +27,10 @@ PROCESS_SUFFIX = ".process.ndjson"
 _MOST_WAITING = 256
 """Exchanges in the queue at which users wait before they send more: bounds memory to some 30 MB."""
 _SAMPLE_S = 0.5
+PROBE_S = 0.04
+"""Between two looks at the event loop. A look costs 40 µs, and up to three times that where other processes want the
+core: 25 a second are 0.1 to 0.4 % of a core. A shorter delay may fall between two looks, and is seen as often as chance
+has it."""
 
 
 class Recorder:
@@ -85,7 +89,11 @@ class Recorder:
 
 
 class ProcessMeter:
-    """Writes the process's CPU time to `<worker>.process.ndjson`, twice a second and at the end.
+    """Writes what the process can tell of itself to `<worker>.process.ndjson`, twice a second and at the end.
+
+    That is its CPU time so far, and how late its event loop was: a greenlet sleeps for `PROBE_S` again and again, and
+    notes by how much it woke late. As late is the reading of an event that arrives meanwhile, whatever the reason: a
+    greenlet that doesn't let go, a core that another process has, a process that was stopped.
 
     A last line with `ended` says that the process wrote all that it had: a file without it is incomplete.
     """
@@ -93,6 +101,8 @@ class ProcessMeter:
     def __init__(self, folder: Path, *, worker: str, epoch: float) -> None:
         self._file = (folder / f"{worker}{PROCESS_SUFFIX}").open("x", encoding="utf-8")
         self._epoch = epoch
+        self._late: list[float] = []
+        self._begun = time.monotonic()
         self._write(ended=False)
         self._greenlet = gevent.spawn(self._run)
 
@@ -102,11 +112,27 @@ class ProcessMeter:
         self._file.close()
 
     def _run(self) -> None:
+        woken = time.monotonic()
         while True:
-            gevent.sleep(_SAMPLE_S)
-            self._write(ended=False)
+            gevent.sleep(PROBE_S)
+            now = time.monotonic()
+            self._late.append(round(max(now - woken - PROBE_S, 0.0), 5))
+            if now - self._begun >= _SAMPLE_S:
+                self._write(ended=False)
+                now = time.monotonic()
+            woken = now
 
     def _write(self, *, ended: bool) -> None:
-        sample = {"at": time.monotonic() + self._epoch, "cpu_s": time.process_time(), "ended": ended}
+        """One line: the probes since `probed_from`, each of which slept for `probe_s` and woke so late."""
+        at = time.monotonic()
+        sample = {
+            "at": at + self._epoch,
+            "cpu_s": time.process_time(),
+            "probed_from": self._begun + self._epoch,
+            "probe_s": PROBE_S,
+            "late_s": self._late,
+            "ended": ended,
+        }
         self._file.write(json.dumps(sample) + "\n")
         self._file.flush()
+        self._late, self._begun = [], time.monotonic()

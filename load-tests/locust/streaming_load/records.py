@@ -72,7 +72,18 @@ def summarise(
         "finish_reason": stream.finish_reason,
         "error": error,
         "server_ttft_s": stream.server_ttft_s(received_ns),
-        "receive_lag_p99_s": stream.receive_lag_p99_s() if clock and answer.header("x-labs-clock") == clock else None,
+        **_lags(exchange, stream, one_clock=bool(clock) and answer.header("x-labs-clock") == clock),
+    }
+
+
+def _lags(exchange: Exchange, stream: _Stream, *, one_clock: bool) -> dict[str, float | None]:
+    """How late this process was. Receiving is told only where the server stamps with the same clock."""
+    lags = stream.receive_lags_s() if one_clock else []
+    own = None if exchange.turn is None or exchange.taken_up is None else exchange.taken_up - exchange.turn
+    return {
+        "client_lag_s": None if own is None else round(own, 6),
+        "first_receive_lag_s": round(lags[0], 6) if lags else None,
+        "receive_lag_p99_s": round(nearest_rank(lags, 0.99), 6) if lags else None,
     }
 
 
@@ -117,13 +128,13 @@ class _Stream:
             return None
         return round((self.sent_ns[0] - int(received_ns)) / 1e9, 6)
 
-    def receive_lag_p99_s(self) -> float | None:
-        lags = [
+    def receive_lags_s(self) -> list[float]:
+        """Arrival behind the server's stamp of sending, of each event that has one."""
+        return [
             arrived - sent_ns / 1e9
             for arrived, sent_ns in zip(self.arrived, self.sent_ns, strict=True)
             if sent_ns is not None
         ]
-        return round(nearest_rank(lags, 0.99), 6) if lags else None
 
 
 def _outcome(exchange: Exchange, stream: _Stream) -> tuple[str, str | None]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from resources.load_records import CpuSample, cpu_share, read_result
+from resources.load_processes import CpuSample, cpu_share
+from resources.load_records import read_result
 
 
 def request(
@@ -44,7 +45,13 @@ def write(folder: Path, *, ended: bool = True) -> None:
     ]
     (folder / "stages.ndjson").write_text("".join(json.dumps(stage) + "\n" for stage in stages))
     for worker in ("worker-0", "worker-1"):
-        samples = [{"at": 99.0, "cpu_s": 1.0, "ended": False}, {"at": 121.0, "cpu_s": 12.0, "ended": ended}]
+        # Both look at their event loop once a second. The first is never late, the second by half a second in the first
+        # stage, and by two and a half in the second one: two looks, that would have been due meanwhile, were late, too.
+        late = [0.0] * 22 if worker == "worker-0" else [0.0] * 5 + [0.5] + [0.0] * 5 + [2.5] + [0.0] * 7
+        samples = [
+            {"at": 99.0, "cpu_s": 1.0, "probed_from": 99.0, "probe_s": 1.0, "late_s": [], "ended": False},
+            {"at": 121.0, "cpu_s": 12.0, "probed_from": 99.0, "probe_s": 1.0, "late_s": late, "ended": ended},
+        ]
         (folder / f"{worker}.process.ndjson").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
     (folder / "worker-0.requests.ndjson").write_text(
         request("within", scheduled_at=101.0, finished_offset_s=8.0)
@@ -97,6 +104,21 @@ def test_a_stages_cpu_share_is_that_of_all_processes(tmp_path: Path) -> None:
     write(tmp_path)
     shares = [stage.client_cpu_share for stage in read_result(tmp_path).stages]
     assert shares == [pytest.approx(1.0), pytest.approx(1.0)]
+
+
+def test_a_stages_busiest_process_is_told_apart_from_their_sum(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "worker-1.process.ndjson"
+    path.write_text(path.read_text().replace('"cpu_s": 12.0', '"cpu_s": 23.0'))
+    [first, _] = read_result(tmp_path).stages
+    assert (first.busiest_cpu_share, first.client_cpu_share) == (pytest.approx(1.0), pytest.approx(1.5))
+
+
+def test_a_stages_event_loop_lag_is_that_of_the_process_that_was_latest(tmp_path: Path) -> None:
+    write(tmp_path)
+    first, second = read_result(tmp_path).stages
+    assert (first.event_loop_lag_p99_s, second.event_loop_lag_p99_s) == (0.5, 2.5)
+    assert (first.event_loop_probes, second.event_loop_probes) == (10, 9)
 
 
 def test_a_process_that_did_not_write_its_end_makes_the_records_incomplete(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def record(done: Exchange, clock: str = CLOCK) -> dict[str, Any]:
 
 def test_a_whole_stream_is_ok_with_its_counts_and_an_offset_for_every_event_with_tokens() -> None:
     stamps = b": sent_ns=10900000000\n", b": sent_ns=11500000000\n"
-    made = record(exchange(stamps[0] + text(" a"), text("") + stamps[1] + text(" b c", "length"), USAGE + DONE))
+    pieces = stamps[0] + text(" a"), text("") + stamps[1] + text(" b c", "length"), USAGE + DONE
+    made = record(exchange(*pieces, turn=10.0, taken_up=10.0005))
     assert made == {
         "request_id": "ramp-2-5",
         "worker": "local",
@@ -71,6 +72,8 @@ def test_a_whole_stream_is_ok_with_its_counts_and_an_offset_for_every_event_with
         "finish_reason": "length",
         "error": None,
         "server_ttft_s": 0.9,
+        "client_lag_s": 0.0005,
+        "first_receive_lag_s": 0.1,
         "receive_lag_p99_s": 0.5,
     }
 
@@ -78,6 +81,13 @@ def test_a_whole_stream_is_ok_with_its_counts_and_an_offset_for_every_event_with
 def test_a_server_that_does_not_stamp_leaves_the_servers_columns_empty() -> None:
     made = record(exchange(text(" a", "length"), USAGE + DONE, head=b"HTTP/1.1 200 OK\r\n\r\n"))
     assert (made["outcome"], made["server_ttft_s"], made["receive_lag_p99_s"]) == ("ok", None, None)
+
+
+def test_a_wait_for_a_place_or_a_connection_is_not_the_clients_own_lateness() -> None:
+    waited = exchange(text(" a", "length"), USAGE + DONE, turn=10.0008, taken_up=10.0009)
+    made = record(waited)
+    assert (made["sent_offset_s"], made["client_lag_s"]) == (0.001, 0.0001)
+    assert record(exchange(USAGE + DONE, taken_up=10.0009))["client_lag_s"] is None, "it never got a place"
 
 
 def test_a_server_on_another_clock_has_a_ttft_of_its_own_but_no_receive_lag() -> None:
