@@ -81,6 +81,8 @@ class Exchange:
     """In its user's sequence, or in its stage's schedule."""
     counted: bool = True
     """It belongs to its stage's sample (schedule.py)."""
+    asked: tuple[int, int] | None = None
+    """Tokens in and out that it asks for, where these aren't its shape's."""
     finished: float = 0.0
     answer: Answer = field(default_factory=Answer)
     reads: list[tuple[float, int]] = field(default_factory=list)

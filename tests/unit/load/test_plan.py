@@ -72,8 +72,8 @@ def test_a_load_process_reads_what_a_load_plan_wrote(tmp_path: Path, plan: LoadP
     [
         ({"shapes": [*PLAN.shapes, *GETS.shapes]}, "can't be mixed"),
         ({"model": None}, "a completion needs one"),
-        ({"stages": GETS.stages}, "users belong to every profile but `rate`"),
-        ({"profile": "rate", "max_in_flight": 8}, "users belong to every profile but `rate`"),
+        ({"stages": GETS.stages}, "users belong to the profiles `ramp`, `constant` and `burst`"),
+        ({"profile": "rate", "max_in_flight": 8}, "users belong to the profiles"),
         ({"profile": "burst"}, "max_in_flight"),
         ({"max_in_flight": 8}, "max_in_flight"),
         ({"shapes": []}, "at least 1 item"),
