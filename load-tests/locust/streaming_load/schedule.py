@@ -58,11 +58,6 @@ def _arrivals(plan: Plan, stage: Stage) -> Iterator[float]:
         yield at
 
 
-def expected_arrivals(points: Sequence[tuple[float, float]]) -> float:
-    """The integral of a rate that goes straight from each of the `points` (time, per second) to the next."""
-    return sum((after[0] - before[0]) * (before[1] + after[1]) / 2 for before, after in pairwise(points))
-
-
 def _times(points: Sequence[tuple[float, float]], arrivals: Iterator[float]) -> Iterator[float]:
     """The times by which the integral of the rate has come to each of the arrivals.
 

@@ -63,15 +63,6 @@ class Replayed:
         """Requests per trace second, on the mean of the window."""
         return len(self.rows) / self.length_s
 
-    def most_per(self, seconds: float) -> int:
-        """The most requests that came within so many trace seconds."""
-        most, first = 0, 0
-        for last, row in enumerate(self.rows):
-            while row.at_s - self.rows[first].at_s >= seconds:
-                first += 1
-            most = max(most, last - first + 1)
-        return most
-
 
 def replayed(
     path: Path,
