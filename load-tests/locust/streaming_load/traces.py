@@ -75,9 +75,11 @@ def replayed(
 ) -> Replayed:
     """The requests of the window that begins `start_s` trace seconds after the first one and lasts `duration_s`.
 
-    A prompt or an answer that is longer than the most is cut to it; of a prompt its beginning stays, so that what it
-    shares with others stays too. One without a token gets one. Raises `TraceError` for a file that can't be read, isn't
-    of its format or isn't in the order of time, and for a window without two moments at which requests came.
+    A prompt or an answer that is longer than the most is cut to it. Of a prompt its beginning stays and its last block,
+    so that it shares with others what it did, and is still its own. One without a token gets one.
+
+    Raises `TraceError` for a file that can't be read, isn't of its format or isn't in the order of time, and for a
+    window without two moments at which requests came.
     """
     end_s = math.inf if duration_s is None else start_s + duration_s
     # In order of time, so that nothing is read beyond the window: a week of traffic has gigabytes.
@@ -104,8 +106,10 @@ def _clipped(row: TraceRow, max_input_tokens: int, max_output_tokens: int) -> Tr
     output_tokens = min(max(row.output_tokens, 1), max_output_tokens)
     if (input_tokens, output_tokens) == (row.input_tokens, row.output_tokens):
         return row
-    # A prompt without tokens has no ids either: the one that it gets is its own.
-    ids = row.hash_ids[: -(-input_tokens // HASHED_TOKENS)] if row.hash_ids else None
+    ids = None  # a prompt without tokens has no ids either: the token that it gets is its own
+    if row.hash_ids:
+        begun = -(-input_tokens // HASHED_TOKENS)
+        ids = (*row.hash_ids[: begun - 1], row.hash_ids[-1])
     return TraceRow(row.at_s, input_tokens, output_tokens, ids)
 
 

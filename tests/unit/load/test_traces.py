@@ -88,7 +88,7 @@ def test_what_is_too_long_is_clipped_and_counted_and_nothing_is_raised_to_one(tm
     lines = [line(0, 1500, 40, 0, 1, 2), line(1000, 600, 400, 0, 3), line(2000, 0, 0), line(3000, 600, 40, 0, 3)]
     found = read(written(tmp_path, "\n".join(lines)), "mooncake", max_input_tokens=1024, max_output_tokens=100)
     assert [row[1:] for row in found.rows] == [
-        (1024, 40, (0, 1)), (600, 100, (0, 3)), (1, 1, None), (600, 40, (0, 3))
+        (1024, 40, (0, 2)), (600, 100, (0, 3)), (1, 1, None), (600, 40, (0, 3))
     ]  # fmt: skip
     assert found.clipped == 3
 
