@@ -62,7 +62,8 @@ def load_stages(step: LoadStep, pace: Pace) -> list[LoadStage]:
         case RateProfile() as profile:
             points = profile.walked
             hold_s = _within(step, points[-1][0], pace)
-            return [LoadStage(0, None, profile.mean_per_s, hold_s, 1, pace.max_hold_s, points)]
+            needed = min(pace.min_requests, int(profile.expected_requests))
+            return [LoadStage(0, None, profile.mean_per_s, hold_s, needed, pace.max_hold_s, points)]
         case TraceReplay() as profile:
             [request] = step.requests
             assert isinstance(request, TracedRequest)

@@ -156,7 +156,7 @@ def test_a_changing_rate_has_its_own_time_and_its_mean_is_what_is_offered() -> N
     assert (load.profile, load.arrivals, load.burstiness, load.max_in_flight) == ("rate_profile", "gamma", 0.5, 9)
     [stage] = load.stages
     assert stage.points == [(0.0, 0.0), (6.0, 10.0), (6.0, 0.0), (12.0, 10.0)], "the second ramp begins with a jump"
-    assert (stage.per_wall_s, stage.hold_wall_s, stage.min_requests, stage.users) == (5.0, 12.0, 1, None)
+    assert (stage.per_wall_s, stage.hold_wall_s, stage.min_requests, stage.users) == (5.0, 12.0, 20, None)
     result = at_a_rate(got()).model_copy(update={"stages": at_a_rate().stages[:1]})
     [row] = rows.stage_rows(session(), load, SPEC.paces["short"], result)
     assert (row["profile"], row["offered_per_s"], row["hold_s"], row["clipped_requests"]) == (
