@@ -119,7 +119,7 @@ def error_rate_is_within_budget(outcomes: list[Row], spec: LabSpec) -> AssetChec
 def token_counts_are_exact(counts: list[Row], spec: LabSpec) -> AssetCheckResult:
     """Every successful request had exactly the spec's input and output tokens, as the server's usage says."""
     row = counts[0]
-    if all(request.kind != "completion" for step in spec.load_steps for request in step.requests):
+    if not any(step.asks_for_tokens for step in spec.load_steps):
         return _result(passed=row["n"] == 0, description="the lab asks for no tokens")
     return _result(
         passed=row["n"] > 0 and row["wrong_output"] == 0 and row["wrong_input"] == 0,

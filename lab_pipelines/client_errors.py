@@ -77,7 +77,7 @@ def token_fault(shape: Shape, record: RequestRecord) -> str | None:
 
     None also where the usage doesn't tell: that no length is known is a gap, and not another length.
     """
-    expected = expected_tokens(shape)
+    expected = expected_tokens(shape, record)
     if expected is None or record.outcome != "ok":
         return None
     wrong = [
@@ -88,8 +88,10 @@ def token_fault(shape: Shape, record: RequestRecord) -> str | None:
     return f"another length than asked for: {', '.join(wrong)}" if wrong else None
 
 
-def expected_tokens(shape: Shape) -> tuple[int, int] | None:
+def expected_tokens(shape: Shape, record: RequestRecord) -> tuple[int, int] | None:
     """Input and output tokens that the usage of a success must tell; None where it is to be refused, or is a GET."""
+    if record.asked_tokens is not None:
+        return record.asked_tokens
     if not isinstance(shape, CompletionShape) or shape.expect != 200:
         return None
     kept = shape.input_tokens if shape.truncate_to is None else min(shape.input_tokens, shape.truncate_to)
@@ -114,7 +116,7 @@ def _of_stage(
     lengths = [
         token_fault(plan.shapes[request.shape], request) is not None
         for request in requests
-        if request.outcome == "ok" and expected_tokens(plan.shapes[request.shape]) is not None
+        if request.outcome == "ok" and expected_tokens(plan.shapes[request.shape], request) is not None
         if None not in _seen(request)
     ]
     errors = [

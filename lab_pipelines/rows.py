@@ -16,11 +16,23 @@ from typing import Any, Literal
 
 from lab_pipelines.catalog.prices import Priority, UnitPrice
 from lab_pipelines.catalog.spec import Measure, Pace
-from lab_pipelines.catalog.steps import Burst, CompletionRequest, HttpRequest, LoadStep, Profile, Rate, ReclaimsStep
+from lab_pipelines.catalog.steps import (
+    Burst,
+    CompletionRequest,
+    Drawn,
+    HttpRequest,
+    LoadStep,
+    Profile,
+    ReclaimsStep,
+    Scheduled,
+    TracedRequest,
+    TraceReplay,
+)
 from lab_pipelines.client_errors import ClientError, expected_tokens, token_fault
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
 from lab_pipelines.reclaims import Scenario, Spell
+from lab_pipelines.traces import replayed_by
 from resources.cluster import Endpoint, HeldNode, Phase, Session
 from resources.load_generator import (
     CompletionShape,
@@ -29,8 +41,11 @@ from resources.load_generator import (
     LoadPlan,
     LoadResult,
     RequestRecord,
+    Shape,
     StagePlan,
     StageRecord,
+    TracedShape,
+    TracePlan,
 )
 from resources.telemetry import Reading
 
@@ -249,7 +264,7 @@ def load_plan(
     base_url = address(session.endpoint(step.component))
     if base_url is None:
         raise LoadError(f"{step.name}: the component {step.component} has no address that requests could be sent to")
-    if session.model is None and any(isinstance(request, CompletionRequest) for request in step.requests):
+    if session.model is None and step.asks_for_tokens:
         raise LoadError(f"{step.name} asks for completions, but the stack of {session.lab} has no engine")
     scale = session.time_scale
     return LoadPlan(
@@ -258,8 +273,9 @@ def load_plan(
         base_url=base_url,
         model=session.model,
         profile=step.profile.kind,
-        arrivals=step.profile.arrivals if isinstance(step.profile, Rate) else "even",
-        burstiness=step.profile.burstiness if isinstance(step.profile, Rate) else None,
+        arrivals=step.profile.arrivals if isinstance(step.profile, Drawn) else "even",
+        burstiness=step.profile.burstiness if isinstance(step.profile, Drawn) else None,
+        trace=_trace(step, scale),
         max_in_flight=_max_in_flight(step.profile),
         shapes=[_shape(request, scale) for request in step.requests],
         stages=[
@@ -270,6 +286,7 @@ def load_plan(
                 hold_wall_s=stage.hold_s / scale,
                 min_requests=stage.min_requests,
                 max_hold_wall_s=stage.max_hold_s / scale,
+                points=stage.points and [(at_s / scale, per_s * scale) for at_s, per_s in stage.points],
             )
             for stage in load_stages(step, pace)
         ],
@@ -280,14 +297,35 @@ def _max_in_flight(profile: Profile) -> int | None:
     match profile:
         case Burst(requests=requests):
             return requests
-        case Rate(max_in_flight=most):
+        case Scheduled(max_in_flight=most):
             return most
         case _:
             return None
 
 
-def _shape(request: CompletionRequest | HttpRequest, scale: float) -> CompletionShape | HttpShape:
+def _trace(step: LoadStep, scale: float) -> TracePlan | None:
+    profile, request = step.profile, step.requests[0]
+    if not isinstance(profile, TraceReplay):
+        return None
+    assert isinstance(request, TracedRequest)
+    trace = replayed_by(profile, request)
+    return TracePlan(
+        file=profile.file,
+        format=profile.format,
+        start_s=profile.start_s,
+        duration_s=profile.duration_s,
+        per_wall_s=profile.speed * scale,
+        max_input_tokens=request.max_input_tokens,
+        max_output_tokens=request.max_output_tokens,
+        clipped=trace.clipped,
+        digest=trace.digest,
+    )
+
+
+def _shape(request: CompletionRequest | HttpRequest | TracedRequest, scale: float) -> Shape:
     timeout_wall_s = request.timeout_s / scale
+    if isinstance(request, TracedRequest):
+        return TracedShape(temperature=request.temperature, timeout_wall_s=timeout_wall_s, text=request.text)
     if isinstance(request, HttpRequest):
         return HttpShape(weight=request.weight, path=request.path, expect=request.expect, timeout_wall_s=timeout_wall_s)
     return CompletionShape(
@@ -326,7 +364,7 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
     ttft_s = offsets[0] if offsets else None
     e2e_s = record.finished_offset_s * scale if record.outcome == "ok" else None
     tokens = tpot_s = ttft_lag_wall_s = None
-    if isinstance(shape, CompletionShape) and shape.expect == 200:
+    if isinstance(shape, TracedShape) or (isinstance(shape, CompletionShape) and shape.expect == 200):
         tokens = record.output_tokens if record.output_tokens is not None else len(offsets)
         if e2e_s is not None and ttft_s is not None and tokens > 1:
             tpot_s = (e2e_s - ttft_s) / (tokens - 1)
@@ -363,7 +401,7 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
         "event_offsets_s": offsets,
         "input_tokens": record.input_tokens,
         "output_tokens": tokens,
-        **_expected_tokens(shape),
+        **_expected_tokens(shape, record),
         "outcome": record.outcome,
         "http_status": record.http_status,
         "finish_reason": record.finish_reason,
@@ -378,9 +416,9 @@ def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: Request
     }
 
 
-def _expected_tokens(shape: CompletionShape | HttpShape) -> Row:
+def _expected_tokens(shape: Shape, record: RequestRecord) -> Row:
     """What the server's usage must say of a success; nothing where it is to refuse the request."""
-    expected_input, expected_output = expected_tokens(shape) or (None, None)
+    expected_input, expected_output = expected_tokens(shape, record) or (None, None)
     return {"expected_input_tokens": expected_input, "expected_output_tokens": expected_output}
 
 
@@ -401,13 +439,14 @@ def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult)
             "ended_at": _at(stage.ended_at),
             "duration_s": (stage.ended_at - stage.started_at) * session.time_scale,
             "duration_wall_s": stage.ended_at - stage.started_at,
-            "hold_s": 0.0 if plan.profile == "burst" else pace.hold_s,
+            "hold_s": _hold_s(plan, pace, planned[stage.stage], session.time_scale),
             "min_requests": planned[stage.stage].min_requests,
             "requests_in_stage": sum(1 for r in result.requests if r.stage == stage.stage and r.in_stage),
             "requests_ok": sum(
                 1 for r in result.requests if r.stage == stage.stage and r.in_stage and r.outcome == "ok"
             ),
             "output_tokens": round(sum(tokens_in_window(r, stage) for r in result.requests)),
+            "clipped_requests": plan.trace.clipped if plan.trace else None,
             "client_cpu_share": stage.client_cpu_share,
             "model_range": _model_range(session, stage.users),
         }
@@ -429,6 +468,16 @@ def _model_range(session: Session, users: int | None) -> str | None:
     if session.model_range != "inside" or users is None or most is None or users <= most:
         return session.model_range
     return f"outside: {users} users, and the model was compared with measurements up to {most}"
+
+
+def _hold_s(plan: LoadPlan, pace: Pace, stage: StagePlan, scale: float) -> float:
+    match plan.profile:
+        case "burst":
+            return 0.0
+        case "rate_profile" | "trace":
+            return round(stage.hold_wall_s * scale, 9)
+        case _:
+            return pace.hold_s
 
 
 def _offered_per_s(stage: StagePlan, scale: float) -> float | None:

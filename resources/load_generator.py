@@ -17,7 +17,9 @@ from lab_pipelines.catalog.steps import Arrivals, TextKind
 from resources.cluster import Endpoint, Progress
 
 Outcome = Literal["ok", "http_error", "timeout", "connection_error", "stream_error", "cut"]
-Profile = Literal["ramp", "constant", "burst", "rate"]
+Profile = Literal["ramp", "constant", "burst", "rate", "rate_profile", "trace"]
+CLOSED: frozenset[Profile] = frozenset({"ramp", "constant"})
+"""Profiles whose users wait for an answer before they send again; all others are open loops."""
 
 
 class LoadError(RuntimeError):
@@ -58,7 +60,38 @@ class HttpShape(Record):
     timeout_wall_s: float
 
 
-Shape = Annotated[CompletionShape | HttpShape, Field(discriminator="kind")]
+class TracedShape(Record):
+    """A streamed completion whose counts of tokens are those of its row in the plan's trace."""
+
+    kind: Literal["traced"] = "traced"
+    weight: float = 1.0
+    temperature: float
+    timeout_wall_s: float
+    text: TextKind = "prose"
+
+
+Shape = Annotated[CompletionShape | HttpShape | TracedShape, Field(discriminator="kind")]
+
+
+class TracePlan(Record):
+    """Which part of which trace is replayed. The rows themselves don't travel: every process reads the file."""
+
+    file: str
+    """Relative to the repository."""
+    format: Literal["azure", "mooncake"]
+    start_s: float
+    """Trace seconds after the trace's first request."""
+    duration_s: float | None
+    """Trace seconds; None: to the end."""
+    per_wall_s: float
+    """Trace seconds per wall second."""
+    max_input_tokens: int
+    max_output_tokens: int
+    """Longer prompts and answers are clipped to these."""
+    clipped: int
+    """How many requests were."""
+    digest: str
+    """Of the rows; a process whose file gives others refuses the plan."""
 
 
 class StagePlan(Record):
@@ -68,17 +101,21 @@ class StagePlan(Record):
     users: int | None
     """Concurrent users; requests at once of a burst; None at a rate, where nobody waits for an answer."""
     per_wall_s: float | None = None
-    """Requests offered per wall second; only at a rate."""
+    """Requests offered per wall second, of a rate that changes and of a trace on the mean; only where a schedule says
+    when requests are due over a time."""
     hold_wall_s: float
     min_requests: int
     max_hold_wall_s: float
+    points: list[tuple[float, float]] | None = None
+    """Of a `rate_profile`: (wall seconds, requests per wall second), straight from each to the next. Two at one time
+    are a jump; after the last one its rate goes on."""
 
 
 class LoadPlan(Record):
     """Everything that the processes which apply the load need to know; it travels as JSON.
 
     `ramp` and `constant` are closed loops: each of a stage's users sends its next request when the last one has ended.
-    `burst` and `rate` are open ones: requests are sent at their scheduled times, whatever became of the earlier ones.
+    All others are open ones: requests are sent at their scheduled times, whatever became of the earlier ones.
     """
 
     run_id: str
@@ -91,6 +128,7 @@ class LoadPlan(Record):
     """How the requests of a rate are spaced. Those that are drawn are the same in every run of a step."""
     burstiness: float | None = None
     """The shape of gamma arrivals' gaps: 1 is Poisson, less is burstier."""
+    trace: TracePlan | None = None
     max_in_flight: int | None = None
     """Requests of an open loop that may be open at once; one beyond waits, and its latency counts from its schedule."""
     shapes: list[Shape] = Field(min_length=1)
@@ -99,23 +137,39 @@ class LoadPlan(Record):
 
     @model_validator(mode="after")
     def _whole(self) -> LoadPlan:
-        if len({shape.kind for shape in self.shapes}) > 1:
+        if len({shape.kind == "http" for shape in self.shapes}) > 1:
             raise ValueError("shapes: completions and plain GETs can't be mixed in one plan")
         if self.request_kind == "completion" and self.model is None:
             raise ValueError("model: a completion needs one, and the stack has no engine")
-        if any((stage.users is None) != (self.profile == "rate") for stage in self.stages):
-            raise ValueError("stages: users belong to every profile but `rate`")
-        if any((stage.per_wall_s is None) == (self.profile == "rate") for stage in self.stages):
-            raise ValueError("stages: per_wall_s belongs to the profile `rate`, and to it alone")
-        if (self.max_in_flight is None) == (self.profile in ("burst", "rate")):
-            raise ValueError("max_in_flight: belongs to the profiles `burst` and `rate`")
+        over_time = self.profile not in CLOSED | {"burst"}
+        if any((stage.users is None) != over_time for stage in self.stages):
+            raise ValueError("stages: users belong to the profiles `ramp`, `constant` and `burst`, and to them alone")
+        if any((stage.per_wall_s is None) == over_time for stage in self.stages):
+            raise ValueError("stages: per_wall_s belongs to the profiles `rate`, `rate_profile` and `trace` alone")
+        if any((stage.points is not None) != (self.profile == "rate_profile") for stage in self.stages):
+            raise ValueError("stages: points belong to the profile `rate_profile`, and to it alone")
+        if (self.max_in_flight is None) == (self.profile not in CLOSED):
+            raise ValueError("max_in_flight: belongs to open loops, and to them alone")
+        if len({self.profile == "trace", self.trace is not None, *(s.kind == "traced" for s in self.shapes)}) > 1:
+            raise ValueError("trace: the profile `trace`, a trace and a shape of kind `traced` belong together")
         if (self.burstiness is None) == (self.arrivals == "gamma"):
             raise ValueError("burstiness: belongs to gamma arrivals, and these need it")
         return self
 
     @property
     def request_kind(self) -> Literal["completion", "http"]:
-        return self.shapes[0].kind
+        return "http" if self.shapes[0].kind == "http" else "completion"
+
+    def found_from_anywhere(self, root: Path) -> LoadPlan:
+        """With the absolute paths of its files, which lie below `root`: processes of a load run in other folders."""
+        shapes = [
+            shape.model_copy(update={"prompts": str(root / shape.prompts)})
+            if isinstance(shape, CompletionShape)
+            else shape
+            for shape in self.shapes
+        ]
+        trace = self.trace and self.trace.model_copy(update={"file": str(root / self.trace.file)})
+        return self.model_copy(update={"shapes": shapes, "trace": trace})
 
 
 class RequestRecord(Record):
@@ -134,6 +188,8 @@ class RequestRecord(Record):
     counted: bool
     """It belongs to the stage's sample. False for what an open loop sends to keep its load up while those that count
     come to their end."""
+    asked_tokens: tuple[int, int] | None = None
+    """Tokens in and out that it asked for, where these aren't its shape's: in a trace."""
     scheduled_at: float
     sent_offset_s: float
     finished_offset_s: float

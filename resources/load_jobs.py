@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from resources.helm import RELEASE_LABEL
-from resources.load_generator import LoadPlan
+from resources.load_generator import LoadPlan, StagePlan
 from resources.load_locust import locust_arguments
 from resources.manifests import Manifest, pod_outcome
 from resources.ownership import MANAGED_BY, MANAGED_BY_LABEL
@@ -92,8 +92,13 @@ def workers_for(plan: LoadPlan) -> int:
     """How many workers a plan is given: one for each `USERS_PER_WORKER` users or `REQUESTS_PER_WORKER` requests per
     second of its largest stage, at most `MOST_WORKERS`. Pure."""
     users = max(stage.users or 0 for stage in plan.stages) / USERS_PER_WORKER
-    requests = max(stage.per_wall_s or 0.0 for stage in plan.stages) / REQUESTS_PER_WORKER
+    requests = max(_highest_rate(stage) for stage in plan.stages) / REQUESTS_PER_WORKER
     return min(max(math.ceil(users), math.ceil(requests), 1), MOST_WORKERS)
+
+
+def _highest_rate(stage: StagePlan) -> float:
+    """Requests per second; of a trace the mean, and what it has more at times is what `LABS_LOAD_WORKERS` is for."""
+    return max(per_s for _, per_s in stage.points) if stage.points else stage.per_wall_s or 0.0
 
 
 # --- Manifests ---

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from lab_pipelines.deployment import REPO_ROOT
 from resources.cluster import Progress
-from resources.load_generator import CompletionShape, LoadError, LoadGenerator, LoadPlan, LoadResult, Shape
+from resources.load_generator import LoadError, LoadGenerator, LoadPlan, LoadResult
 from resources.load_records import begin_folder, whole_result
 
 LOCUSTFILE = REPO_ROOT / "load-tests" / "locust" / "locustfile.py"
@@ -43,7 +43,7 @@ class LocustLoadGenerator(LoadGenerator):
     processes: int = Field(default=1, ge=1)
 
     def run(self, plan: LoadPlan, *, workdir: Path, environ: dict[str, str], progress: Progress) -> LoadResult:
-        plan = plan.model_copy(update={"shapes": [_found_anywhere(shape) for shape in plan.shapes]})
+        plan = plan.found_from_anywhere(REPO_ROOT)
         plan_file = begin_folder(workdir, plan)
 
         longest_s = STARTUP_S + sum(stage.max_hold_wall_s for stage in plan.stages)
@@ -74,13 +74,6 @@ def last_words(log: Sequence[str]) -> list[str]:
     Its last lines alone would often be the summary table, which it prints after every error.
     """
     return [line for line in log if "/ERROR/" in line][-5:] or list(log[-15:])
-
-
-def _found_anywhere(shape: Shape) -> Shape:
-    """With the absolute path of its fixture: Locust runs in another folder."""
-    if not isinstance(shape, CompletionShape):
-        return shape
-    return shape.model_copy(update={"prompts": str(REPO_ROOT / shape.prompts)})
 
 
 def _supervise(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lab_pipelines.deployment import REPO_ROOT
 from resources.cluster import Progress
 from resources.load_generator import LoadError, LoadGenerator, LoadPlan, LoadResult, RequestRecord, StageRecord
 from resources.rehearsals import rehearsal_at
@@ -16,7 +17,7 @@ class RehearsalLoadGenerator(LoadGenerator):
     """Replays a plan; `workdir` keeps it as it was replayed."""
 
     def run(self, plan: LoadPlan, *, workdir: Path, environ: dict[str, str], progress: Progress) -> LoadResult:
-        from streaming_load.plan import read_plan
+        from streaming_load.plan import PlanError, read_plan
 
         from lab_pipelines.rehearsal.load import Replay
 
@@ -24,9 +25,13 @@ class RehearsalLoadGenerator(LoadGenerator):
             raise LoadError(f"{plan.step} sends plain GETs, and a rehearsal has nothing that would answer them")
         workdir.mkdir(parents=True, exist_ok=True)
         plan_file = workdir / "plan.json"
-        plan_file.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
+        plan_file.write_text(plan.found_from_anywhere(REPO_ROOT).model_dump_json(indent=2), encoding="utf-8")
         world = rehearsal_at(plan.base_url).world
-        replay = Replay(read_plan(plan_file), world, progress=progress)
+        try:
+            read = read_plan(plan_file)
+        except PlanError as error:
+            raise LoadError(f"{plan.step}: {error}") from error
+        replay = Replay(read, world, progress=progress)
         tickets, applied = replay.run()
         stages = [
             StageRecord(
@@ -52,6 +57,7 @@ class RehearsalLoadGenerator(LoadGenerator):
                     stage=ticket.stage.stage,
                     in_stage=ticket.outcome != "cut" and ticket.finished_s <= ends[ticket.stage.stage],
                     counted=ticket.counted,
+                    asked_tokens=ticket.asked,
                     scheduled_at=ticket.scheduled_s,
                     sent_offset_s=ticket.sent_s - ticket.scheduled_s,
                     finished_offset_s=ticket.finished_s - ticket.scheduled_s,

@@ -14,12 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from streaming_load.traces import TraceError
 
 from lab_pipelines.catalog.charts import UnknownChartError, check_values, load_chart, place_of, recorded
 from lab_pipelines.catalog.loader import WHOLE_FILE, Problem, SpecError, line_of, read_documents, shown, written
 from lab_pipelines.catalog.promql import refusal
 from lab_pipelines.catalog.spec import Chart, LabSpec, Outline
-from lab_pipelines.catalog.steps import AnyStep, ApplyStep, CompletionRequest, FireAlertStep, LoadStep, RestartStep
+from lab_pipelines.catalog.steps import (
+    AnyStep,
+    ApplyStep,
+    CompletionRequest,
+    FireAlertStep,
+    LoadStep,
+    RateProfile,
+    RestartStep,
+    TracedRequest,
+    TraceReplay,
+)
+from lab_pipelines.traces import replayed_by
 
 Location = list[str | int]
 Documents = list[tuple[dict[str, Any], yaml.MappingNode]]
@@ -158,6 +170,31 @@ def _steps(lab: LabFile, spec: LabSpec, files: Files) -> Iterator[Problem]:
             for index, request in enumerate(step.requests):
                 if isinstance(request, CompletionRequest):
                     yield from _prompts(lab, [*place, "requests", index, "prompts"], request, files)
+            if problem := _profile(step, spec, files):
+                yield lab.problem([*place, "profile", *problem[0]], problem[1])
+
+
+def _profile(step: LoadStep, spec: LabSpec, files: Files) -> tuple[Location, str] | None:
+    """The field of a step's profile that is wrong, and why; None where all is well."""
+    match step.profile:
+        case RateProfile() as profile:
+            field, length_s = "points", profile.walked[-1][0]
+        case TraceReplay() as profile:
+            path = files.find(profile.file)
+            if isinstance(path, str):
+                return ["file"], path
+            [request] = step.requests
+            assert isinstance(request, TracedRequest)
+            try:
+                field, length_s = "speed", replayed_by(profile, request, root=files.root).length_s / profile.speed
+            except TraceError as error:
+                return ["file"], str(error).removeprefix(f"{files.root}/")
+        case _:
+            return None
+    cut = [f"{name} ({pace.max_hold_s:g} s)" for name, pace in spec.paces.items() if pace.max_hold_s < length_s]
+    if not cut:
+        return None
+    return [field], f"the load takes {length_s:g} s, longer than max_hold_s of the paces {', '.join(cut)}"
 
 
 def _prompts(lab: LabFile, place: Location, request: CompletionRequest, files: Files) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ from lab_pipelines.catalog.claims import (
 from lab_pipelines.catalog.client_budget import ClientBudget
 from lab_pipelines.catalog.fields import Overrides, RelativePath, below, checked_promql, regular_expression
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
-from lab_pipelines.catalog.steps import AnyStep, CompletionRequest, FireAlertStep, LoadStep, ReclaimsStep, Step
+from lab_pipelines.catalog.steps import AnyStep, FireAlertStep, LoadStep, ReclaimsStep, Step
 from lab_pipelines.catalog.strict import Name, SpecModel, Text
 from lab_pipelines.catalog.units import UNITS
 from lab_pipelines.deployment import Target
@@ -483,7 +483,7 @@ class LabSpec(Identity):
         return steps[name].loads
 
     def _a_load(self, finding: Monotone | Ordering | Cliff, where: str) -> float | None:
-        return finding.load if isinstance(finding, Ordering) else self._loads(finding, where)[0]
+        return finding.load if isinstance(finding, Ordering) else next(iter(self._loads(finding, where)), None)
 
     def _sample_holds(self, finding: str, sample: Sample) -> None:
         """Every field that is left out must have but one choice."""
@@ -550,7 +550,7 @@ class LabSpec(Identity):
     @property
     def objective(self) -> Slo | None:
         """What a request must keep to be useful; None where a lab states none and asks for no completions."""
-        if self.slo is None and any(isinstance(r, CompletionRequest) for s in self.load_steps for r in s.requests):
+        if self.slo is None and any(step.asks_for_tokens for step in self.load_steps):
             return INTERACTIVE
         return self.slo
 

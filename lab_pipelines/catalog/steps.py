@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -65,7 +66,22 @@ class HttpRequest(SpecModel):
     timeout_s: float = Field(gt=0)
 
 
-Request = Annotated[CompletionRequest | HttpRequest, Field(discriminator="kind")]
+class TracedRequest(SpecModel):
+    """A streamed completion for each request of a trace, with the trace's own counts of tokens.
+
+    One whose prompt or answer is longer than the most is clipped to it: what the engine's context can't hold is sent
+    shorter, counted in `load_stages.clipped_requests` and said, not refused.
+    """
+
+    kind: Literal["traced"]
+    max_input_tokens: int = Field(ge=1)
+    max_output_tokens: int = Field(ge=1)
+    temperature: float = Field(ge=0)
+    text: TextKind = "prose"
+    timeout_s: float = Field(gt=0)
+
+
+Request = Annotated[CompletionRequest | HttpRequest | TracedRequest, Field(discriminator="kind")]
 
 
 class Ramp(SpecModel):
@@ -92,28 +108,112 @@ class Burst(SpecModel):
 Arrivals = Literal["even", "poisson", "gamma"]
 
 
-class Rate(SpecModel):
-    """Open loop: requests are sent at their scheduled times whether or not earlier ones have ended.
+class Scheduled(SpecModel):
+    """Open loop: requests are sent at their scheduled times whether or not earlier ones have ended."""
 
-    `per_s` is requests per stack second, one stage each. Arrivals are evenly spaced, or drawn with a fixed seed:
-    Poisson, or gamma, whose `burstiness` is the shape of the gaps' distribution: 1 is Poisson, less is burstier.
-    """
-
-    kind: Literal["rate"]
-    per_s: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    arrivals: Arrivals = "even"
-    burstiness: float | None = Field(default=None, gt=0)
     max_in_flight: int = Field(default=512, ge=1)
     """Requests that may be open at once; a request beyond it waits, and its latency counts from its schedule."""
 
+
+class Drawn(Scheduled):
+    """Arrivals that follow a rate: evenly spaced, or drawn with a fixed seed: Poisson, or gamma, whose `burstiness` is
+    the shape of the gaps' distribution: 1 is Poisson, less is burstier.
+    """
+
+    arrivals: Arrivals = "even"
+    burstiness: float | None = Field(default=None, gt=0)
+
     @model_validator(mode="after")
-    def _burstiness_belongs_to_gamma(self) -> Rate:
+    def _burstiness_belongs_to_gamma(self) -> Drawn:
         if (self.burstiness is None) == (self.arrivals == "gamma"):
             raise ValueError("burstiness: belongs to gamma arrivals, and these need it")
         return self
 
 
-Profile = Annotated[Ramp | Constant | Burst | Rate, Field(discriminator="kind")]
+class Rate(Drawn):
+    """Open loop at `per_s` requests per stack second, one stage each."""
+
+    kind: Literal["rate"]
+    per_s: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
+class RatePoint(SpecModel):
+    """Requests per stack second at a time of a `rate_profile`."""
+
+    at_s: float = Field(ge=0)
+    """Stack seconds after the stage's start."""
+    per_s: float = Field(ge=0)
+
+
+class RateProfile(Drawn):
+    """Open loop with one stage, whose rate goes straight from each point to the next: ramps, and bursts on and off.
+
+    Two points at one time are a jump. The points are gone through `repeat` times, and the stage's sample is all that is
+    due meanwhile; until that has ended the last rate goes on. Its times are the profile's own, whatever the pace's
+    `hold_s`.
+    """
+
+    kind: Literal["rate_profile"]
+    points: list[RatePoint] = Field(min_length=2)
+    repeat: int = Field(default=1, ge=1, le=1000)
+
+    @property
+    def walked(self) -> list[tuple[float, float]]:
+        """(Stack seconds, requests per stack second) of all repeats, one after the other."""
+        length_s = self.points[-1].at_s
+        return [(turn * length_s + point.at_s, point.per_s) for turn in range(self.repeat) for point in self.points]
+
+    @property
+    def expected_requests(self) -> float:
+        """The integral of the rate: exactly so many, down to the whole one, where arrivals are even."""
+        return sum((b.at_s - a.at_s) * (a.per_s + b.per_s) / 2 for a, b in pairwise(self.points)) * self.repeat
+
+    @property
+    def mean_per_s(self) -> float:
+        """Rounded, so that the way to the wall clock and back leaves the same number."""
+        return round(self.expected_requests / (self.points[-1].at_s * self.repeat), 9)
+
+    @model_validator(mode="after")
+    def _goes_on_in_time(self) -> RateProfile:
+        times = [point.at_s for point in self.points]
+        if times[0] != 0:
+            raise ValueError(f"points: the first is at {times[0]:g} s; begin at 0")
+        if times[-1] == 0:
+            raise ValueError("points: all are at 0 s; end with one at the time that the profile takes")
+        for before, after in pairwise(times):
+            if after < before:
+                raise ValueError(f"points: {after:g} s comes after {before:g} s; list them in the order of time")
+        if any(times.count(at_s) > 2 for at_s in times):
+            raise ValueError("points: three are at one time; two make a jump")
+        if self.expected_requests < 1:
+            raise ValueError(
+                f"points: {self.expected_requests:g} requests in all; raise per_s, or the time between points"
+            )
+        return self
+
+
+class TraceReplay(Scheduled):
+    """Open loop with one stage: the requests of a trace, at its times and with its counts of tokens.
+
+    `speed` is trace seconds per stack second. A window of the trace begins `start_s` after its first request and lasts
+    `duration_s`, both in trace seconds; unset: to the end. The stage ends when the window is over and all its requests
+    have ended. Its times are the trace's own, whatever the pace's `hold_s`.
+    """
+
+    kind: Literal["trace"]
+    file: RelativePath
+    format: Literal["azure", "mooncake"]
+    speed: float = Field(default=1.0, gt=0)
+    start_s: float = Field(default=0.0, ge=0)
+    duration_s: float | None = Field(default=None, gt=0)
+
+    @field_validator("file")
+    @classmethod
+    def _inside_traces(cls, value: str) -> str:
+        return below(value, "load-tests/traces/")
+
+
+Profile = Annotated[Ramp | Constant | Burst | Rate | RateProfile | TraceReplay, Field(discriminator="kind")]
 
 
 class NamedStep(SpecModel):
@@ -153,16 +253,31 @@ class LoadStep(NamedStep):
                 return [requests]
             case Rate(per_s=per_s):
                 return [None] * len(per_s)
+            case RateProfile() | TraceReplay():
+                return [None]
 
     @property
     def loads(self) -> list[float]:
-        """What each stage applies: users, requests of a burst, or requests per second."""
-        if isinstance(self.profile, Rate):
-            return list(self.profile.per_s)
-        return [float(users) for users in self.stage_users if users is not None]
+        """What each stage applies, as a finding names it: users, requests of a burst, or requests per second, of a rate
+        that changes on the mean. Empty for a trace, whose one stage has no number of its own in the spec."""
+        match self.profile:
+            case Rate(per_s=per_s):
+                return list(per_s)
+            case RateProfile() as profile:
+                return [profile.mean_per_s]
+            case _:
+                return [float(users) for users in self.stage_users if users is not None]
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether it sends completions, and no plain GETs."""
+        return not isinstance(self.requests[0], HttpRequest)
 
     @model_validator(mode="after")
     def _one_kind_of_request(self) -> LoadStep:
+        traced = [isinstance(request, TracedRequest) for request in self.requests]
+        if any(traced) != isinstance(self.profile, TraceReplay) or (any(traced) and len(traced) > 1):
+            raise ValueError("requests: a trace takes one request of kind `traced`, and no other profile takes any")
         if len({request.kind for request in self.requests}) > 1:
             raise ValueError("requests: completions and plain GETs can't be mixed in one step; write two steps")
         return self

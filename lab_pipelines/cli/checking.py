@@ -15,7 +15,7 @@ from lab_pipelines.cli.options import JsonOption
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.wording import printable
 
-CATALOGUE_FILES = ("helm-values", "load-tests/prompts", "warehouse/measures")
+CATALOGUE_FILES = ("helm-values", "load-tests/prompts", "load-tests/traces", "warehouse/measures")
 """Folders of the repository that specs refer to."""
 
 

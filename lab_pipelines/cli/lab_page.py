@@ -158,9 +158,20 @@ def _profile_line(profile: Profile) -> str:
             listed = ", ".join(f"{per_s:g}" for per_s in profile.per_s)
             bursty = f" (burstiness {profile.burstiness:g})" if profile.burstiness else ""
             return f"{listed} requests/s, {profile.arrivals} arrivals{bursty}"
+        case "rate_profile":
+            points = ", ".join(f"{point.per_s:g} at {point.at_s:g} s" for point in profile.points)
+            times = f", {profile.repeat} times" if profile.repeat > 1 else ""
+            bursty = f" (burstiness {profile.burstiness:g})" if profile.burstiness else ""
+            return f"requests/s from point to point: {points}{times}; {profile.arrivals} arrivals{bursty}"
+        case "trace":
+            end = f" to {profile.start_s + profile.duration_s:g} s" if profile.duration_s is not None else ""
+            window = f", from {profile.start_s:g} s{end}" if profile.start_s or end else ""
+            return f"the trace {profile.file} at {profile.speed:g} times its speed{window}"
 
 
 def _request_line(request: Any) -> str:
+    if request.kind == "traced":
+        return f"at most {request.max_input_tokens} tokens in, {request.max_output_tokens} out"
     if request.kind == "http":
         return f"GET {request.path} → {request.expect}"
     return f"{request.input_tokens} tokens in, {request.output_tokens} out"

@@ -13,7 +13,7 @@ from functools import cache
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab_pipelines.catalog.loader import read_model
-from lab_pipelines.catalog.steps import CompletionRequest, LoadStep, Step
+from lab_pipelines.catalog.steps import CompletionRequest, LoadStep, Request, Step, TracedRequest
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.engine.tables import WeightFormat
@@ -90,16 +90,20 @@ def trust_of(model: EngineModel, *, context: int) -> Trust:
 
 def longest_sequence(steps: Iterable[Step]) -> int:
     """Tokens of the longest request that the steps of a lab send, prompt and answer; 0 without any."""
-    return max(
-        (
-            min(request.input_tokens, request.truncate_to or request.input_tokens) + request.output_tokens
-            for step in steps
-            if isinstance(step, LoadStep)
-            for request in step.requests
-            if isinstance(request, CompletionRequest) and request.expect < 400
-        ),
-        default=0,
-    )
+    requests = [request for step in steps if isinstance(step, LoadStep) for request in step.requests]
+    return max((_tokens(request) for request in requests), default=0)
+
+
+def _tokens(request: Request) -> int:
+    """The most that one of them has; 0 for one that the engine doesn't serve."""
+    match request:
+        case CompletionRequest() if request.expect < 400:
+            kept = min(request.input_tokens, request.truncate_to or request.input_tokens)
+            return kept + request.output_tokens
+        case TracedRequest():
+            return request.max_input_tokens + request.max_output_tokens
+        case _:
+            return 0
 
 
 def _kept_out(model: EngineModel, context: int, one: _Range) -> list[str]:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal, cast
 
-from streaming_load.plan import CompletionShape, Plan, Stage
+from streaming_load.plan import CompletionShape, Plan, Stage, TracedShape
 from streaming_load.schedule import Mix, offsets, sample
 from streaming_load.stages import ClosedWatch, OpenWatch, StageWatch
+from streaming_load.traces import HASHED_TOKENS, TraceRow
 
 from lab_pipelines.catalog.steps import TextKind
 from lab_pipelines.engine.core import ContextOverflowError
@@ -66,6 +67,8 @@ class Ticket:
     input_tokens: int | None = None
     output_tokens: int | None = None
     request: VirtualRequest | None = None
+    asked: tuple[int, int] | None = None
+    """Tokens in and out that it asks for, where these aren't its shape's: in a trace."""
 
 
 @dataclass
@@ -95,6 +98,7 @@ class Replay:
         self._plan, self._world, self._progress = plan, world, progress
         self._scale = world.client_scale
         self._server = world.engine
+        self._rows = plan.trace.rows if plan.trace is not None else None
         self._mix = Mix([shape.weight for shape in plan.shapes])
         self._events: list[tuple[float, int, Action]] = []
         self._order = count()
@@ -221,6 +225,7 @@ class Replay:
                 number=number,
                 scheduled_s=at_s,
                 counted=number < counting,
+                asked=None if self._rows is None else self._rows[number][1:3],
             )
             self._tickets.append(ticket)
             if len(self._open) < (self._plan.max_in_flight or 1):
@@ -235,17 +240,23 @@ class Replay:
 
     def _send(self, ticket: Ticket, at_s: float) -> None:
         shape = self._plan.shapes[ticket.shape]
-        assert isinstance(shape, CompletionShape)
         ticket.sent_s = at_s
-        kept = shape.input_tokens if shape.truncate_to is None else min(shape.input_tokens, shape.truncate_to)
+        if isinstance(shape, TracedShape):
+            assert self._rows is not None
+            row = self._rows[ticket.number]
+            tokens_in, tokens_out, hashes = row.input_tokens, row.output_tokens, self._hashes_of_row(row)
+        else:
+            assert isinstance(shape, CompletionShape)
+            tokens_in = shape.input_tokens if shape.truncate_to is None else min(shape.input_tokens, shape.truncate_to)
+            tokens_out, hashes = shape.output_tokens, self._hashes(shape, tokens_in)
         arrives_s = at_s + TRANSIT_S * self._scale
         request = VirtualRequest(
-            kept,
-            shape.output_tokens,
+            tokens_in,
+            tokens_out,
             arrived_s=arrives_s,
             request_id=ticket.request_id,
             text=cast(TextKind, shape.text),
-            hashes=self._hashes(shape, kept),
+            hashes=hashes,
             ticket=ticket,
         )
         self._open[ticket.request_id] = ticket
@@ -263,6 +274,15 @@ class Replay:
         if not self._server.model.limits.prefix_caching or kept < shape.input_tokens:
             return ()
         return tuple((shape.prompts, block) for block in range(shape.shared_prefix_tokens // BLOCK_TOKENS))
+
+    def _hashes_of_row(self, row: TraceRow) -> tuple[Any, ...]:
+        """Keys of a traced prompt's full blocks; each of the trace's ids stands for all before it, too."""
+        if not self._server.model.limits.prefix_caching or row.hash_ids is None:
+            return ()
+        full = row.input_tokens // BLOCK_TOKENS
+        return tuple(
+            (self._plan.step, row.hash_ids[block * BLOCK_TOKENS // HASHED_TOKENS], block) for block in range(full)
+        )
 
     def _finish(self, request: VirtualRequest) -> Action:
         def finish(at_s: float) -> None:

@@ -87,6 +87,8 @@ _AXES = {
     "constant": ("users", "concurrent users"),
     "burst": ("users", "requests at once"),
     "rate": ("offered_per_s", "offered requests per second"),
+    "rate_profile": ("offered_per_s", "offered requests per second, mean"),
+    "trace": ("offered_per_s", "offered requests per second, mean"),
 }
 """By profile: the column of the view `stage_table` that says what was applied, and its name on an axis."""
 

@@ -55,6 +55,8 @@ _LOAD = {
     "constant": _USERS,
     "burst": Column("users", "", "burst of", at_most=0),
     "rate": Column("offered_per_s", "offered", "requests/s"),
+    "rate_profile": Column("offered_per_s", "offered, mean", "requests/s"),
+    "trace": Column("offered_per_s", "offered, mean", "requests/s"),
 }
 """What was applied, by profile."""
 _VARIANT = Column("variant", "", "variant", text=True)
@@ -86,7 +88,7 @@ def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     lead = [_LOAD[rows[0]["profile"]], *([_VARIANT] if len(variants_of(rows)) > 1 else []), _REQUESTS]
     if rows[0]["request_kind"] == "http":
         return (*lead, _SERVED, *_GETS)
-    return (*lead, *([_SERVED] if rows[0]["profile"] == "rate" else []), *_COMPLETIONS)
+    return (*lead, *([_SERVED] if rows[0]["users"] is None else []), *_COMPLETIONS)
 
 
 def variants_of(rows: Iterable[Row]) -> list[str]:

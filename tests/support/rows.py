@@ -149,6 +149,7 @@ def stage_row(**columns: Any) -> Row:
         "requests_in_stage": 20,
         "requests_ok": 20,
         "output_tokens": 20 * OUTPUT_TOKENS,
+        "clipped_requests": None,
         "client_cpu_share": 0.04,
         "model_range": None,
     } | columns

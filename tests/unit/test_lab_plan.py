@@ -150,6 +150,26 @@ def test_a_burst_ends_with_its_requests_and_a_rate_with_its_schedule() -> None:
     assert parts(plan)["rate"] == (40.0 + 20 / 0.25, 1200.0)
 
 
+def test_a_changing_rate_and_a_trace_take_their_own_time_and_one_that_takes_too_long_is_told() -> None:
+    points = [{"at_s": 0, "per_s": 1}, {"at_s": 90, "per_s": 5}]
+    trace = {"kind": "trace", "file": "load-tests/traces/synthetic-mooncake.jsonl", "format": "mooncake"}
+    traced = {"kind": "traced", "max_input_tokens": 512, "max_output_tokens": 64, "temperature": 0, "timeout_s": 60}
+    plan = planned(
+        changed(
+            steps=[
+                load({"kind": "rate_profile", "points": points, "repeat": 2}, name="wave"),
+                load({**trace, "speed": 0.5, "duration_s": 40}, name="replay", request=traced),
+                load({**trace, "speed": 0.01}, name="slow", request=traced),
+            ]
+        )
+    )
+    assert parts(plan)["wave"] == (180.0, 600.0)
+    assert parts(plan)["replay"] == (80.0, 600.0)
+    assert parts(plan)["slow"] == (0.0, 0.0)
+    [said] = [one for one in plan.unknown if one.startswith("slow: ")]
+    assert "raise speed" in said
+
+
 def test_a_manifest_that_brings_pods_may_take_its_whole_time() -> None:
     manifest = {"kind": "apply", "manifests": "helm-values/lab07/manifests/pods.yaml", "within_s": 60.0}
     pods = [{"name": "one", "phase": "Running"}]

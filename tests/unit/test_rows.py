@@ -142,6 +142,57 @@ def test_a_burst_asks_for_all_of_its_requests_and_holds_no_time() -> None:
     assert load.stages == [StagePlan(stage=0, users=64, hold_wall_s=0.0, min_requests=64, max_hold_wall_s=15.0)]
 
 
+RAMP_UP = {"kind": "rate_profile", "points": [{"at_s": 0, "per_s": 0}, {"at_s": 30, "per_s": 2}], "max_in_flight": 9}
+TRACED = {"kind": "traced", "max_input_tokens": 512, "max_output_tokens": 64, "temperature": 0.0, "timeout_s": 600.0}
+
+
+def replay(**profile: Any) -> LoadStep:
+    file = {"kind": "trace", "file": "load-tests/traces/synthetic-azure-2023.csv", "format": "azure"}
+    return step({**file, **profile}, TRACED)
+
+
+def test_a_changing_rate_has_its_own_time_and_its_mean_is_what_is_offered() -> None:
+    load = plan(step({**RAMP_UP, "repeat": 2, "arrivals": "gamma", "burstiness": 0.5}))
+    assert (load.profile, load.arrivals, load.burstiness, load.max_in_flight) == ("rate_profile", "gamma", 0.5, 9)
+    [stage] = load.stages
+    assert stage.points == [(0.0, 0.0), (6.0, 10.0), (6.0, 0.0), (12.0, 10.0)], "the second ramp begins with a jump"
+    assert (stage.per_wall_s, stage.hold_wall_s, stage.min_requests, stage.users) == (5.0, 12.0, 20, None)
+    result = at_a_rate(got()).model_copy(update={"stages": at_a_rate().stages[:1]})
+    [row] = rows.stage_rows(session(), load, SPEC.paces["short"], result)
+    assert (row["profile"], row["offered_per_s"], row["hold_s"], row["clipped_requests"]) == (
+        "rate_profile", 1.0, 60.0, None,
+    )  # fmt: skip
+
+
+def test_a_trace_brings_its_own_time_its_own_number_of_requests_and_their_tokens() -> None:
+    load = plan(replay(speed=2.0, duration_s=30.0, max_in_flight=7))
+    assert load.trace is not None
+    assert (load.profile, load.request_kind, load.max_in_flight) == ("trace", "completion", 7)
+    assert (load.trace.per_wall_s, load.trace.start_s, load.trace.duration_s) == (10.0, 0.0, 30.0)
+    [stage] = load.stages
+    assert (stage.users, stage.hold_wall_s, stage.min_requests) == (None, 3.0, round(stage.per_wall_s * 3.0))
+    sent = record(asked_tokens=(512, 3), input_tokens=512)
+    result = LoadResult(requests=[sent], stages=at_a_rate().stages[:1])
+    [request] = rows.request_rows(session(), load, result)
+    assert (request["expected_input_tokens"], request["expected_output_tokens"]) == (512, 3)
+    assert request["output_tokens"] == 3 and request["tpot_s"] is not None and request["path"] is None
+    [row] = rows.stage_rows(session(), load, SPEC.paces["short"], result)
+    assert (row["users"], row["min_requests"], row["hold_s"]) == (None, stage.min_requests, 15.0)
+    assert row["clipped_requests"] == load.trace.clipped > 0
+    assert row["offered_per_s"] == pytest.approx(2 * stage.min_requests / 30.0)
+
+
+def test_a_load_that_takes_longer_than_the_pace_allows_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"traffic: its load takes 1\d+\.\d* s, .* of 600 s .*; raise speed, or shorten"
+    ):
+        plan(replay(speed=0.05), pace="smoke")
+    with pytest.raises(ValueError, match=r"its load takes 900 s, .* of 600 s at the latest; raise max_hold_s"):
+        plan(step({**RAMP_UP, "repeat": 30}), pace="smoke")
+    with pytest.raises(ValueError, match=r"nowhere\.csv can't be read"):
+        plan(replay(file="load-tests/traces/nowhere.csv"))
+
+
 def test_a_constant_load_is_one_stage_whatever_the_paces_largest_number_of_users() -> None:
     load = plan(step({"kind": "constant", "users": 40}), pace="smoke")
     assert [(stage.users, stage.min_requests) for stage in load.stages] == [(40, 40)]

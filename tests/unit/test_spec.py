@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
 from lab_pipelines.catalog.spec import LabSpec, Measure, Outline
-from lab_pipelines.catalog.steps import CompletionRequest, ReclaimsStep
+from lab_pipelines.catalog.steps import CompletionRequest, LoadStep, RateProfile, ReclaimsStep
 
 L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")
 
@@ -180,3 +181,74 @@ def test_what_is_judged_after_cost_is_what_a_measure_of_cost_decides() -> None:
     late = {finding.id for finding in spec.findings if spec.is_judged_after_cost(finding)}
     assert late == {finding.id for finding in spec.findings} - {"a-queue-serves-nobody"}
     assert not any(spec.is_judged_after_cost(finding) for finding in load_catalog().spec("L03").findings)
+
+
+COMPLETION = {
+    "kind": "completion",
+    "input_tokens": 512,
+    "output_tokens": 256,
+    "temperature": 0.0,
+    "prompts": "load-tests/prompts/fixed-512.json",
+    "timeout_s": 600.0,
+}
+TRACED = {"kind": "traced", "max_input_tokens": 512, "max_output_tokens": 64, "temperature": 0.0, "timeout_s": 600.0}
+TRACE = {"kind": "trace", "file": "load-tests/traces/synthetic-azure-2023.csv", "format": "azure"}
+
+
+def wave(*points: tuple[float, float], **fields: Any) -> dict[str, Any]:
+    return {"kind": "rate_profile", "points": [{"at_s": at, "per_s": per_s} for at, per_s in points], **fields}
+
+
+def load_step(profile: dict[str, Any], *requests: dict[str, Any]) -> LoadStep:
+    fields = {"kind": "load", "name": "traffic", "profile": profile, "requests": list(requests or (COMPLETION,))}
+    return LoadStep.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("profile", "requests", "says"),
+    [
+        (wave((1, 2), (5, 2)), [COMPLETION], "points: the first is at 1 s; begin at 0"),
+        (wave((0, 2), (0, 5)), [COMPLETION], "points: all are at 0 s"),
+        (wave((0, 2), (5, 2), (4, 2)), [COMPLETION], "points: 4 s comes after 5 s; list them in the order of time"),
+        (wave((0, 2), (5, 2), (5, 3), (5, 4), (6, 1)), [COMPLETION], "points: three are at one time"),
+        (wave((0, 0), (5, 0.3)), [COMPLETION], "points: 0.75 requests in all; raise per_s"),
+        (wave((0, 2)), [COMPLETION], "at least 2 items"),
+        (wave((0, -1), (5, 2)), [COMPLETION], "greater than or equal to 0"),
+        (wave((0, 1), (5, float("inf"))), [COMPLETION], "finite number"),
+        (wave((0, 2), (5, 2), arrivals="gamma"), [COMPLETION], "burstiness: belongs to gamma arrivals"),
+        (TRACE, [COMPLETION], "a trace takes one request of kind `traced`"),
+        (TRACE, [TRACED, TRACED], "a trace takes one request of kind `traced`"),
+        (wave((0, 2), (5, 2)), [TRACED], "no other profile takes any"),
+        ({**TRACE, "file": "load-tests/prompts/fixed-32.json"}, [TRACED], "load-tests/traces/"),
+        ({**TRACE, "file": "load-tests/traces/../prompts/fixed-32.json"}, [TRACED], "load-tests/traces/"),
+        ({**TRACE, "speed": 0}, [TRACED], "greater than 0"),
+    ],
+)
+def test_a_profile_that_can_t_be_followed_is_refused(
+    profile: dict[str, Any], requests: list[dict[str, Any]], says: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        load_step(profile, *requests)
+
+
+def test_what_a_changing_rate_and_a_trace_apply() -> None:
+    bursts = load_step(wave((0, 4), (5, 4), (5, 0), (12, 0), repeat=3))
+    assert (bursts.stage_users, bursts.loads, bursts.asks_for_tokens) == ([None], [round(20 / 12, 9)], True)
+    assert isinstance(bursts.profile, RateProfile) and bursts.profile.expected_requests == 60
+    replay = load_step(TRACE, TRACED)
+    assert (replay.stage_users, replay.loads, replay.asks_for_tokens) == ([None], [], True)
+
+
+def trace_lab(findings: list[dict[str, Any]]) -> LabSpec:
+    spec = load_catalog().spec("L06")
+    step = load_step(TRACE, TRACED).model_dump()
+    return LabSpec.model_validate({**spec.model_dump(), "steps": [step], "measures": [], "findings": findings})
+
+
+def test_a_trace_s_one_stage_needs_no_load_and_has_no_neighbours() -> None:
+    claim = {"id": "rises", "claim": "It rises.", "quantity": "throughput", "comparison": "above", "threshold": 1.0}
+    with pytest.raises(ValueError, match="rises: the step has but one load, and no neighbour"):
+        trace_lab([{**claim, "kind": "monotone"}])
+    with pytest.raises(ValueError, match="rises: no stage of traffic has load 2"):
+        sides = {"numerator": {"load": 2.0}, "denominator": {}}
+        trace_lab([{**claim, "kind": "ratio", **sides}])

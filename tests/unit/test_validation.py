@@ -71,7 +71,7 @@ def year_of(lab: str, folder: Path) -> Year:
         (catalog / f"{other}.yaml").write_text(OUTLINE.format(id=other, namespace=f"lab-{other[1:]}"), encoding="utf-8")
     # A lab before all others, so that whoever takes its namespace is the one who is told.
     (catalog / "L00.yaml").write_text(OUTLINE.format(id="L00", namespace="lab-taken"), encoding="utf-8")
-    for name in (f"helm-values/lab{lab[1:]}", "load-tests/prompts", "warehouse/measures"):
+    for name in (f"helm-values/lab{lab[1:]}", "load-tests/prompts", "load-tests/traces", "warehouse/measures"):
         if (REPO_ROOT / name).is_dir():
             shutil.copytree(REPO_ROOT / name, root / name)
     (folder / "outside.txt").write_text("not for a spec", encoding="utf-8")
@@ -269,6 +269,58 @@ def test_what_only_two_files_together_can_tell_is_told(l06: Year, file: str, old
     found = l06.spoilt(file, old, new)
     assert any(re.search(said, line) for line in found), found
     assert l06.problems() == []
+
+
+REPLAY = """steps:
+  - kind: load
+    name: replay
+    profile:
+      kind: trace
+      file: load-tests/traces/synthetic-mooncake.jsonl
+      format: mooncake
+    requests:
+      - {kind: traced, max_input_tokens: 2048, max_output_tokens: 256, temperature: 0.0, timeout_s: 600.0}
+
+"""
+
+
+def replaying(l06: Year) -> None:
+    """Let the lab replay a trace instead of its ramp, and claim nothing of the ramp's stages."""
+    text = l06.spec.read_text(encoding="utf-8")
+    text = re.sub(r"^steps:\n.*?(?=^[a-z#])", REPLAY, text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^findings:\n.*?(?=^[a-z#]|\Z)", "findings: []\n", text, flags=re.DOTALL | re.MULTILINE)
+    l06.spec.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "spec",
+            "synthetic-mooncake",
+            "synthetic-moonkake",
+            r"file: there is no file load-tests/traces/synthetic-moonk",
+        ),
+        ("spec", "format: mooncake", "format: azure", r"profile\.file: load-tests/traces/.*jsonl, line 1: the column"),
+        (
+            "load-tests/traces/synthetic-mooncake.jsonl",
+            '"hash_ids": [0, 2]',
+            '"hash_ids": [0]',
+            r"steps\.0\.profile\.file: load-tests/traces/synthetic-mooncake\.jsonl, line 2: hash_ids has 1 ids",
+        ),
+        (
+            "spec",
+            "format: mooncake\n",
+            "format: mooncake\n      speed: 0.01\n",
+            r"profile\.speed: the load takes 5402\.4 s, longer than max_hold_s of the paces full \(900 s\), short",
+        ),
+    ],
+)
+def test_a_trace_that_can_t_be_replayed_is_told_of(l06: Year, file: str, old: str, new: str, said: str) -> None:
+    replaying(l06)
+    assert l06.problems() == []
+    found = l06.spoilt(file, old, new)
+    assert any(re.search(said, line) for line in found), found
 
 
 def test_a_values_file_that_no_lab_names_is_told_of(l06: Year) -> None:

@@ -338,6 +338,8 @@ def test_a_stage_without_any_answer_in_time_is_a_gap(warehouse: Warehouse) -> No
         ({"users": 8, "profile": "constant"}, "8 users"),
         ({"users": 64, "profile": "burst"}, "burst of 64"),
         ({"users": None, "profile": "rate", "offered_per_s": 0.75}, "0.75/s"),
+        ({"users": None, "profile": "rate_profile", "offered_per_s": 2.0 / 3}, "mean 0.667/s"),
+        ({"users": None, "profile": "trace", "offered_per_s": 1.9876, "clipped_requests": 3}, "trace, 1.99/s"),
         ({"users": 4, "profile": None, "request_kind": None}, "4 users"),
     ],
 )
@@ -348,7 +350,10 @@ def test_a_stage_says_in_words_what_was_applied(warehouse: Warehouse, columns: R
 
 def test_a_file_from_before_there_were_profiles_is_a_ramp_of_completions(warehouse: Warehouse, tmp_path: Path) -> None:
     """The schema of the first release, which knew neither profiles nor rates, nor plain GETs."""
-    later = {"load_stages": ["profile", "request_kind", "offered_per_s", "model_range"], "requests": ["shape", "path"]}
+    later = {
+        "load_stages": ["profile", "request_kind", "offered_per_s", "clipped_requests", "model_range"],
+        "requests": ["shape", "path"],
+    }
     former = tmp_path / "schema"
     shutil.copytree(warehouse.schema_dir, former)
     for table, columns in later.items():

@@ -13,20 +13,21 @@ CREATE TABLE load_stages (
     CHECK (provenance = 'modelled' OR (engine NOT LIKE 'modelled%' AND time_scale = 1)),
     session_id      VARCHAR NOT NULL,
     step            VARCHAR NOT NULL,
-    profile         VARCHAR CHECK (profile IN ('ramp', 'constant', 'burst', 'rate')),  -- NULL: a ramp
+    profile         VARCHAR CHECK (profile IN ('ramp', 'constant', 'burst', 'rate', 'rate_profile', 'trace')),  -- NULL: a ramp
     request_kind    VARCHAR CHECK (request_kind IN ('completion', 'http')),  -- NULL: completions
     stage           INTEGER NOT NULL,
-    users           INTEGER,               -- concurrent users; requests at once of a burst; NULL: at a rate
-    offered_per_s   DOUBLE,                -- requests per stack second; NULL: no rate was asked for
+    users           INTEGER,               -- concurrent users; requests at once of a burst; NULL: by a schedule
+    offered_per_s   DOUBLE,                -- requests per stack second, on the mean of the stage; NULL: not by a schedule
     started_at      TIMESTAMPTZ NOT NULL,
     ended_at        TIMESTAMPTZ NOT NULL,
     duration_s      DOUBLE NOT NULL,       -- stack seconds
     duration_wall_s DOUBLE NOT NULL,
-    hold_s          DOUBLE NOT NULL,       -- as the pace asked, stack seconds; 0: a burst ends with its last request
+    hold_s          DOUBLE NOT NULL,       -- as pace or profile asked, stack seconds; 0: a burst ends with its last request
     min_requests    INTEGER NOT NULL,
     requests_in_stage INTEGER NOT NULL,    -- sent and finished within the stage, any outcome
     requests_ok     INTEGER NOT NULL,      -- of those, the successful ones
     output_tokens   BIGINT NOT NULL,       -- received by the client within the stage's window, from any request
+    clipped_requests INTEGER,              -- requests of a trace sent with other token counts than its own; NULL: no trace
     client_cpu_share DOUBLE,               -- CPU seconds of the load generator per wall second; NULL: not sampled
     model_range     VARCHAR,               -- inside, or outside: why, of what the engine model was compared with; NULL: no model
     CHECK ((users IS NULL) = (offered_per_s IS NOT NULL))

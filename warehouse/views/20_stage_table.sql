@@ -1,6 +1,7 @@
 -- How did the stack do under each load? One row per load stage, in stack time; NULL is unknown, never zero.
 --
--- `load` says what was applied: concurrent users, a burst, or a rate that was offered whatever came back. Plain GETs have
+-- `load` says what was applied: concurrent users, a burst, or a rate that was offered whatever came back, of one that
+-- changes and of a trace the mean. Plain GETs have
 -- no tokens: theirs are the columns e2e_ (sent to whole answer), and those of tokens are NULL.
 -- Latencies come from the valid requests that began and ended in the stage. ITL is the gap between two streamed
 -- events of one request, all gaps of the stage together. Rows of one session share its session_id, whichever asset
@@ -62,6 +63,8 @@ SELECT
     coalesce(s.request_kind, 'completion') AS request_kind,
     s.stage, s.users, s.offered_per_s,
     CASE
+        WHEN s.profile = 'trace' THEN printf('trace, %.3g/s', s.offered_per_s)
+        WHEN s.profile = 'rate_profile' THEN printf('mean %.3g/s', s.offered_per_s)
         WHEN s.offered_per_s IS NOT NULL THEN printf('%g/s', s.offered_per_s)
         WHEN s.profile = 'burst' THEN 'burst of ' || s.users
         WHEN s.users = 1 THEN '1 user'

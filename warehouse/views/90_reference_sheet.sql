@@ -29,6 +29,8 @@ WITH trials AS (
         step, stage, users, offered_per_s,
         CASE
             WHEN stage IS NULL THEN 'whole session'
+            WHEN profile = 'trace' THEN printf('trace, %.3g/s', offered_per_s)
+            WHEN profile = 'rate_profile' THEN printf('mean %.3g/s', offered_per_s)
             WHEN offered_per_s IS NOT NULL THEN printf('%g/s', offered_per_s)
             WHEN profile = 'burst' THEN 'burst of ' || users
             WHEN users = 1 THEN '1 user'

@@ -86,6 +86,8 @@ class Exchange:
     None: it never got a place."""
     taken_up: float | None = None
     """When this process turned to it. What it took since its turn is the client's own lateness."""
+    asked: tuple[int, int] | None = None
+    """Tokens in and out that it asks for, where these aren't its shape's."""
     finished: float = 0.0
     answer: Answer = field(default_factory=Answer)
     reads: list[tuple[float, int]] = field(default_factory=list)

@@ -12,12 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from streaming_load.exchange import Exchange
-from streaming_load.plan import CompletionShape, HttpShape, Plan, Shape
-from streaming_load.prompts import RequestBodies, read_prompts
+from streaming_load.plan import CompletionShape, HttpShape, Plan, Shape, TracedShape
+from streaming_load.prompts import RequestBodies, TracedBodies, read_prompts
 from streaming_load.schedule import Mix
 
 Render = Callable[[str, int], bytes]
-"""Request id, turn → the whole request."""
+"""Request id, turn → the whole request, or its body. Of a trace the turn is the row."""
 
 
 class Messages:
@@ -26,6 +26,7 @@ class Messages:
     def __init__(self, plan: Plan) -> None:
         """Reads the prompts. Raises `PlanError` for a fixture that doesn't fit its shape."""
         self._shapes = plan.shapes
+        self._rows = plan.trace.rows if plan.trace is not None else None
         self._mix = Mix([shape.weight for shape in plan.shapes])
         self._render = [_renderer(plan, shape) for shape in plan.shapes]
         self.names = [_name(shape) for shape in plan.shapes]
@@ -45,6 +46,7 @@ class Messages:
         """A request of the shape whose `turn` it is, to be sent now. Every `request_id` has a prompt of its own."""
         index = self._mix.shape(turn)
         shape = self._shapes[index]
+        row = self._rows[turn] if self._rows is not None else None
         return Exchange(
             request_id=request_id,
             message=self._render[index](request_id, turn),
@@ -58,11 +60,12 @@ class Messages:
             stage=stage,
             number=number,
             counted=counted,
+            asked=None if row is None else (row.input_tokens, row.output_tokens),
         )
 
 
 def _name(shape: Shape) -> tuple[str, str]:
-    return ("POST", "/completions") if isinstance(shape, CompletionShape) else ("GET", shape.path)
+    return ("GET", shape.path) if isinstance(shape, HttpShape) else ("POST", "/completions")
 
 
 def _renderer(plan: Plan, shape: Shape) -> Render:
@@ -71,7 +74,7 @@ def _renderer(plan: Plan, shape: Shape) -> Render:
     if isinstance(shape, HttpShape):
         get = f"GET {url.path.rstrip('/')}{shape.path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n".encode()
         return lambda request_id, turn: get
-    bodies = RequestBodies(plan.run_id, plan.model or "", shape, read_prompts(Path(shape.prompts), shape.input_tokens))
+    body = _bodies(plan, shape)
     head = (
         f"POST {url.path}/completions HTTP/1.1\r\n"
         f"Host: {host}\r\n"
@@ -83,7 +86,16 @@ def _renderer(plan: Plan, shape: Shape) -> Render:
     ).encode()
 
     def post(request_id: str, turn: int) -> bytes:
-        body = bodies.body(request_id, turn)
-        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        content = body(request_id, turn)
+        return b"%b%d\r\n\r\n%b" % (head, len(content), content)
 
     return post
+
+
+def _bodies(plan: Plan, shape: CompletionShape | TracedShape) -> Render:
+    model = plan.model or ""
+    if isinstance(shape, TracedShape):
+        assert plan.trace is not None
+        traced, rows = TracedBodies(plan.run_id, model, plan.step, shape), plan.trace.rows
+        return lambda request_id, turn: traced.body(request_id, rows[turn])
+    return RequestBodies(plan.run_id, model, shape, read_prompts(Path(shape.prompts), shape.input_tokens)).body

@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+from streaming_load.traces import TraceError, TraceFormat, TraceRow, replayed
+
+ProfileKind = Literal["ramp", "constant", "burst", "rate", "rate_profile", "trace"]
 
 
 class PlanError(ValueError):
@@ -49,13 +54,67 @@ class HttpShape:
     timeout_wall_s: float
 
 
-Shape = CompletionShape | HttpShape
-_SHAPES: dict[str, type[Shape]] = {"completion": CompletionShape, "http": HttpShape}
+@dataclass(frozen=True)
+class TracedShape:
+    """A streamed completion whose counts of tokens are those of its row in the plan's trace."""
+
+    streamed: ClassVar[bool] = True
+    expect: ClassVar[int] = 200
+
+    kind: Literal["traced"]
+    weight: float
+    temperature: float
+    timeout_wall_s: float
+    text: str = "prose"
+
+
+Shape = CompletionShape | HttpShape | TracedShape
+_SHAPES: dict[str, type[Shape]] = {"completion": CompletionShape, "http": HttpShape, "traced": TracedShape}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Which part of which file is replayed, and how fast. The file itself is read where the load is made."""
+
+    file: str
+    format: TraceFormat
+    start_s: float
+    duration_s: float | None
+    per_wall_s: float
+    """Trace seconds per wall second."""
+    max_input_tokens: int
+    max_output_tokens: int
+    clipped: int
+    """Requests whose counts of tokens aren't the trace's."""
+    digest: str
+    """Of the rows that the plan was made for."""
+
+    @cached_property
+    def rows(self) -> tuple[TraceRow, ...]:
+        """The file's rows, read once. Raises `TraceError`, also where they aren't the plan's."""
+        found = replayed(
+            Path(self.file),
+            self.format,
+            start_s=self.start_s,
+            duration_s=self.duration_s,
+            max_input_tokens=self.max_input_tokens,
+            max_output_tokens=self.max_output_tokens,
+        )
+        if found.digest != self.digest:
+            raise TraceError(
+                f"{self.file} here isn't the file that the plan was made for; bring both to the same state, in a "
+                "cluster by an image of this checkout"
+            )
+        return found.rows
 
 
 @dataclass(frozen=True)
 class Stage:
-    """So many concurrent users, or so many requests per second, for so long. Times are wall seconds."""
+    """So many concurrent users, or so many requests per second, for so long. Times are wall seconds.
+
+    `points` are (time, requests per second) of a rate that changes, straight from each to the next; `per_wall_s` is
+    then their mean. Of a trace it is the mean, too.
+    """
 
     stage: int
     users: int | None
@@ -63,6 +122,7 @@ class Stage:
     hold_wall_s: float
     min_requests: int
     max_hold_wall_s: float
+    points: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,17 +133,18 @@ class Plan:
     step: str
     base_url: str
     model: str | None
-    profile: Literal["ramp", "constant", "burst", "rate"]
+    profile: ProfileKind
     arrivals: Literal["even", "poisson", "gamma"]
     max_in_flight: int | None
     shapes: tuple[Shape, ...]
     stages: tuple[Stage, ...]
     burstiness: float | None = None
+    trace: Trace | None = None
 
     @property
     def open_loop(self) -> bool:
         """Whether requests are sent at their scheduled times, whatever became of the earlier ones."""
-        return self.profile in ("burst", "rate")
+        return self.profile not in ("ramp", "constant")
 
 
 def read_plan(path: Path) -> Plan:
@@ -100,7 +161,25 @@ def read_plan(path: Path) -> Plan:
     shapes = tuple(
         _read_shape(shape, where=f"{path}, shapes[{position}]") for position, shape in enumerate(content["shapes"])
     )
-    return Plan(**{**content, "shapes": shapes, "stages": tuple(Stage(**stage) for stage in content["stages"])})
+    stages = tuple(_read_stage(stage) for stage in content["stages"])
+    return Plan(**{**content, "shapes": shapes, "stages": stages, "trace": _read_trace(content["trace"], path)})
+
+
+def _read_stage(content: dict[str, Any]) -> Stage:
+    points = content["points"]
+    return Stage(**{**content, "points": None if points is None else tuple((at_s, per_s) for at_s, per_s in points)})
+
+
+def _read_trace(content: Any, path: Path) -> Trace | None:
+    if content is None:
+        return None
+    _same_fields(Trace, content, where=f"{path}, trace")
+    trace = Trace(**content)
+    try:
+        trace.rows  # noqa: B018 - read now: a file that can't be replayed is the plan's mistake
+    except TraceError as error:
+        raise PlanError(str(error)) from error
+    return trace
 
 
 def _read_shape(content: Any, *, where: str) -> Shape:
@@ -111,7 +190,7 @@ def _read_shape(content: Any, *, where: str) -> Shape:
     return kind(**content)
 
 
-def _same_fields(kind: type[Plan | Stage | Shape], content: Any, *, where: str) -> None:
+def _same_fields(kind: type[Plan | Stage | Shape | Trace], content: Any, *, where: str) -> None:
     expected = {field.name for field in fields(kind)}
     given = set(content) if isinstance(content, dict) else set()
     if given != expected:

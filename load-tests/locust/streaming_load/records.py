@@ -61,6 +61,7 @@ def summarise(
         "shape": exchange.shape,
         **({} if exchange.stage is None else {"stage": exchange.stage}),
         "counted": exchange.counted,
+        **({} if exchange.asked is None else {"asked_tokens": list(exchange.asked)}),
         "scheduled_at": round(exchange.scheduled + epoch, 6),
         "sent_offset_s": round(exchange.sent - exchange.scheduled, 6),
         "finished_offset_s": round(exchange.finished - exchange.scheduled, 6),

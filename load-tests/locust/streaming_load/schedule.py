@@ -13,7 +13,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, repeat
+from itertools import accumulate, count, pairwise, repeat
 
 from streaming_load.plan import Plan, Stage
 
@@ -24,24 +24,66 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 def offsets(plan: Plan, stage: Stage) -> Iterator[float]:
     """When each request of an open loop's stage is due, in wall seconds after the stage's start, in order.
 
-    A burst is due at once. Even arrivals lie in the middle of their intervals, so that any whole number of intervals
-    holds as many requests. Poisson and gamma arrivals are scaled from gaps with mean 1, so that their pattern doesn't
-    depend on the clock's speed. A rate's schedule has no end: the stage has.
+    A burst is due at once, and a trace's requests when its file says. Else requests are the arrivals of a process with
+    rate 1, put to the times by which so many were to come: at a constant rate, or by the integral of one that changes
+    (time rescaling: Cinlar 1975, Introduction to Stochastic Processes, chapter 4).
+    So a pattern doesn't depend on the clock's speed. A rate's schedule has no end: the stage has.
     """
     if plan.profile == "burst":
         assert stage.users is not None
         yield from repeat(0.0, stage.users)
-        return
-    assert stage.per_wall_s is not None
+    elif plan.profile == "trace":
+        assert plan.trace is not None
+        yield from (row.at_s / plan.trace.per_wall_s for row in plan.trace.rows)
+    elif stage.points is not None:
+        yield from _times(stage.points, _arrivals(plan, stage))
+    else:
+        assert stage.per_wall_s is not None
+        yield from (arrival / stage.per_wall_s for arrival in _arrivals(plan, stage))
+
+
+def _arrivals(plan: Plan, stage: Stage) -> Iterator[float]:
+    """Arrivals of a process with rate 1, without end.
+
+    Even ones lie in the middle of their intervals, so that any whole number of intervals holds as many. Poisson and
+    gamma arrivals have drawn gaps with mean 1.
+    """
     if plan.arrivals == "even":
-        for number in count():
-            yield (number + 0.5) / stage.per_wall_s
+        yield from (number + 0.5 for number in count())
     # Only random() promises the same sequence in every version of Python.
     numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage]))
-    due = 0.0
+    at = 0.0
     while True:
-        due += _gap(numbers, plan.burstiness)
-        yield due / stage.per_wall_s
+        at += _gap(numbers, plan.burstiness)
+        yield at
+
+
+def _times(points: Sequence[tuple[float, float]], arrivals: Iterator[float]) -> Iterator[float]:
+    """The times by which the integral of the rate has come to each of the arrivals.
+
+    After the last of the `points` the last rate goes on; if that is 0, no arrival comes any more.
+    """
+    pieces = [(*before, *after) for before, after in pairwise(points)]
+    last_at, last_rate = points[-1]
+    position, begun = 0, 0.0  # the piece, and the integral at its beginning
+    for arrival in arrivals:
+        while position < len(pieces):
+            start, low, end, high = pieces[position]
+            if arrival < begun + (end - start) * (low + high) / 2:
+                break
+            begun += (end - start) * (low + high) / 2
+            position += 1
+        left = arrival - begun
+        if position < len(pieces):
+            start, low, end, high = pieces[position]
+            # The root of low t + slope t^2 / 2 = left, in the form that holds for a slope of 0, too.
+            slope = (high - low) / (end - start)
+            twice = low + math.sqrt(max(low * low + 2 * slope * left, 0.0))
+            yield start + 2 * left / twice if left > 0 else start
+        elif last_rate > 0:
+            yield last_at + left / last_rate
+        else:
+            return
 
 
 def _gap(numbers: random.Random, shape: float | None) -> float:

@@ -76,16 +76,26 @@ class OpenWatch(StageWatch):
 
     def __init__(self, plan: Plan, stage: Stage, *, started_at: float) -> None:
         counting = sample(plan, stage)
-        burst = plan.profile == "burst"
         super().__init__(
             stage,
             started_at=started_at,
             hold_s=counting.within_s,
             needed=counting.requests,
-            load=f"burst of {stage.users}" if burst else f"{stage.per_wall_s:.3g} requests/s",
+            load=_load(plan, stage),
         )
 
     def request_finished(self, *, stage: int, number: int, **_: Any) -> None:
         """Count the `number`-th request of a `stage`'s schedule, from 0, if it belongs to this one's sample."""
         if stage == self.stage.stage and number < self._needed:
             self.finished += 1
+
+
+def _load(plan: Plan, stage: Stage) -> str:
+    """An open loop's load, in words."""
+    if plan.profile == "burst":
+        return f"burst of {stage.users}"
+    per_s = f"{stage.per_wall_s:.3g} requests/s"
+    if plan.trace is not None:
+        clipped = f", {plan.trace.clipped} requests clipped" if plan.trace.clipped else ""
+        return f"trace, {per_s} on the mean{clipped}"
+    return f"{per_s} on the mean" if stage.points is not None else per_s

@@ -90,6 +90,12 @@ def at_a_rate(per_s: float) -> LoadPlan:
     return plan("http://vllm.lab-06.svc:80/v1", one, profile="rate", max_in_flight=9, shapes=[completions()])
 
 
+def at_a_changing_rate(*points: tuple[float, float]) -> LoadPlan:
+    plain = at_a_rate(160.0)
+    stage = plain.stages[0].model_copy(update={"points": list(points)})
+    return plain.model_copy(update={"profile": "rate_profile", "stages": [stage]})
+
+
 @pytest.mark.parametrize(
     ("of", "workers"),
     [
@@ -100,6 +106,7 @@ def at_a_rate(per_s: float) -> LoadPlan:
         (at_a_rate(0.5), 1),
         (at_a_rate(100.0), 1),
         (at_a_rate(250.0), 3),
+        (at_a_changing_rate((0.0, 10.0), (50.0, 310.0)), 4),
     ],
 )
 def test_workers_follow_from_the_largest_stage(of: LoadPlan, workers: int) -> None:

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from streaming_load.plan import CompletionShape, PlanError
-from streaming_load.prompts import NONCE_TOKENS, RequestBodies, nonce, read_prompts
+from streaming_load.plan import CompletionShape, PlanError, TracedShape
+from streaming_load.prompts import NONCE_TOKENS, RequestBodies, TracedBodies, nonce, read_prompts
+from streaming_load.traces import TraceRow
 
 from lab_pipelines.deployment import REPO_ROOT
 
@@ -97,3 +98,45 @@ def test_a_fixture_that_does_not_fit_is_refused_by_name(tmp_path: Path, content:
 def test_a_missing_fixture_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"nowhere\.json can't be read \(No such file"):
         read_prompts(tmp_path / "nowhere.json", 3)
+
+
+def traced_prompt(
+    row: TraceRow, request_id: str = "replay-s0-1", *, run_id: str = "run-1", step: str = "r"
+) -> list[int]:
+    bodies = TracedBodies(run_id, "m", step, TracedShape("traced", 1.0, temperature=0.5, timeout_wall_s=1))
+    body = json.loads(bodies.body(request_id, row))
+    assert body["min_tokens"] == body["max_tokens"] == row.output_tokens
+    assert (body["model"], body["stream"], body["ignore_eos"], body["temperature"]) == ("m", True, True, 0.5)
+    assert all(300 <= token <= 999 for token in body["prompt"])
+    return body["prompt"]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 8, 9, 511, 512, 513, 5000])
+@pytest.mark.parametrize("hashed", [False, True])
+def test_a_traced_prompt_has_exactly_its_tokens(tokens: int, hashed: bool) -> None:
+    ids = tuple(range(-(-tokens // 512))) if hashed else None
+    assert len(traced_prompt(TraceRow(0.0, tokens, 3, ids))) == tokens
+
+
+def test_prompts_are_alike_as_far_as_the_trace_s_ids_are_and_no_further() -> None:
+    first, later, other = (
+        traced_prompt(TraceRow(0.0, tokens, 3, ids), f"r-{tokens}")
+        for tokens, ids in ((1500, (0, 1, 2)), (1800, (0, 1, 3, 4)), (900, (0, 5)))
+    )
+    assert first[:1024] == later[:1024] and first[:512] == other[:512]
+    for one, two, alike in ((first, later, 1024), (first, other, 512), (later, other, 512)):
+        assert one[alike : alike + NONCE_TOKENS] != two[alike : alike + NONCE_TOKENS]
+    shared = traced_prompt(TraceRow(0.0, 600, 3, (0, 1)))
+    assert shared == first[:600], "a block that has only begun is the beginning of the whole one"
+
+
+def test_what_a_trace_shares_is_shared_within_one_step_of_one_run_alone() -> None:
+    row = TraceRow(0.0, 600, 3, (0, 1))
+    starts = [traced_prompt(row), traced_prompt(row, run_id="run-2"), traced_prompt(row, step="again")]
+    assert len({tuple(start[:NONCE_TOKENS]) for start in starts}) == 3
+
+
+def test_without_hashes_every_request_s_prompt_is_its_own_from_its_first_token() -> None:
+    row = TraceRow(0.0, 600, 3, None)
+    starts = {tuple(traced_prompt(row, f"replay-s0-{number}")[:NONCE_TOKENS]) for number in range(50)}
+    assert len(starts) == 50

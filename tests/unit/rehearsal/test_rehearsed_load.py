@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lab_pipelines.engine.roofline import Batch
 from lab_pipelines.rehearsal.load import FIRST_START_S, START_EVERY_S, TRANSIT_S, Replay, Ticket
+from tests.support.load_plans import traced
 from tests.support.worlds import START_S, completion, rates, replay, users, world_with
 
 SHARED_PREFIX = ["microsoft/Phi-3-mini-4k-instruct", "--dtype", "half", "--max-model-len", "4096"]
@@ -153,6 +154,26 @@ def test_a_prefix_that_requests_share_is_computed_once_and_no_other_part_is_foun
     apart = world_with(tmp_path / "apart", base=SHARED_PREFIX)
     _, tickets, _ = replay(apart, users(1), completion(512, 16))
     assert {ticket.request.cache_hit_tokens for ticket in tickets if ticket.request is not None} == {0}
+
+
+def test_a_trace_is_replayed_with_its_lengths_and_what_its_ids_share_is_computed_once(tmp_path: Path) -> None:
+    shared = [(0.0, 1000, 16, (0, 1)), (20.0, 1500, 20, (0, 1, 2)), (40.0, 700, 24, (0, 3)), (60.0, 700, 8, (4, 5))]
+    walked = Replay(traced(tmp_path, shared), world_with(tmp_path, base=SHARED_PREFIX), progress=lambda line: None)
+    tickets, [applied] = walked.run()
+    assert [(t.scheduled_s - START_S, t.asked, t.outcome) for t in tickets] == [
+        (at_s, (tokens_in, tokens_out), "ok") for at_s, tokens_in, tokens_out, _ in shared
+    ]
+    assert [(t.input_tokens, t.output_tokens) for t in tickets] == [t.asked for t in tickets]
+    assert [t.request.cache_hit_tokens for t in tickets if t.request] == [0, 992, 512, 0], "whole blocks of 16"
+    last_s = max(ticket.finished_s for ticket in tickets if ticket.finished_s)
+    assert applied.why == "held" and applied.ended_s == pytest.approx(last_s, abs=0.001)
+
+
+def test_a_trace_that_isn_t_over_at_the_longest_hold_is_cut(tmp_path: Path) -> None:
+    plan = traced(tmp_path, [(0.0, 500, 8), (5.0, 500, 900), (9.0, 500, 8)], longest_s=8.0)
+    tickets, [applied] = Replay(plan, world_with(tmp_path), progress=lambda line: None).run()
+    assert [ticket.outcome for ticket in tickets] == ["ok", "cut"]
+    assert applied.why == "longest hold"
 
 
 def test_drafts_come_true_more_often_for_numbers_than_for_prose(tmp_path: Path) -> None:
