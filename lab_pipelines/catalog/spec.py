@@ -32,7 +32,7 @@ from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.catalog.steps import AnyStep, CompletionRequest, FireAlertStep, LoadStep, ReclaimsStep, Step
 from lab_pipelines.catalog.strict import Name, SpecModel, Text
 from lab_pipelines.catalog.units import UNITS
-from lab_pipelines.deployment import Target
+from lab_pipelines.deployment import MOST_TURNS, Target
 
 LabId = Annotated[str, StringConstraints(pattern=r"^L[0-9]{2,3}$")]
 
@@ -332,6 +332,8 @@ class LabSpec(Identity):
     cluster's Prometheus reaches them. `open`: no rule at all."""
     stack: Stack
     variants: list[Variant] = Field(min_length=1)
+    turns: int = Field(default=1, ge=1, le=MOST_TURNS)
+    """How many times a run walks the variants, in an order that balances who comes first (lab_pipelines/turns.py)."""
     steps: list[Step] = Field(min_length=1)
     paces: dict[Name, Pace]
     default_pace: dict[Target, Name]

@@ -71,7 +71,9 @@ def _renderer(plan: Plan, shape: Shape) -> Render:
     if isinstance(shape, HttpShape):
         get = f"GET {url.path.rstrip('/')}{shape.path} HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n".encode()
         return lambda request_id, turn: get
-    bodies = RequestBodies(plan.run_id, plan.model or "", shape, read_prompts(Path(shape.prompts), shape.input_tokens))
+    bodies = RequestBodies(
+        plan.prompt_key, plan.model or "", shape, read_prompts(Path(shape.prompts), shape.input_tokens)
+    )
     head = (
         f"POST {url.path}/completions HTTP/1.1\r\n"
         f"Host: {host}\r\n"
