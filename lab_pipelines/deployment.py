@@ -34,7 +34,7 @@ MOST_LOAD_WORKERS = 32
 """Pods of a load, beside a lab's own, within the quota of its namespace."""
 
 MOST_TURNS = 100
-"""Of a run: twice as many as it takes to see a difference of the size of a pair's own spread, four times over."""
+"""Of a run. So many find a difference of three tenths of the spread of one turn's pairs (statistics/paired.py)."""
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 

@@ -250,7 +250,7 @@ def load_plan(
     scale = session.time_scale
     return LoadPlan(
         run_id=session.run_id,
-        turn=session.trial,
+        trial=session.trial,
         step=step.name,
         base_url=base_url,
         model=session.model,

@@ -193,7 +193,7 @@ class RehearsalCluster(LoopbackCluster):
         ready_s = world.now_s
         trust = None
         if model is not None and engine is not None:
-            world.bring_up(engine.name, model, turn=order.trial)
+            world.bring_up(engine.name, model, trial=order.trial)
             trust = trust_of(model, context=longest_sequence(spec.steps))
             phases.append(first_token(world))
             took_s = sum(phase.duration_s for phase in phases)
@@ -268,7 +268,7 @@ class RehearsalCluster(LoopbackCluster):
             phases = place(rehearsal, engine_pod(component.name, values, gpus=session.gpus))
         planned = drawn_cold_start(gpu, arguments[0], numbers, warm=True)
         phases += come_up(rehearsal, planned, seed=f"{self.seed}/{session.lab}/{session.visit}", same_pod=restart)
-        world.bring_up(component.name, model, turn=session.trial)
+        world.bring_up(component.name, model, trial=session.trial)
         phases.append(first_token(world))
         took_s = sum(phase.duration_s for phase in phases)
         progress(f"{component.name} is up again after {took_s:.0f} virtual s (modelled)")

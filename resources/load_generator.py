@@ -82,7 +82,7 @@ class LoadPlan(Record):
     """
 
     run_id: str
-    turn: int = 1
+    trial: int = 1
     """Which of the run's turns it belongs to: each draws its own arrivals and prompts, the same for all variants."""
     step: str
     base_url: str

@@ -240,7 +240,7 @@ def test_each_turn_takes_its_time_and_starts_on_the_node_that_is_there() -> None
     assert [(part.variant, part.trial) for part in thrice.parts if part.kind == "load"] == [
         *(("one", 1), ("other", 1)),
         *(("other", 2), ("one", 2)),
-        *(("one", 3), ("other", 3)),
+        *(("other", 3), ("one", 3)),
     ]
     # Of the first turn, only the first variant had to wait for its node.
     other = [part for part in once.parts if part.variant == "other"]

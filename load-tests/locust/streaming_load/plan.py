@@ -79,12 +79,12 @@ class Plan:
     shapes: tuple[Shape, ...]
     stages: tuple[Stage, ...]
     burstiness: float | None = None
-    turn: int = 1
+    trial: int = 1
 
     @property
     def prompt_key(self) -> str:
-        """What tells this load's prompts from those of other runs and turns, which a prefix cache may still hold."""
-        return self.run_id if self.turn == 1 else f"{self.run_id}.T{self.turn}"
+        """What tells this load's prompts from those of other runs and trials, which a prefix cache may still hold."""
+        return self.run_id if self.trial == 1 else f"{self.run_id}.T{self.trial}"
 
     @property
     def open_loop(self) -> bool:

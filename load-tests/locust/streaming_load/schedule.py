@@ -38,7 +38,7 @@ def offsets(plan: Plan, stage: Stage) -> Iterator[float]:
         for number in count():
             yield (number + 0.5) / stage.per_wall_s
     # Only random() promises the same sequence in every version of Python.
-    numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage, *([plan.turn] if plan.turn > 1 else [])]))
+    numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage, *([plan.trial] if plan.trial > 1 else [])]))
     due = 0.0
     while True:
         due += _gap(numbers, plan.burstiness)
