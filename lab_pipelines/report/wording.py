@@ -57,6 +57,13 @@ def provenance_line(row: Row) -> str:
     return f"{origin(row)} · {place(row)}"
 
 
+def turns_note(run: Row) -> str | None:
+    """Of a run whose variants were walked several times: which turn is shown. `run` is a row of `run_overview`."""
+    if run["turns"] == 1:
+        return None
+    return f"turn {run['trial']}, the last of {run['turns']}; the cost and comparisons by pairs are of all turns"
+
+
 def origin(row: Row) -> str:
     """Whether a row was measured or modelled, and how fast its clock ran."""
     return f"{row['provenance']} · {clock(row)}"
