@@ -31,7 +31,7 @@ def print_section(section: Section) -> None:
     """One run: provenance, a table for each of its load steps, or of its steps if it sent no load, findings, gaps."""
     out = console()
     say(provenance_line(section.overview))
-    if shown := turns_note(section.overview):
+    if shown := turns_note(section.variants):
         say(shown)
     for variant in section.variants:
         if variant["refusal"] is not None:

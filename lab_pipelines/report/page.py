@@ -326,7 +326,7 @@ def spent(row: Row) -> str:
 
 def _section_markdown(section: Section) -> list[str]:
     lines = [stage_markdown(section.stages)] if section.stages else [markdown_text(provenance_line(section.overview))]
-    if shown := turns_note(section.overview):
+    if shown := turns_note(section.variants):
         lines += ["", shown.capitalize() + "."]
     for variant in section.variants:
         if variant["refusal"] is not None:

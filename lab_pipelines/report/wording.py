@@ -57,11 +57,12 @@ def provenance_line(row: Row) -> str:
     return f"{origin(row)} · {place(row)}"
 
 
-def turns_note(run: Row) -> str | None:
-    """Of a run whose variants were walked several times: which turn is shown. `run` is a row of `run_overview`."""
-    if run["turns"] == 1:
+def turns_note(variants: Sequence[Row]) -> str | None:
+    """Of a run whose variants were walked several times: which turn is shown. Rows of `run_overview`."""
+    turns = max(variant["turns"] for variant in variants)
+    if turns == 1:
         return None
-    return f"turn {run['trial']}, the last of {run['turns']}; the cost and comparisons by pairs are of all turns"
+    return f"turn {turns}, the last of {turns}; the cost and comparisons by pairs are of all turns"
 
 
 def origin(row: Row) -> str:

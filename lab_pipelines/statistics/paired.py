@@ -73,7 +73,7 @@ def judge_pairs(
             return _because(judged, f"{judged.reason}: walk the variants in {MIN_PAIRS} turns or more")
         return judged
     p = sign_flip_p([one - math.log(threshold) for one in logs])
-    judged = _because(judged, f"{judged.reason} (by sign flips p = {p:.2g})")
+    judged = _because(judged, f"{judged.reason} (sign flips alone: p = {p:.2g})")
     if judged.verdict != "inconclusive":
         return judged
     spread = _spread(logs)

@@ -13,4 +13,5 @@ WINDOW
     run AS (PARTITION BY target, lab, run_id),
     variants AS (PARTITION BY target, lab, run_id, variant, pace, engine, provenance)
 QUALIFY latest
-ORDER BY target, lab, run_recorded_at DESC, run_id, position;
+-- In the order of the first turn.
+ORDER BY target, lab, run_recorded_at DESC, run_id, min(position) OVER variants;

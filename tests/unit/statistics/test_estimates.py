@@ -101,7 +101,7 @@ def test_a_verdict_on_pairs_says_how_many_turns_it_would_take() -> None:
     noise = np.array([0.05, -0.05, 0.03, -0.03, 0.04, -0.04, 0.01, -0.01])
     faster = judge_pairs(1.2 * base * np.exp(noise), base, comparison="above", threshold=1.1)
     assert (faster.verdict, faster.effect, faster.n) == ("confirmed", pytest.approx(1.2), 8)
-    assert "by sign flips p = 0.0078" in faster.reason
+    assert "sign flips alone: p = 0.0078" in faster.reason
     assert judge_pairs(1.2 * base * np.exp(noise), base, comparison="below", threshold=1.1).verdict == "refuted"
     same = judge_pairs(1.01 * base * np.exp(noise), base, comparison="above", threshold=1.0)
     assert same.verdict == "inconclusive"
