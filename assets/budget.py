@@ -21,6 +21,7 @@ from lab_pipelines.catalog.prices import PriceSheet
 from lab_pipelines.catalog.spec import LabSpec, Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.plan import plan_lab
+from lab_pipelines.turns import Visit
 from resources.budget_guard import BudgetGuard
 from resources.chart_values import component_arguments
 from resources.cluster import Progress
@@ -30,7 +31,7 @@ from resources.warehouse import Warehouse
 
 
 def require_within_budget(
-    labs: Labs, spec: LabSpec, variants: Sequence[Variant], *, pace: str, region: str, sheet: PriceSheet
+    labs: Labs, spec: LabSpec, visits: Sequence[Visit], *, pace: str, region: str, sheet: PriceSheet
 ) -> None:
     """Raise `Failure` where the run could cost more than the deployment's budget; what it may is what its spec allows.
 
@@ -45,10 +46,11 @@ def require_within_budget(
         component_arguments,
         target=cast(Target, labs.target),
         pace_name=pace,
-        variants=variants,
+        visits=visits,
         region=region,
     )
-    remedy = "raise LABS_BUDGET_USD, choose a shorter pace (LABS_PACE), or fewer variants (LABS_VARIANT)"
+    shorter = "a shorter pace (LABS_PACE), fewer variants (LABS_VARIANT) or fewer turns (LABS_TURNS)"
+    remedy = f"raise LABS_BUDGET_USD, or choose {shorter}"
     if plan.at_most_usd is None:
         raise Failure(
             f"the cost of {spec.id} can't be bounded, so a budget of {budget:f} USD can't be kept: "

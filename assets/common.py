@@ -36,15 +36,16 @@ def progress_to(context: AssetExecutionContext) -> Callable[[str], None]:
 
 
 def publish(warehouse: Warehouse, table: str, published: list[Row], session: Session, *, part: str) -> None:
-    """Publish rows of one variant's session; `part` tells its files of this table apart."""
+    """Publish rows of one session; `part` tells its files of this table apart."""
     where = {"target": session.target, "lab": session.lab, "run_id": session.run_id}
-    warehouse.publish(table, published, **where, part=f"{session.variant}.{part}")
+    warehouse.publish(table, published, **where, part=f"{session.visit}.{part}")
 
 
 def closed_sessions(warehouse: Warehouse, spec: LabSpec, target: str, *, prefer: str) -> list[Row]:
     """The rows of the released sessions of the lab's newest run on `target`, or of run `prefer` if it has some.
 
-    One for each variant, in the order in which they were walked. Raises `Failure` when the lab never ran there.
+    One for each variant and turn, in the order in which they were walked. Raises `Failure` when the lab never ran
+    there.
     """
     found = warehouse.query(
         "SELECT * FROM stack_sessions WHERE lab = $lab AND target = $target AND state = 'closed' AND run_id = ("

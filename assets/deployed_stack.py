@@ -47,9 +47,9 @@ def deployed_stack(
     for run_id in settle_dead_runs(context.instance):
         context.log.warning(f"run {run_id} was killed; it is marked as failed, and no pool waits for it any more")
     spec = labs.spec(context.partition_key)
-    variants = labs.chosen_variants(spec)
+    variants, visits = labs.chosen_variants(spec), labs.visits(spec)
     pace_name, pace = labs.pace_of(spec)
-    require_within_budget(labs, spec, variants, pace=pace_name, region=billing.region, sheet=billing.sheet())
+    require_within_budget(labs, spec, visits, pace=pace_name, region=billing.region, sheet=billing.sheet())
     # Nothing is rented whose price can't be looked up, or is too old: its cost would fail after the load.
     for variant in variants:
         billing.node_hour_price(cluster.priced_sku(spec, variant), spec.nodes_of(variant).priority)
@@ -77,6 +77,7 @@ def deployed_stack(
             "provenance": rows.common(session)["provenance"],
             "model_range": session.model_range or "nothing is modelled",
             "variants": [variant.id for variant in variants],
+            "turns": max(visit.trial for visit in visits),
             "time_scale": session.time_scale,
             "cold_start_s": sum(phase.duration_s for phase in session.phases),
             "engine_args": " ".join(session.engine_args),

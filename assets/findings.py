@@ -3,7 +3,9 @@
 Belongs here: which samples a kind of finding is judged on. Doesn't belong here: the judgement itself
 (lab_pipelines/statistics/).
 
-A finding that compares two variants is told with the numerator's session; one over all variants with the first's.
+A finding that compares two variants is told with the numerator's session; one over all variants with the first's. Of a
+variant that was walked in several turns the last one's session speaks, as in the view `latest_run`: comparisons of
+stages are of that turn alone, those of pairs, bounds, agreements and outcomes of all.
 Sessions are rows of `stack_sessions`: a finding on cost is judged when the stack is gone.
 """
 
@@ -13,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from assets.client_faults import client_fault
+from assets.paired_findings import judge_paired
 from lab_pipelines import rows
 from lab_pipelines.catalog.claims import (
     DEPLOY,
@@ -26,12 +30,14 @@ from lab_pipelines.catalog.claims import (
     Monotone,
     Ordering,
     Outcomes,
+    Paired,
     Quantity,
     Ratio,
     Sample,
     samples_of,
 )
 from lab_pipelines.catalog.spec import LabSpec, Measure
+from lab_pipelines.statistics import quantiles
 from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.findings import (
     Judgement,
@@ -94,7 +100,7 @@ class _Stage(NamedTuple):
 def judge(
     spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse, *, after_cost: bool = False
 ) -> list[rows.Row]:
-    """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant that was walked.
+    """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant and turn, as walked.
 
     With `after_cost` those that need the run's own cost, without it all others.
     """
@@ -114,6 +120,9 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], wareh
             variant = finding.variants[0] if isinstance(finding, Ordering) else finding.variant
             told_with = _session(variant, sessions)
             judgement = _sequence(spec, finding, sessions, warehouse)
+        case Paired():
+            told_with = _session(finding.variant, sessions)
+            judgement = judge_paired(finding, sessions, partial(_of_visit, spec, finding, warehouse))
         case Bound():
             told_with = _session(finding.variant, sessions)
             judgement = bound(
@@ -122,7 +131,7 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], wareh
                 threshold=finding.threshold,
             )
         case Agreement():
-            told_with = sessions[0]
+            told_with = _session(None, sessions)
             of = dict(_values(spec, finding.of, sessions, warehouse))
             values = _values(spec, finding.measure, sessions, warehouse)
             judgement = agreement([(value, of.get(where)) for where, value in values], tolerance=finding.tolerance)
@@ -130,7 +139,7 @@ def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], wareh
             told_with = _session(finding.variant, sessions)
             judgement = _outcomes(spec, finding, _chosen(finding.variant, sessions), warehouse)
     if told_with is None:
-        return _row(sessions[0], finding, _not_walked(judgement, finding))
+        return _row(_session(None, sessions) or sessions[0], finding, _not_walked(judgement, finding))
     if (fault := client_fault(spec, finding, sessions, warehouse)) is not None:
         judgement = replace(judgement, verdict="inconclusive", reason=fault)
     return _row(told_with, finding, judgement)
@@ -163,6 +172,23 @@ def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[rows.Row], warehous
         ]
         judgement = _compared(finding.quantity, *values, comparison=finding.comparison, threshold=threshold)
     return replace(judgement, verdict="inconclusive", reason=missing) if missing else judgement
+
+
+def _of_visit(spec: LabSpec, finding: Paired, warehouse: Warehouse, session: rows.Row) -> float | str:
+    """What one session gives to its turn's pair, or why it has nothing to give."""
+    stage = _stage(spec, finding.sample(session["variant"]), [session], warehouse)
+    if isinstance(stage, str):
+        return stage
+    if finding.measure is not None:
+        value = _value(finding.measure, stage, warehouse)
+        return f"{finding.measure} is a gap" if value is None else value
+    assert finding.quantity is not None
+    if finding.quantity == "throughput":
+        return fmean(_batches(stage, warehouse))
+    column, quantile = _latency(finding.quantity)
+    latencies = _latencies(stage, column, finding.shape, warehouse)
+    value = quantiles.quantile(latencies, quantile, in_order=False).value
+    return "no valid request began and ended in the stage" if value is None else value
 
 
 def _sequence(
@@ -285,13 +311,14 @@ def _outcomes(spec: LabSpec, finding: Outcomes, sessions: Sequence[rows.Row], wa
     ended: dict[str, str] = {}
     wanted: list[str] = []
     for session in sessions:
+        visit = session["variant"] if session["trial"] == 1 else f"{session['variant']}, turn {session['trial']}"
         for row in warehouse.query(_OUTCOMES, [session["session_id"]], within=_run(session)):
-            ended[f"{session['variant']}: {row['name']}"] = row["outcome"]
+            ended[f"{visit}: {row['name']}"] = row["outcome"]
         # The steps of a variant that did not come up were not to be walked.
         elsewhere = {step.name for step in spec.flat_steps if not step.is_of(session["variant"])}
         steps = [name for name in finding.steps if name not in elsewhere]
         steps = steps if session["refusal"] is None else [name for name in steps if name == DEPLOY]
-        wanted += [f"{session['variant']}: {name}" for name in steps]
+        wanted += [f"{visit}: {name}" for name in steps]
     if len(sessions) == 1:  # no other variant whose steps could be meant
         ended = {name.partition(": ")[2]: outcome for name, outcome in ended.items()}
         wanted = [name.partition(": ")[2] for name in wanted]
@@ -303,7 +330,9 @@ def _chosen(variant: str | None, sessions: Sequence[rows.Row]) -> list[rows.Row]
 
 
 def _session(variant: str | None, sessions: Sequence[rows.Row]) -> rows.Row | None:
-    return next(iter(_chosen(variant, sessions)), None)
+    """The session that speaks for a variant, None the first one: of several turns the last."""
+    found = _chosen(variant or sessions[0]["variant"], sessions) if sessions else []
+    return found[-1] if found else None
 
 
 def _run(session: rows.Row) -> Within:

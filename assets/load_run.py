@@ -1,4 +1,4 @@
-"""load_run: walk the lab's steps in every variant; every step becomes an event, every request a row."""
+"""load_run: walk the lab's steps in every variant, turn by turn; every step becomes an event, every request a row."""
 
 from dagster import (
     AssetExecutionContext,
@@ -17,11 +17,11 @@ from assets.deployed_stack import deployed_stack
 from assets.steps import Walk
 from assets.variants import switch
 from lab_pipelines import rows
-from lab_pipelines.catalog.spec import Variant
 from lab_pipelines.dead_runs import GPU_POOL
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
 from lab_pipelines.rows import Row
+from lab_pipelines.turns import Visit
 from resources.billing import Billing
 from resources.cluster import Cluster, Session
 from resources.labs import Labs
@@ -31,6 +31,7 @@ from resources.warehouse import Warehouse
 
 _STAGE_COLUMNS = {
     "variant": "string",
+    "trial": "int",
     "step": "string",
     "stage": "int",
     "profile": "string",
@@ -40,7 +41,14 @@ _STAGE_COLUMNS = {
     "output_tokens": "int",
 }
 
-_STEP_COLUMNS = {"variant": "string", "kind": "string", "name": "string", "duration_s": "float", "outcome": "string"}
+_STEP_COLUMNS = {
+    "variant": "string",
+    "trial": "int",
+    "kind": "string",
+    "name": "string",
+    "duration_s": "float",
+    "outcome": "string",
+}
 
 
 @asset(**LAB_ASSET, deps=[deployed_stack], pool=GPU_POOL, description=__doc__)
@@ -71,14 +79,14 @@ def load_run(
             log(line)
 
         stages, events = list[Row](), list[Row]()
-        for number, variant in enumerate(_from(session, labs.chosen_variants(spec))):
+        for number, visit in enumerate(_from(session, labs.visits(spec))):
             if number:
-                session = switch(session, spec, variant, cluster=cluster, warehouse=warehouse, progress=log)
+                session = switch(session, spec, visit, cluster=cluster, warehouse=warehouse, progress=log)
             if session.refusal is not None:
                 continue
             walk = Walk(
                 spec=spec,
-                variant=variant,
+                variant=visit.variant,
                 session=session,
                 cluster=cluster,
                 load_generator=load_generator,
@@ -106,15 +114,15 @@ def load_run(
     )
 
 
-def _from(session: Session, variants: list[Variant]) -> list[Variant]:
-    """The variants from the one whose stack is up on."""
-    ids = [variant.id for variant in variants]
-    if session.variant not in ids:
+def _from(session: Session, visits: list[Visit]) -> list[Visit]:
+    """The visits from the one whose stack is up on."""
+    names = [visit.name for visit in visits]
+    if session.visit not in names:
         raise Failure(
-            f"the stack that is up is variant {session.variant}, which is not among the chosen: {', '.join(ids)}",
+            f"the stack that is up is variant {session.visit}, which is not among the chosen: {', '.join(names)}",
             allow_retries=False,
         )
-    return variants[ids.index(session.variant) :]
+    return visits[names.index(session.visit) :]
 
 
 def _cell(value: str | float | None) -> str | float:

@@ -160,7 +160,7 @@ class Walk:
         plan = rows.load_plan(session, step, pace, address=self.load_generator.address)
         result = self.load_generator.run(
             plan,
-            workdir=self.cluster.run_folder(session.run_id, session.lab) / session.variant / step.name,
+            workdir=self.cluster.run_folder(session.run_id, session.lab) / session.visit / step.name,
             environ=self.cluster.marker(session.lab),
             progress=self.progress,
         )

@@ -12,6 +12,7 @@ from assets.common import publish
 from lab_pipelines import rows
 from lab_pipelines.catalog.claims import DEPLOY
 from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.turns import Visit
 from resources.cluster import Cluster, ClusterError, Progress, Session, StackOrder
 from resources.warehouse import Warehouse
 
@@ -41,18 +42,24 @@ def as_expected(variant: Variant, refusal: str | None) -> bool:
 
 
 def switch(
-    session: Session, spec: LabSpec, variant: Variant, *, cluster: Cluster, warehouse: Warehouse, progress: Progress
+    session: Session, spec: LabSpec, visit: Visit, *, cluster: Cluster, warehouse: Warehouse, progress: Progress
 ) -> Session:
-    """End `session` and bring up `variant`; both are published. Raises `ClusterError` for one that should come up."""
+    """End `session` and bring up the next visit's variant; both are published.
+
+    Raises `ClusterError` for one that should come up and doesn't.
+    """
+    variant = visit.variant
     order = StackOrder(
         spec=spec,
         variant=variant,
+        trial=visit.trial,
         run_id=session.run_id,
         pace_name=session.pace,
         pace=spec.paces[session.pace],
         hold=None,
     )
-    progress(f"{session.variant} is done; {variant.id} is next")
+    turn = "" if visit.trial == 1 else f", in turn {visit.trial}"
+    progress(f"{session.variant} is done; {variant.id} is next{turn}")
     following = cluster.switch(session, order, progress=progress)
     closed = rows.session_row(session, released_at=following.requested_at)
     publish(warehouse, "stack_sessions", [closed], session, part="closed")

@@ -102,7 +102,8 @@ def pin(
     run_id = stages[0]["run_id"]
     sessions = warehouse.query(
         "SELECT variant, model, sku, nodes, spec_digest, values_digest, engine_args FROM stack_sessions "
-        "WHERE lab = ? AND target = ? AND run_id = ? AND state = 'closed' ORDER BY variant",
+        "WHERE lab = ? AND target = ? AND run_id = ? AND state = 'closed' "
+        "AND session_id IN (SELECT session_id FROM run_sessions) ORDER BY variant",
         [spec.id, target, run_id],
     )
     priced = warehouse.query(
@@ -225,7 +226,8 @@ def _stages(warehouse: Queries, spec: LabSpec, target: Target, run_id: str | Non
         ["run_id", "started_at", "request_kind", "client_fault", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS]
     )
     rows = warehouse.query(
-        f"SELECT {columns} FROM stage_table WHERE lab = ? AND target = ? "
+        # Of several turns those of the session that speaks for its variant.
+        f"SELECT {columns} FROM stage_table SEMI JOIN run_sessions USING (session_id) WHERE lab = ? AND target = ? "
         # A run that is marked speaks for nothing, but is to be refused by its reason when it is asked for.
         "AND (run_id = ? OR run_id NOT IN (SELECT run_id FROM run_marks)) ORDER BY variant, step, stage",
         [spec.id, target, run_id],

@@ -233,7 +233,9 @@ def _cluster_load(settings: Deployment) -> LoadGenerator:
 
 def _labs(settings: Deployment) -> Labs:
     budget = None if settings.budget_usd is None else str(settings.budget_usd)
-    return Labs(target=settings.target, pace=settings.pace, variant=settings.variant, budget_usd=budget)
+    return Labs(
+        target=settings.target, pace=settings.pace, variant=settings.variant, turns=settings.turns, budget_usd=budget
+    )
 
 
 def _local_cluster(settings: Deployment, data_dir: str) -> Cluster:

@@ -33,6 +33,9 @@ estimate from a dated list, of any age."""
 MOST_LOAD_WORKERS = 32
 """Pods of a load, beside a lab's own, within the quota of its namespace."""
 
+MOST_TURNS = 100
+"""Of a run. So many find a difference of three tenths of the spread of one turn's pairs (statistics/paired.py)."""
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -163,6 +166,8 @@ class Deployment:
     """Which of the spec's paces to run; None: the target's default."""
     variant: str | None = None
     """Which of the spec's variants to run; None: its only one."""
+    turns: int | None = None
+    """`LABS_TURNS`: how many times a run walks the variants; None: as the lab's spec says."""
     data_dir: Path = REPO_ROOT / "warehouse" / "data"
     lake_url: str | None = None
     """`LABS_LAKE_URL`: where the lake is, any URL that fsspec knows; None: the folder `lake` below `data_dir`."""
@@ -207,6 +212,7 @@ class Deployment:
             target=cast(Target, target),
             pace=environ.get("LABS_PACE") or None,
             variant=environ.get("LABS_VARIANT") or None,
+            turns=_turns(environ.get("LABS_TURNS")),
             data_dir=Path(data_dir).resolve() if data_dir else cls.data_dir,
             lake_url=_lake_url(environ.get("LABS_LAKE_URL")),
             external_engine=None if target in CLUSTER_TARGETS else _external_engine(environ),
@@ -225,6 +231,16 @@ class Deployment:
             # Not resolved: a mounted ConfigMap is a link, which goes elsewhere as soon as the budgets are changed.
             budgets=Path(budgets).absolute() if (budgets := environ.get("LABS_BUDGETS")) else None,
         )
+
+
+def _turns(value: str | None) -> int | None:
+    if not value:
+        return None
+    if not value.isdecimal() or not 1 <= int(value) <= MOST_TURNS:
+        raise DeploymentError(
+            f"LABS_TURNS={value!r} is no number from 1 to {MOST_TURNS}; unset it, and the lab decides"
+        )
+    return int(value)
 
 
 def _usd(name: str, value: str | None) -> Decimal | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import PriceSheet, UnknownPriceError
-from lab_pipelines.catalog.spec import Component, Identity, LabSpec, Nodes, Outline, Pace, Variant
+from lab_pipelines.catalog.spec import Component, Identity, LabSpec, Nodes, Outline, Pace
 from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,
@@ -40,6 +40,7 @@ from lab_pipelines.engine.memory import BLOCK_TOKENS, GpuMemoryError
 from lab_pipelines.engine.roofline import Batch
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.load_stages import LoadStage, load_stages
+from lab_pipelines.turns import Visit
 
 SESSION_S = 4 * 3600
 """A session of the curriculum: four hours."""
@@ -72,6 +73,8 @@ class PlannedPart:
     at_most_s: float
     variant: str
     sku: str
+    trial: int = 1
+    """The turn, from 1."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Plan:
     pace: str | None
     time_scale: float
     variants: list[str]
+    turns: int
+    """How many times they are walked."""
     namespace: str
     labels: dict[str, str]
     components: list[Component]
@@ -120,22 +125,23 @@ def plan_lab(
     *,
     target: Target,
     pace_name: str,
-    variants: Sequence[Variant],
+    visits: Sequence[Visit],
     region: str,
 ) -> Plan:
-    """One run of `spec` in `variants`, on their nodes alone.
+    """One run of `spec`, on the nodes of the variants that it visits alone.
 
     What isn't modelled is left out of the sums and named in `unknown`.
     """
     pace, unknown = spec.paces[pace_name], list[str]()
-    walked = [spec.nodes_of(variant) for variant in variants]
+    walked = [spec.nodes_of(visit.variant) for visit in visits]
     nodes = _nodes([node for node in spec.nodes if node in walked], sheet, region, unknown)
     by_sku = {node.sku: node for node in nodes}
     parts: list[PlannedPart] = []
     former: str | None = None
-    for variant in variants:
+    for visit in visits:
+        variant = visit.variant
         node = by_sku[spec.nodes_of(variant).sku]
-        estimate = _Estimate(spec, variant, pace, node, arguments_of, unknown)
+        estimate = _Estimate(spec, visit, pace, node, arguments_of, unknown)
         # The next variant's engine starts on the node that is there; another SKU is another node.
         parts += estimate.cold_start(warm=former == node.sku)
         if variant.refused is None:
@@ -154,7 +160,8 @@ def plan_lab(
         target=target,
         pace=pace_name,
         time_scale=pace.time_scale,
-        variants=[variant.id for variant in variants],
+        variants=list(dict.fromkeys(visit.variant.id for visit in visits)),
+        turns=max(visit.trial for visit in visits),
         components=spec.stack.components,
     )
 
@@ -185,7 +192,7 @@ def _plan(
         prices=f"{sheet.source}, {sheet.as_of}",
         unknown=list(dict.fromkeys(unknown)),
         time_scale=time_scale,
-        **{"target": None, "pace": None, "variants": [], "components": [], "expected_usd": None, **more},
+        **{"target": None, "pace": None, "variants": [], "turns": 1, "components": [], "expected_usd": None, **more},
     )
 
 
@@ -220,13 +227,13 @@ class _Estimate:
     def __init__(
         self,
         spec: LabSpec,
-        variant: Variant,
+        visit: Visit,
         pace: Pace,
         node: PlannedNodes,
         arguments_of: ArgumentsOf,
         unknown: list[str],
     ) -> None:
-        self._spec, self._variant, self._pace = spec, variant, pace
+        self._spec, self._variant, self._trial, self._pace = spec, visit.variant, visit.trial, pace
         self._node, self._gpu, self._arguments_of, self._unknown = node, node.gpu, arguments_of, unknown
 
     def cold_start(self, *, warm: bool) -> list[PlannedPart]:
@@ -250,7 +257,7 @@ class _Estimate:
         return self._part(step.name, step.kind, *self._times(step))
 
     def _part(self, name: str, kind: str, expected_s: float, at_most_s: float) -> PlannedPart:
-        return PlannedPart(name, kind, expected_s, at_most_s, self._variant.id, self._node.sku)
+        return PlannedPart(name, kind, expected_s, at_most_s, self._variant.id, self._node.sku, self._trial)
 
     def _times(self, step: AnyStep) -> tuple[float, float]:
         match step:

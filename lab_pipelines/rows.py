@@ -54,16 +54,13 @@ Row = dict[str, Any]
 MILESTONE = "milestone"
 """`events.kind` of a moment, beside `cold_start` for a phase, and the kinds of steps."""
 
-TRIAL = 1
-"""A run is one trial of each variant."""
-
 
 def common(session: Session) -> Row:
     """The columns that every table begins with."""
     return {
         "lab": session.lab,
         "variant": session.variant,
-        "trial": TRIAL,
+        "trial": session.trial,
         "run_id": session.run_id,
         "target": session.target,
         "engine": session.engine,
@@ -269,6 +266,7 @@ def load_plan(
     scale = session.time_scale
     return LoadPlan(
         run_id=session.run_id,
+        trial=session.trial,
         step=step.name,
         base_url=base_url,
         model=session.model,

@@ -23,6 +23,7 @@ from lab_pipelines.catalog.spec import Component, ComponentKind, LabSpec, Pace, 
 from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance
+from lab_pipelines.turns import visit_name
 
 RENEW_EVERY_S = 30.0
 """Between two renewals of a lease while its stack is only held; wall seconds, a fraction of any lease."""
@@ -66,11 +67,18 @@ class StackOrder(Record):
 
     spec: LabSpec
     variant: Variant
+    trial: int = 1
+    """The turn in which the variant is walked, from 1."""
     run_id: str
     pace_name: str
     pace: Pace
     hold: timedelta | None
     """How long the stack may outlive the process that asked for it; None: not at all."""
+
+    @property
+    def visit(self) -> str:
+        """What names of files, folders and sessions call this variant in this turn."""
+        return visit_name(self.variant.id, self.trial)
 
 
 class Lease(Record):
@@ -171,6 +179,8 @@ class Session(Record):
     session_id: str
     lab: str
     variant: str
+    trial: int = 1
+    """The turn in which the variant is walked, from 1."""
     run_id: str
     target: Target
     engine: str
@@ -216,6 +226,11 @@ class Session(Record):
     """The labels that the lab's objects carry, so that a bill can be split by them."""
     model_range_users: int | None = None
     """The largest concurrency of that range."""
+
+    @property
+    def visit(self) -> str:
+        """What names of files, folders and sessions call this variant in this turn."""
+        return visit_name(self.variant, self.trial)
 
     def endpoint(self, component: str) -> Endpoint:
         """The component's endpoint. Raises `ClusterError`."""
@@ -285,7 +300,10 @@ class Cluster(ConfigurableResource, ABC):
 
     @abstractmethod
     def sessions(self, lab: str) -> list[Session]:
-        """Every session of the lab's lease so far, one per variant, oldest first. Raises `ClusterError` as `attach`."""
+        """Every session of the lab's lease so far, one per variant and turn, oldest first.
+
+        Raises `ClusterError` as `attach`.
+        """
 
     def held_nodes(self, session: Session, *, until: datetime) -> list[HeldNode]:
         """The nodes that the session has held up to `until`, which is its end.

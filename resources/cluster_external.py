@@ -97,9 +97,20 @@ class ExternalEngineCluster(LoopbackCluster):
             phases=[],
         )
 
-    # No spec that does any of this gets past `_bring_up`.
+    # No spec that does any of what follows gets past `_bring_up`, but for walking the one variant again.
 
     def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
+        if order.variant.id == session.variant:  # once more as it is: nothing of it has to be touched
+            requested_at = datetime.now(UTC)
+            token = first_token(self.base_url, str(session.model), time_scale=1.0)
+            return session.model_copy(
+                update={
+                    "session_id": f"{session.session_id.partition('.')[0]}.{order.visit}",
+                    "trial": order.trial,
+                    "requested_at": requested_at,
+                    "ready_at": token.ended_at,
+                }
+            )
         raise ClusterError(
             f"variant {order.variant.id} of {order.spec.id} would need another configuration of an engine that is not "
             f"ours; choose one that leaves it as it is (LABS_VARIANT={session.variant})"

@@ -184,6 +184,8 @@ class KubernetesCluster(Cluster):
             for component in spec.stack.components
         ]
         engine = next((one for one in releases if one.component.kind == "vllm"), None)
+        if former is not None and former.refusal is None and engine is not None:
+            self._stop_if_same(engine, former, spec, around)
         hold = self._hold_nodes(spec, lease, node, former=former, progress=progress)
         scaled_at, pool = (hold.since, hold.pool) if hold else (None, former.pool if former else None)
         refusal, reached, phases, digests = None, list[Milestone](), list[Phase](), dict[str, str]()
@@ -208,9 +210,10 @@ class KubernetesCluster(Cluster):
         if not self.node_pools.gives_nodes:
             seen = kube_nodes.nodes_seen(self._api, namespace, sku=node.sku, deadline=Deadline.within(ASK_S))
         session = Session(
-            session_id=lease.lease_id if former is None else f"{lease.lease_id}.{variant.id}",
+            session_id=lease.lease_id if former is None else f"{lease.lease_id}.{order.visit}",
             lab=spec.id,
             variant=variant.id,
+            trial=order.trial,
             run_id=order.run_id,
             target=cast(Target, self.target),
             engine=NO_ENGINE if engine is None else _ENGINES[self._engine],
@@ -516,6 +519,14 @@ class KubernetesCluster(Cluster):
         return node_holds.hold(
             self.node_pools, node, tags=tags, free_first=former is not None, deadline=deadline, progress=progress
         )
+
+    def _stop_if_same(self, engine: Release, former: Session, spec: LabSpec, around: Surroundings) -> None:
+        """Stop an engine that is up with the very values that come next: an upgrade would leave its pods, and what they
+        have in their caches, as they are."""
+        before = next(variant for variant in spec.variants if variant.id == former.variant)
+        up = kube_stack.release_of(engine.component, [before.values.get(engine.name, {})], around)
+        if up.values == engine.values:
+            self.stop(former, engine.component)
 
     def _install(self, release: Release, around: Surroundings, deadline: Deadline, progress: Progress) -> str:
         """Install or upgrade a release and wait until it is ready; the digest of what it consists of."""

@@ -103,10 +103,21 @@ class LocalCluster(LoopbackCluster):
 
     def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
         spec, variant = order.spec, order.variant
-        engine = spec.stack.of_kind("vllm")
+        engine, requested_at = spec.stack.of_kind("vllm"), datetime.now(UTC)
         if engine is None:
-            raise ClusterError(f"variants of {spec.id} can't be told apart on this machine: its stack has no engine")
-        requested_at = datetime.now(UTC)
+            if variant.id != session.variant:
+                raise ClusterError(
+                    f"variants of {spec.id} can't be told apart on this machine: its stack has no engine"
+                )
+            return session.model_copy(  # once more as it is
+                update={
+                    "session_id": f"{_lease_id(self.marker(session.lab))}.{order.visit}",
+                    "trial": order.trial,
+                    "requested_at": requested_at,
+                    "ready_at": datetime.now(UTC),
+                    "phases": [],
+                }
+            )
         values = {c.name: _values(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
         arguments, node = _vllm_arguments(engine, values[engine.name]), spec.nodes_of(variant)
         gpu = _gpu_of(load_prices().sku(node.sku).gpu, node.sku)
@@ -130,7 +141,8 @@ class LocalCluster(LoopbackCluster):
             progress(f"{variant.id}: {arguments[0]} on {gpu} is ready after {_seconds(phases):.0f} s (modelled)")
         return session.model_copy(
             update={
-                "session_id": f"{_lease_id(place.environ)}.{variant.id}",
+                "session_id": f"{_lease_id(place.environ)}.{order.visit}",
+                "trial": order.trial,
                 "values_digest": canonical_digest(values),
                 "requested_at": requested_at,
                 "ready_at": ready_at,
@@ -164,8 +176,9 @@ class LocalCluster(LoopbackCluster):
         return phases
 
     def log_lines(self, session: Session, component: str) -> list[dict[str, Any]]:
-        log = session.endpoint(component).log
-        return local_components.read_log(Path(log)) if log else []
+        log, since = session.endpoint(component).log, session.requested_at.timestamp()
+        # The file is the stack's, and has what earlier sessions of it had to say.
+        return [line for line in local_components.read_log(Path(log)) if line["ts"] >= since] if log else []
 
     def _start(
         self,

@@ -168,7 +168,7 @@ class RehearsalCluster(LoopbackCluster):
         node = spec.nodes_of(variant)
         engine = spec.stack.of_kind("vllm")
         values = {c.name: values_of(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
-        requested_s, seed = world.now_s, f"{self.seed}/{spec.id}/{variant.id}"
+        requested_s, seed = world.now_s, f"{self.seed}/{spec.id}/{order.visit}"
         phases, refusal, model, arguments, gpu = list[Phase](), None, None, list[str](), None
         if engine is not None:
             arguments = arguments_of(engine, values[engine.name])
@@ -193,7 +193,7 @@ class RehearsalCluster(LoopbackCluster):
         ready_s = world.now_s
         trust = None
         if model is not None and engine is not None:
-            world.bring_up(engine.name, model)
+            world.bring_up(engine.name, model, trial=order.trial)
             trust = trust_of(model, context=longest_sequence(spec.steps))
             phases.append(first_token(world))
             took_s = sum(phase.duration_s for phase in phases)
@@ -202,7 +202,7 @@ class RehearsalCluster(LoopbackCluster):
                 f"{variant.id}: the engine model is {f'inside: {trust.says}' if trust.inside else trust.model_range}"
             )
         return Session(
-            session_id=rehearsal.lease_id if former is None else f"{rehearsal.lease_id}.{variant.id}",
+            session_id=rehearsal.lease_id if former is None else f"{rehearsal.lease_id}.{order.visit}",
             lab=spec.id,
             run_id=order.run_id,
             target="rehearsal",
@@ -225,6 +225,7 @@ class RehearsalCluster(LoopbackCluster):
             model_range=trust.model_range if trust else None,
             model_range_users=trust.users if trust else None,
             variant=variant.id,
+            trial=order.trial,
             model=arguments[0] if arguments else None,
             sku=node.sku,
             nodes=node.count,
@@ -261,13 +262,13 @@ class RehearsalCluster(LoopbackCluster):
             model = EngineModel.of(arguments, gpu, session.gpus)
         except (EngineArgsError, GpuMemoryError, UnknownNameError) as error:
             raise ClusterError(f"{component.name} does not come up: {error}") from None
-        numbers = random.Random(f"{self.seed}/{session.lab}/{session.variant}/{world.now_s}")
+        numbers = random.Random(f"{self.seed}/{session.lab}/{session.visit}/{world.now_s}")
         phases = list[Phase]()
         if _scales(rehearsal.spec, session.sku):
             phases = place(rehearsal, engine_pod(component.name, values, gpus=session.gpus))
         planned = drawn_cold_start(gpu, arguments[0], numbers, warm=True)
-        phases += come_up(rehearsal, planned, seed=f"{self.seed}/{session.lab}/{session.variant}", same_pod=restart)
-        world.bring_up(component.name, model)
+        phases += come_up(rehearsal, planned, seed=f"{self.seed}/{session.lab}/{session.visit}", same_pod=restart)
+        world.bring_up(component.name, model, trial=session.trial)
         phases.append(first_token(world))
         took_s = sum(phase.duration_s for phase in phases)
         progress(f"{component.name} is up again after {took_s:.0f} virtual s (modelled)")

@@ -13,6 +13,7 @@ from dagster import ConfigurableResource, Failure
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog
 from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
 from lab_pipelines.deployment import Target
+from lab_pipelines.turns import Visit, visits
 
 
 class Labs(ConfigurableResource):
@@ -23,6 +24,8 @@ class Labs(ConfigurableResource):
     """One of the spec's paces; unset: the target's default. `LABS_PACE` sets it for a whole process."""
     variant: str | None = None
     """Some of the spec's variants, comma-separated; unset: all that this target can run. `LABS_VARIANT` sets it."""
+    turns: int | None = None
+    """How many times to walk them; unset: as the spec says. `LABS_TURNS` sets it."""
     budget_usd: str | None = None
     """The most that one run may cost, a decimal number; unset: no limit. `LABS_BUDGET_USD` sets it."""
     catalog_dir: str = str(CATALOG_DIR)
@@ -48,6 +51,10 @@ class Labs(ConfigurableResource):
             return spec.choose_variants(self.variant, cast(Target, self.target))
         except KeyError as error:
             raise Failure(f"{error.args[0]} (set LABS_VARIANT)", allow_retries=False) from None
+
+    def visits(self, spec: LabSpec) -> list[Visit]:
+        """The variants turn by turn, as a run walks them. Raises `Failure` as `chosen_variants` does."""
+        return visits(self.chosen_variants(spec), self.turns or spec.turns)
 
     def pace_of(self, spec: LabSpec) -> tuple[str, Pace]:
         """The pace's name and what it is. Raises `Failure` for an unknown one."""

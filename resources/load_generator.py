@@ -119,13 +119,16 @@ class LoadPlan(Record):
     """
 
     run_id: str
+    trial: int = 1
+    """Which of the run's turns it belongs to: each draws its own arrivals and prompts, the same for all variants."""
     step: str
     base_url: str
     """An OpenAI base URL, ending in /v1, for completions; an HTTP server's root for plain GETs."""
     model: str | None
     profile: Profile
     arrivals: Arrivals = "even"
-    """How the requests of a rate are spaced. Those that are drawn are the same in every run of a step."""
+    """How the requests of a rate are spaced. Those that are drawn are the same in every run of a step, and
+    others in each of its turns."""
     burstiness: float | None = None
     """The shape of gamma arrivals' gaps: 1 is Poisson, less is burstier."""
     trace: TracePlan | None = None

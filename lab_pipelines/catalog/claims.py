@@ -99,6 +99,39 @@ class Cliff(Neighbours):
     after: float = Field(gt=0)
 
 
+class Paired(Claim):
+    """A quantity of `variant` over that of the variant `over`, in pairs of the same turn, against `threshold`.
+
+    One pair per turn, at the same step and load: the interval is that of the turns' spread, and needs no assumption on
+    the requests of one. Give exactly one of `quantity` and `measure`.
+    """
+
+    kind: Literal["paired"]
+    quantity: Quantity | None = None
+    measure: Name | None = None
+    variant: Name
+    over: Name
+    step: Name | None = None
+    load: float | None = Field(default=None, gt=0)
+    shape: int | None = Field(default=None, ge=0)
+    comparison: Literal["above", "below"]
+    threshold: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Paired:
+        if (self.quantity is None) == (self.measure is None):
+            raise ValueError("give exactly one of quantity and measure")
+        if self.variant == self.over:
+            raise ValueError(f"over: {self.over} is the variant itself")
+        if self.shape is not None and self.quantity in (None, "throughput"):
+            raise ValueError("shape: only latencies can be told apart by the request's shape")
+        return self
+
+    def sample(self, variant: str) -> Sample:
+        """The stage of one of the two variants."""
+        return Sample(variant=variant, step=self.step, load=self.load, shape=self.shape)
+
+
 class Bound(Claim):
     """Every value of a measure, one per stage or one for the run, lies above or below `threshold`.
 
@@ -136,7 +169,9 @@ class Outcomes(Claim):
     steps: list[Name] = Field(min_length=1)
 
 
-Finding = Annotated[Ratio | Monotone | Ordering | Cliff | Bound | Agreement | Outcomes, Field(discriminator="kind")]
+Finding = Annotated[
+    Ratio | Monotone | Ordering | Cliff | Paired | Bound | Agreement | Outcomes, Field(discriminator="kind")
+]
 
 
 def samples_of(finding: Monotone | Ordering | Cliff, loads: list[float] | list[float | None]) -> list[Sample]:

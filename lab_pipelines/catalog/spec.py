@@ -23,6 +23,7 @@ from lab_pipelines.catalog.claims import (
     Monotone,
     Ordering,
     Outcomes,
+    Paired,
     Ratio,
     Sample,
     samples_of,
@@ -33,7 +34,8 @@ from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.catalog.steps import AnyStep, FireAlertStep, LoadStep, ReclaimsStep, Step
 from lab_pipelines.catalog.strict import Name, SpecModel, Text
 from lab_pipelines.catalog.units import UNITS
-from lab_pipelines.deployment import Target
+from lab_pipelines.deployment import MOST_TURNS, Target
+from lab_pipelines.statistics.paired import MIN_PAIRS
 
 LabId = Annotated[str, StringConstraints(pattern=r"^L[0-9]{2,3}$")]
 
@@ -335,6 +337,8 @@ class LabSpec(Identity):
     cluster's Prometheus reaches them. `open`: no rule at all."""
     stack: Stack
     variants: list[Variant] = Field(min_length=1)
+    turns: int = Field(default=1, ge=1, le=MOST_TURNS)
+    """How many times a run walks the variants, in an order that balances who comes first (lab_pipelines/turns.py)."""
     steps: list[Step] = Field(min_length=1)
     paces: dict[Name, Pace]
     default_pace: dict[Target, Name]
@@ -430,9 +434,8 @@ class LabSpec(Identity):
         variants = [variant.id for variant in self.variants]
         for finding in self.findings:
             match finding:
-                case Ratio():
-                    for side in (finding.numerator, finding.denominator):
-                        self._sample_holds(finding.id, side)
+                case Ratio() | Paired():
+                    self._sides_hold(finding)
                     used = [] if finding.measure is None else [finding.measure]
                     if any(over.get(name) in ("run", "variants") for name in used):
                         raise ValueError(f"findings: {finding.id} compares stages; {used[0]} is of a whole run")
@@ -456,6 +459,19 @@ class LabSpec(Identity):
                 raise ValueError(f"findings: {finding.id} compares a measure of the run with one of its stages")
             if isinstance(finding, Bound | Outcomes) and finding.variant not in (None, *variants):
                 raise ValueError(f"findings: {finding.id} names variant {finding.variant}, which the lab lacks")
+
+    def _sides_hold(self, finding: Ratio | Paired) -> None:
+        """Two stages, of pairs in turns enough to compare them."""
+        if isinstance(finding, Ratio):
+            sides = [finding.numerator, finding.denominator]
+        else:
+            sides = [finding.sample(finding.variant), finding.sample(finding.over)]
+            if self.turns < MIN_PAIRS:
+                raise ValueError(
+                    f"findings: {finding.id} compares pairs of one turn and takes {MIN_PAIRS}; turns is {self.turns}"
+                )
+        for side in sides:
+            self._sample_holds(finding.id, side)
 
     def _sequence_holds(self, finding: Monotone | Ordering | Cliff) -> None:
         """A step and the shape of its requests, and at least two loads, or several variants at one of them."""

@@ -1,8 +1,8 @@
--- What came of each lab's newest run on each target, all its variants together?
+-- What came of each lab's newest run on each target, all its variants and turns together?
 -- Newest by when it was recorded: a rehearsal's own clock shows the lab's date.
 WITH sessions AS (
     SELECT
-        session_id, lab, target, run_id, variant, pace, engine, provenance, time_scale, requested_at,
+        session_id, lab, target, run_id, variant, trial, pace, engine, provenance, time_scale, requested_at,
         max(recorded_at) AS recorded_at,
         bool_or(state = 'closed') AS released
     FROM stack_sessions
@@ -11,7 +11,8 @@ WITH sessions AS (
 runs AS (
     SELECT
         lab, target, run_id, pace, engine, provenance, time_scale,
-        list(variant ORDER BY requested_at) AS variants,
+        list(variant ORDER BY requested_at) FILTER (trial = 1) AS variants,
+        max(trial) AS turns,
         min(requested_at) AS requested_at,
         max(recorded_at) AS recorded_at,
         bool_and(released) AS released

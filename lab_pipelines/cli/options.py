@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, fail
-from lab_pipelines.deployment import REPO_ROOT, TARGETS, Deployment, Target
+from lab_pipelines.deployment import MOST_TURNS, REPO_ROOT, TARGETS, Deployment, Target
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
@@ -70,6 +70,12 @@ PaceOption = Annotated[
 VariantOption = Annotated[
     str | None,
     typer.Option(help="Some of the lab's variants, comma-separated; unset: all.", autocompletion=_variants),
+]
+TurnsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MOST_TURNS, help="How many times to walk the variants; unset: LABS_TURNS, or as the lab says."
+    ),
 ]
 RehearsalOption = Annotated[
     bool, typer.Option("--rehearsal/--no-rehearsal", help="Rehearse it where no rehearsal of it is known yet.")

@@ -16,6 +16,7 @@ from lab_pipelines.cli.options import (
     PaceOption,
     RehearsalOption,
     TargetOption,
+    TurnsOption,
     VariantOption,
     chosen_pace,
     chosen_variants,
@@ -39,6 +40,7 @@ def plan(
     target: TargetOption = None,
     pace: PaceOption = None,
     variant: VariantOption = None,
+    turns: TurnsOption = None,
     rehearsal: RehearsalOption = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,6 +48,7 @@ def plan(
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.catalog.spec import LabSpec
     from lab_pipelines.plan import plan_lab, plan_outline
+    from lab_pipelines.turns import visits
     from resources.chart_values import component_arguments
     from resources.contract import WarehouseError
     from resources.price_sheets import known_prices
@@ -61,19 +64,21 @@ def plan(
             refuse_target(found, where)
             pace_name = chosen_pace(found, where, pace or settings.pace)
             variants = chosen_variants(found, where, variant or settings.variant)
+            times = turns or settings.turns or found.turns
             planned = plan_lab(
                 found,
                 sheet,
                 component_arguments,
                 target=where,
                 pace_name=pace_name,
-                variants=variants,
+                visits=visits(variants, times),
                 region=settings.region,
             )
             if rehearsal and "rehearsal" in found.targets:
                 seen = rehearsed_outlook(
                     found,
                     variants,
+                    turns=times,
                     pace=pace_name,
                     settings=settings,
                     sheet=sheet,
@@ -106,7 +111,8 @@ def _print_budget(planned: Plan, budget: Decimal) -> None:
 def _print_plan(planned: Plan) -> None:
     say(f"{planned.lab} · {planned.title}", style="bold")
     if planned.complete:
-        say(f"target {planned.target} · pace {planned.pace} · {', '.join(planned.variants)}")
+        repeated = f" · {planned.turns} turns" if planned.turns > 1 else ""
+        say(f"target {planned.target} · pace {planned.pace} · {', '.join(planned.variants)}{repeated}")
     else:
         say("outline: it can't run yet; this is what is known so far")
     nodes = [
@@ -133,11 +139,21 @@ def _print_plan(planned: Plan) -> None:
         lines = [
             [part.variant, part.name, part.kind.replace("_", " "), duration(part.expected_s), duration(part.at_most_s)]
             for part in planned.parts
+            if part.trial == 1
         ]
+        lines += [_repeats(planned, variant) for variant in planned.variants if planned.turns > 1]
         total = ["", "", "in all", duration(planned.expected_s), duration(planned.at_most_s)]
         print_table(["variant", "step", "", "expected", "at most"], [*lines, total], right=[3, 4])
     print_fields(_costs(planned))
     print_list("not in this plan" if planned.complete else "missing until it can run", planned.unknown)
+
+
+def _repeats(planned: Plan, variant: str) -> list[str]:
+    """The line of a variant's later turns together."""
+    again = [part for part in planned.parts if part.variant == variant and part.trial > 1]
+    turns = len({part.trial for part in again})
+    took = [sum(part.expected_s for part in again), sum(part.at_most_s for part in again)]
+    return [variant, f"{turns} more turn{'s'[: turns != 1]}", "", *map(duration, took)]
 
 
 def _costs(planned: Plan) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lab_pipelines.catalog.spec import LabSpec, Variant
     from lab_pipelines.deployment import Deployment
     from lab_pipelines.rehearsed_plan import Interval, Outlook, RehearsedVariant
+    from lab_pipelines.turns import Visit
     from resources.warehouse_core import PlainWarehouse
 
 _SQL = Path(__file__).parent
@@ -30,6 +31,7 @@ def rehearsed_outlook(
     spec: LabSpec,
     variants: Sequence[Variant],
     *,
+    turns: int,
     pace: str,
     settings: Deployment,
     sheet: PriceSheet,
@@ -39,14 +41,17 @@ def rehearsed_outlook(
 ) -> tuple[str, Outlook]:
     """The rehearsal's run and what it says. Runs it first where there is none yet. Ends the program if that fails."""
     from lab_pipelines.rehearsed_plan import outlook
+    from lab_pipelines.turns import visits
 
     walked = [variant for variant in variants if variant in spec.variants_on("rehearsal")]
-    run_id = _known_run(warehouse, spec, walked, pace)
+    visited = visits(walked, turns)
+    run_id = _known_run(warehouse, spec, visited, pace)
     if run_id is None:
         if not quiet:
-            say(f"rehearsing {spec.id}: {len(walked)} variant{'s'[: len(walked) > 1]} at pace {pace} …")
-        _rehearse(spec, walked, pace=pace, settings=settings, home=home)
-        run_id = _known_run(warehouse, spec, walked, pace)
+            repeated = f", {turns} turns" if turns > 1 else ""
+            say(f"rehearsing {spec.id}: {len(walked)} variant{'s'[: len(walked) > 1]} at pace {pace}{repeated} …")
+        _rehearse(spec, walked, turns=turns, pace=pace, settings=settings, home=home)
+        run_id = _known_run(warehouse, spec, visited, pace)
     if run_id is None:
         fail(f"the rehearsal of {spec.id} left no rows in {settings.data_dir}; run `labs run {spec.id} -t rehearsal`")
     findings = warehouse.query("SELECT * FROM findings WHERE run_id = ?", [run_id])
@@ -89,20 +94,22 @@ def _around(interval: Interval, *, digits: int = 2) -> str:
     return f"{interval.expected:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
 
 
-def _known_run(warehouse: PlainWarehouse, spec: LabSpec, variants: Sequence[Variant], pace: str) -> str | None:
+def _known_run(warehouse: PlainWarehouse, spec: LabSpec, visited: Sequence[Visit], pace: str) -> str | None:
     from lab_pipelines.digest import canonical_digest
 
     asked = {
         "lab": spec.id,
         "spec_digest": canonical_digest(spec.model_dump(mode="json")),
         "pace": pace,
-        "variants": [variant.id for variant in variants],
+        "variants": [visit.variant.id for visit in visited],
     }
     found = warehouse.query((_SQL / "rehearsed_run.sql").read_text(encoding="utf-8"), asked)
     return found[0]["run_id"] if found else None
 
 
-def _rehearse(spec: LabSpec, variants: Sequence[Variant], *, pace: str, settings: Deployment, home: Path) -> None:
+def _rehearse(
+    spec: LabSpec, variants: Sequence[Variant], *, turns: int, pace: str, settings: Deployment, home: Path
+) -> None:
     from lab_pipelines.cli.launch import materialize_command, reasons, supervise
 
     log = settings.data_dir / "runs" / "commands" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{spec.id}-{os.getpid()}.log"
@@ -110,6 +117,7 @@ def _rehearse(spec: LabSpec, variants: Sequence[Variant], *, pace: str, settings
         "LABS_TARGET": "rehearsal",
         "LABS_PACE": pace,
         "LABS_VARIANT": ",".join(variant.id for variant in variants),
+        "LABS_TURNS": str(turns),
         "LABS_DATA_DIR": str(settings.data_dir),
         "LABS_REGION": settings.region,
         "DAGSTER_HOME": str(home),

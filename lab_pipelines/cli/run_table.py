@@ -12,7 +12,16 @@ from rich.text import Text
 from lab_pipelines.cli.console import console, print_table, say
 from lab_pipelines.report.read import Section
 from lab_pipelines.report.stage_table import columns, ladders, notes, range_notes, stage_cells
-from lab_pipelines.report.wording import OUTSIDE, ROUGH, duration, effect, gap_place, gap_variants, provenance_line
+from lab_pipelines.report.wording import (
+    OUTSIDE,
+    ROUGH,
+    duration,
+    effect,
+    gap_place,
+    gap_variants,
+    provenance_line,
+    turns_note,
+)
 
 COMFORTABLE_WIDTH = 96
 """Terminal columns with which the table is airy; below, it is tight."""
@@ -22,6 +31,8 @@ def print_section(section: Section) -> None:
     """One run: provenance, a table for each of its load steps, or of its steps if it sent no load, findings, gaps."""
     out = console()
     say(provenance_line(section.overview))
+    if shown := turns_note(section.variants):
+        say(shown)
     for variant in section.variants:
         if variant["refusal"] is not None:
             say(f"{variant['variant']} was refused: {variant['refusal']}")

@@ -28,6 +28,7 @@ from lab_pipelines.cli.options import (
     LabArgument,
     PaceOption,
     TargetOption,
+    TurnsOption,
     VariantOption,
     chosen_pace,
     chosen_variants,
@@ -54,7 +55,13 @@ _FIRST = "make demo"
 # labs run
 
 
-def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = None, pace: PaceOption = None) -> None:
+def run(
+    lab: LabArgument,
+    variant: VariantOption = None,
+    target: TargetOption = None,
+    pace: PaceOption = None,
+    turns: TurnsOption = None,
+) -> None:
     """Run a lab through Dagster: deploy, load, measure, price, release."""
     from lab_pipelines.catalog.loader import LabNotWrittenError, SpecError, load_catalog
     from lab_pipelines.cli.launch import materialize_command, reasons, supervise
@@ -70,13 +77,16 @@ def run(lab: LabArgument, variant: VariantOption = None, target: TargetOption = 
         "LABS_TARGET": settings.target,
         "LABS_VARIANT": ",".join(one.id for one in variants),
         "LABS_PACE": chosen_pace(spec, settings.target, pace or settings.pace),
+        "LABS_TURNS": str(turns or settings.turns or spec.turns),
     }
     home = dagster_home()
     command = materialize_command(lab)
     log = settings.data_dir / "runs" / "commands" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{lab}-{os.getpid()}.log"
     say(f"{lab} · {spec.title}", style="bold")
     listed = ", ".join(one.id for one in variants)
-    say(f"target {chosen['LABS_TARGET']} · pace {chosen['LABS_PACE']} · variant{'s'[: len(variants) > 1]} {listed}")
+    repeated = "" if chosen["LABS_TURNS"] == "1" else f" · {chosen['LABS_TURNS']} turns"
+    where = f"target {chosen['LABS_TARGET']} · pace {chosen['LABS_PACE']}"
+    say(f"{where} · variant{'s'[: len(variants) > 1]} {listed}{repeated}")
     # The child's working directory is the repository, so a relative folder of the caller's must not reach it.
     paths = {"DAGSTER_HOME": str(home), "LABS_DATA_DIR": str(settings.data_dir)}
     ended = supervise(

@@ -127,9 +127,9 @@ class World:
         self._next_scrape_s = start_s
         self._scraped_s = start_s - SCRAPE_EVERY_S
 
-    def bring_up(self, name: str, model: EngineModel) -> None:
-        """An engine that answers from now on."""
-        engine = model.engine(accepted_drafts(model, lambda request: request.text, seed=self.seed))
+    def bring_up(self, name: str, model: EngineModel, *, trial: int = 1) -> None:
+        """An engine that answers from now on. Each turn of a run draws anew what is drawn."""
+        engine = model.engine(accepted_drafts(model, lambda request: request.text, seed=self.seed + trial - 1))
         metrics = VllmMetrics(model.args, model.memory, time_scale=1.0)
         gpu = GpuState(model.hardware, self.now_s)
         steps: StepObserver[VirtualRequest] = StepObserver(engine, metrics, on_finished=self._finished)

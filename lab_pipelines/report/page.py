@@ -51,6 +51,7 @@ from lab_pipelines.report.wording import (
     place,
     provenance_line,
     short,
+    turns_note,
 )
 from lab_pipelines.report.year import YearRow, year_rows
 
@@ -325,6 +326,8 @@ def spent(row: Row) -> str:
 
 def _section_markdown(section: Section) -> list[str]:
     lines = [stage_markdown(section.stages)] if section.stages else [markdown_text(provenance_line(section.overview))]
+    if shown := turns_note(section.variants):
+        lines += ["", shown.capitalize() + "."]
     for variant in section.variants:
         if variant["refusal"] is not None:
             lines += ["", f"- **{markdown_text(variant['variant'])}** was refused: {markdown_text(variant['refusal'])}"]
@@ -401,6 +404,7 @@ def _template() -> Template:
         "place": place,
         "price_note": price_note,
         "range_notes": range_notes,
+        "turns_note": turns_note,
         "whole": lambda value: number(value, 0),
         "drawn": Markup,  # a picture's SVG, whose text the renderer has escaped
     }

@@ -57,6 +57,14 @@ def provenance_line(row: Row) -> str:
     return f"{origin(row)} · {place(row)}"
 
 
+def turns_note(variants: Sequence[Row]) -> str | None:
+    """Of a run whose variants were walked several times: which turn is shown. Rows of `run_overview`."""
+    turns = max(variant["turns"] for variant in variants)
+    if turns == 1:
+        return None
+    return f"turn {turns}, the last of {turns}; the cost and comparisons by pairs are of all turns"
+
+
 def origin(row: Row) -> str:
     """Whether a row was measured or modelled, and how fast its clock ran."""
     return f"{row['provenance']} · {clock(row)}"

@@ -29,6 +29,7 @@ from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
 from lab_pipelines.rows import Row, node_time_of
 from lab_pipelines.sensors.common import EVERY_S, counted
+from lab_pipelines.turns import visit_name
 from resources.billing import Billing
 from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster, ClusterError, HeldNode, Lease, Progress
@@ -272,7 +273,9 @@ def _close_books(place: Place, run: Row, gone_at: datetime, known: _Known) -> No
         node_times = [node_time_of(session, one) for session in sessions for one in known.nodes_of(session)]
         place.warehouse.publish("node_time", node_times, **where)
     for row in closing:
-        place.warehouse.publish("stack_sessions", [row], **where, part=f"{row['variant']}.closed")
+        place.warehouse.publish(
+            "stack_sessions", [row], **where, part=f"{visit_name(row['variant'], row['trial'])}.closed"
+        )
     publish_estimates(sessions, place.billing, place.warehouse, price_of=place.billing.listed_price)
 
 

@@ -122,6 +122,16 @@ def test_a_run_that_was_cut_is_passed_over_and_refused_by_its_reason(warehouse: 
     assert pin(warehouse, SPEC, target="local", directory=directory).content["run_id"] == "run-1"
 
 
+def test_of_several_turns_the_last_one_is_pinned(warehouse: Warehouse, directory: Path) -> None:
+    first, second = run(), run(trial=2, slower=2.0)
+    for table, own in second.items():
+        first[table] += [row | {"session_id": "run-1.baseline.T2"} for row in own]
+    rows.publish_run(warehouse, first)
+    [stage, *_] = pin(warehouse, SPEC, target="local", directory=directory).content["variants"]["baseline"]["stages"]
+    spoken = second["load_stages"][0]
+    assert stage["output_tokens_per_s"] == pytest.approx(spoken["output_tokens"] / spoken["duration_s"])
+
+
 def test_a_gap_stays_a_gap(warehouse: Warehouse, directory: Path) -> None:
     published = run(priced=False)
     published["metric_summaries"] = [

@@ -15,6 +15,7 @@ from lab_pipelines.catalog.spec import Component, LabSpec, Outline, Variant
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.engine.cold_start import cold_start_plan
 from lab_pipelines.plan import Plan, plan_lab, plan_outline
+from lab_pipelines.turns import visits
 from resources.chart_values import load_values, vllm_arguments
 
 L06 = load_catalog().spec("L06")
@@ -36,7 +37,12 @@ def arguments(component: Component, overrides: Sequence[Overrides]) -> list[str]
 
 
 def planned(
-    spec: LabSpec, *, pace: str = "short", region: str = "eastus", variants: Sequence[Variant] | None = None
+    spec: LabSpec,
+    *,
+    pace: str = "short",
+    region: str = "eastus",
+    variants: Sequence[Variant] | None = None,
+    turns: int = 1,
 ) -> Plan:
     return plan_lab(
         spec,
@@ -44,7 +50,7 @@ def planned(
         arguments,
         target="local",
         pace_name=pace,
-        variants=spec.variants if variants is None else variants,
+        visits=visits(spec.variants if variants is None else variants, turns),
         region=region,
     )
 
@@ -224,7 +230,7 @@ def test_every_lab_of_the_year_can_be_planned() -> None:
                 arguments,
                 target=target,
                 pace_name=lab.pace(None, target)[0],
-                variants=lab.variants_on(target),
+                visits=visits(lab.variants_on(target), lab.turns),
                 region="eastus",
             )
         assert plan.at_most_usd is not None, (lab.id, plan.unknown)
@@ -245,3 +251,20 @@ def test_only_the_nodes_of_the_variants_that_are_walked_are_deployed(lab: str) -
 def _identity(lab: str) -> dict[str, Any]:
     fields = {name: getattr(L06, name) for name in ("title", "phase", "week", "sessions", "question", "concepts")}
     return {**fields, "id": lab}
+
+
+def test_each_turn_takes_its_time_and_starts_on_the_node_that_is_there() -> None:
+    spec = changed(variants=[{"id": name, "description": name} for name in ("one", "other")])
+    once, thrice = planned(spec), planned(spec, turns=3)
+    assert (once.turns, thrice.turns, thrice.variants) == (1, 3, ["one", "other"])
+    assert [(part.variant, part.trial) for part in thrice.parts if part.kind == "load"] == [
+        *(("one", 1), ("other", 1)),
+        *(("other", 2), ("one", 2)),
+        *(("other", 3), ("one", 3)),
+    ]
+    # Of the first turn, only the first variant had to wait for its node.
+    other = [part for part in once.parts if part.variant == "other"]
+    later = 4 * sum(part.at_most_s for part in other)
+    assert thrice.at_most_s == pytest.approx(once.at_most_s + later)
+    assert thrice.at_most_usd is not None and once.at_most_usd is not None
+    assert float(thrice.at_most_usd / once.at_most_usd) == pytest.approx(thrice.at_most_s / once.at_most_s, rel=1e-3)

@@ -211,6 +211,44 @@ def test_a_variant_that_comes_up_again_takes_the_place_of_its_refusal_and_of_not
     assert [(row["variant"], row["session_id"]) for row in latest] == [("huge", "again.huge"), ("wide", "walk.wide")]
 
 
+def turns_run(turns: int, **columns: Any) -> dict[str, list[Row]]:
+    """One run that walks a variant several times, each turn slower than the one before."""
+    tables: dict[str, list[Row]] = {}
+    columns = {"run_id": "turns-run"} | columns
+    for trial in range(1, turns + 1):
+        own = columns | {"trial": trial, "session_id": f"{columns['run_id']}.T{trial}"}
+        for table, found in lab_run(users=(1, 4), slower=float(trial), **own).items():
+            tables.setdefault(table, []).extend(found)
+    return tables
+
+
+def test_of_several_turns_the_last_one_speaks_and_the_run_is_as_new_as_its_newest_row(warehouse: Warehouse) -> None:
+    tables = turns_run(3)
+    tables["findings"] = [row | {"recorded_at": LATER} for row in tables["findings"][:1]]  # told with the first turn
+    publish_run(warehouse, tables)
+    between = LATER - timedelta(minutes=1)
+    publish_run(warehouse, lab_run(users=(1, 4), run_id="between", session_id="between", recorded_at=between))
+    [latest] = warehouse.query("FROM latest_run")
+    assert (latest["run_id"], latest["trial"], latest["turns"]) == ("turns-run", 3, 3)
+    overview = warehouse.query("FROM run_overview WHERE run_id = 'turns-run' ORDER BY trial")
+    assert [(row["trial"], row["turns"], row["latest"]) for row in overview] == [
+        (1, 3, False),
+        (2, 3, False),
+        (3, 3, True),
+    ]
+
+
+def test_a_turn_is_compared_with_the_same_turn_of_the_rehearsal_or_the_nearest(warehouse: Warehouse) -> None:
+    publish_run(warehouse, turns_run(2, **rehearsal(run_id="rehearsed")))
+    publish_run(warehouse, turns_run(3, run_id="real"))
+    pairs = warehouse.query("SELECT DISTINCT session_id, forecast_session_id FROM forecast_vs_measured ORDER BY ALL")
+    assert [tuple(row.values()) for row in pairs] == [
+        ("real.T1", "rehearsed.T1"),
+        ("real.T2", "rehearsed.T2"),
+        ("real.T3", "rehearsed.T2"),
+    ]
+
+
 def test_a_lab_without_load_speaks_by_the_claims_it_tested(warehouse: Warehouse) -> None:
     where = {"lab": "L07", "engine": "none"}
     publish_run(warehouse, {"stack_sessions": [session_row(**where)], "findings": [finding_row(**where)]})

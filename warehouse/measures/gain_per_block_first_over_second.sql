@@ -4,6 +4,7 @@ WITH points AS (
     SELECT s.variant, s.output_tokens / s.duration_s AS tokens_per_s, m.value AS blocks
     FROM load_stages AS s
     JOIN metric_summaries AS m USING (session_id, step, stage)
+    SEMI JOIN run_sessions USING (session_id)
     WHERE s.run_id = $run_id AND s.users = 32 AND m.measure = 'kv_blocks'
 ),
 gains AS (

@@ -3,7 +3,7 @@ WITH mixes AS (
     SELECT
         any_value(usd_per_hour) FILTER (variant = 'on-demand') - any_value(usd_per_hour) FILTER (variant = 'hybrid-80') AS usd,
         any_value(served_share) FILTER (variant = 'on-demand') - any_value(served_share) FILTER (variant = 'hybrid-80') AS share
-    FROM capacity_results WHERE run_id = $run_id AND position = 0
+    FROM capacity_results SEMI JOIN run_sessions USING (session_id) WHERE run_id = $run_id AND position = 0
 )
 SELECT
     CASE WHEN share > 0 THEN 730 * usd / (100 * share) END AS usd,

@@ -14,6 +14,7 @@ WITH work AS (
         END AS done_per_s
     FROM load_stages AS s
     JOIN requests AS r USING (session_id, step, stage)
+    SEMI JOIN run_sessions USING (session_id)
     WHERE s.run_id = $run_id AND r.in_stage AND r.outcome = 'ok'
     GROUP BY s.variant, s.step, s.stage, s.offered_per_s, s.users
 ),

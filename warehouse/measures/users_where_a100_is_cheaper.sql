@@ -1,7 +1,9 @@
 -- From how many users on is a token of the A100 cheaper than one of the T4? NULL: nowhere on this ramp.
 -- 6.983 is the ratio of the nodes' on-demand prices in eastus (lab_pipelines/catalog/prices.yaml): 3.673 over 0.526 USD.
 WITH speed AS (
-    SELECT users, variant, output_tokens / duration_s AS tokens_per_s FROM load_stages WHERE run_id = $run_id
+    SELECT users, variant, output_tokens / duration_s AS tokens_per_s
+    FROM load_stages SEMI JOIN run_sessions USING (session_id)
+    WHERE run_id = $run_id
 )
 SELECT min(t.users)::DOUBLE
 FROM speed AS t JOIN speed AS a USING (users)

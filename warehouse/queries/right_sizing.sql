@@ -11,6 +11,7 @@ ways AS (
         t.ttft_p95_s <= 2.0 AND t.tpot_p50_s <= 0.080 AS interactive
     FROM stage_table AS t
     JOIN newest USING (lab, target, run_id)
+    SEMI JOIN run_sessions USING (session_id)
     JOIN (SELECT DISTINCT session_id, model, sku FROM stack_sessions) AS s USING (session_id)
     WHERE t.usd_per_1k_output_tokens IS NOT NULL
 ),

@@ -1,5 +1,6 @@
--- Which runs are there, and how did each end up? One row per session with results; a run has one for each variant.
--- `position` counts the variants of a run from 1, in the order in which they were walked. A session that served no load
+-- Which runs are there, and how did each end up? One row per session with results; a run has one for each variant and
+-- turn. `position` counts them from 1, in the order in which they were walked; `turns` is how many of the run's sessions
+-- are of the same variant, of which `latest` marks at most one. A session that served no load
 -- (its engine was refused, or its lab sends none) has NULL where there would be numbers of stages. A run that is marked
 -- invalid is here, with its cost and its `invalid_reason`, and is no `latest`.
 CREATE VIEW run_overview AS
@@ -51,6 +52,8 @@ SELECT
     r.started_at, r.recorded_at,
     row_number() OVER (PARTITION BY r.run_id ORDER BY coalesce(sessions.requested_at, r.started_at), r.session_id)
         AS position,
+    count(*) OVER (PARTITION BY r.run_id, r.lab, r.variant, r.target, r.pace, r.time_scale, r.engine, r.provenance)
+        AS turns,
     stages.* EXCLUDE (session_id),
     EXISTS (FROM latest_run AS l WHERE l.session_id = r.session_id) AS latest,
     sessions.model,

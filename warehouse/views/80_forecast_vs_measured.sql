@@ -1,24 +1,30 @@
--- What did a rehearsal say, and what came of the lab's real run? One row per run, stage and quantity.
+-- What did a rehearsal say, and what came of the lab's real run? One row per session, stage and quantity.
 --
 -- The one place where two targets meet. Each session on another target stands beside the newest rehearsal of its lab and
--- variant, whether that came before or after: one of the same pace if there is any. Stages are matched by step and load.
+-- variant, whether that came before or after: one of the same pace if there is any, and of its turns the same one, or the
+-- nearest. Stages are matched by step and load.
 -- `step` is NULL for what is told of the whole session. Durations and sums of money depend on the pace, and are compared
 -- only where it is the same. `measured` is what the run gave; where a modelled server ran, that is no measurement, and
 -- `comparison` says so. `error` = forecast / measured - 1. `supported`: both samples are large enough for the quantile.
 -- The columns without a prefix are the run's, those that begin with forecast_ the rehearsal's.
 CREATE VIEW forecast_vs_measured AS
 WITH rehearsals AS (
-    SELECT lab, variant, pace, session_id, recorded_at
-    FROM session_results
-    WHERE target = 'rehearsal' AND invalid_reason IS NULL
-    QUALIFY row_number() OVER (PARTITION BY lab, variant, pace ORDER BY recorded_at DESC, session_id) = 1
+    -- All turns of the newest one.
+    SELECT f.lab, f.variant, f.pace, f.trial, f.session_id, r.recorded_at AS run_recorded_at
+    FROM session_results AS f
+    JOIN run_sessions AS r USING (lab, variant, target, pace, time_scale, engine, provenance, run_id)
+    WHERE f.target = 'rehearsal' AND f.invalid_reason IS NULL
+    QUALIFY dense_rank() OVER (PARTITION BY f.lab, f.variant, f.pace ORDER BY r.recorded_at DESC, r.run_id) = 1
 ),
 pairs AS (
     SELECT m.session_id, m.recorded_at, f.session_id AS forecast_session_id, f.pace = m.pace AS same_pace
     FROM session_results AS m
     JOIN rehearsals AS f USING (lab, variant)
     WHERE m.target <> 'rehearsal' AND m.invalid_reason IS NULL
-    QUALIFY row_number() OVER (PARTITION BY m.session_id ORDER BY f.pace = m.pace DESC, f.recorded_at DESC) = 1
+    QUALIFY row_number() OVER (
+        PARTITION BY m.session_id
+        ORDER BY f.pace = m.pace DESC, f.run_recorded_at DESC, abs(f.trial - m.trial), f.trial, f.session_id
+    ) = 1
 ),
 stages AS (
     -- A step may apply the same load twice; `nth` tells such stages apart, whichever of them a pace leaves out.

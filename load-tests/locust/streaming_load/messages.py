@@ -96,6 +96,6 @@ def _bodies(plan: Plan, shape: CompletionShape | TracedShape) -> Render:
     model = plan.model or ""
     if isinstance(shape, TracedShape):
         assert plan.trace is not None
-        traced, rows = TracedBodies(plan.run_id, model, plan.step, shape), plan.trace.rows
+        traced, rows = TracedBodies(plan.prompt_key, model, plan.step, shape), plan.trace.rows
         return lambda request_id, turn: traced.body(request_id, rows[turn])
-    return RequestBodies(plan.run_id, model, shape, read_prompts(Path(shape.prompts), shape.input_tokens)).body
+    return RequestBodies(plan.prompt_key, model, shape, read_prompts(Path(shape.prompts), shape.input_tokens)).body

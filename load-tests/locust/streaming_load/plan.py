@@ -140,6 +140,12 @@ class Plan:
     stages: tuple[Stage, ...]
     burstiness: float | None = None
     trace: Trace | None = None
+    trial: int = 1
+
+    @property
+    def prompt_key(self) -> str:
+        """What tells this load's prompts from those of other runs and trials, which a prefix cache may still hold."""
+        return self.run_id if self.trial == 1 else f"{self.run_id}.T{self.trial}"
 
     @property
     def open_loop(self) -> bool:

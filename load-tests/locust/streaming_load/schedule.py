@@ -1,7 +1,8 @@
 """When an open loop's requests are due, and which shape each request of a load has. Pure.
 
 Everything here follows from the plan alone, not from its run: two runs of a step are offered the very same load, and
-every process of a distributed load knows the whole schedule and takes its own part of it.
+every process of a distributed load knows the whole schedule and takes its own part of it. Each turn of a run draws its
+own, the same for all variants.
 Doesn't belong here: clocks and greenlets (open_loop.py), or when a stage ends (stages.py).
 """
 
@@ -51,7 +52,7 @@ def _arrivals(plan: Plan, stage: Stage) -> Iterator[float]:
     if plan.arrivals == "even":
         yield from (number + 0.5 for number in count())
     # Only random() promises the same sequence in every version of Python.
-    numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage]))
+    numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage, *([plan.trial] if plan.trial > 1 else [])]))
     at = 0.0
     while True:
         at += _gap(numbers, plan.burstiness)

@@ -21,6 +21,7 @@ from lab_pipelines.statistics.quantiles import quantile
 from lab_pipelines.statistics.rates import rate, rate_in_order
 from lab_pipelines.statistics.steady import ALPHA, steadiness
 from lab_pipelines.statistics.warmup import warm_up
+from lab_pipelines.turns import turn_orders
 
 SAMPLES = 1500
 Generator = np.random.Generator
@@ -111,15 +112,45 @@ def test_the_bootstrap_covers_a_ratio_of_quantiles(world: str) -> None:
     assert 0.92 <= coverage(found, at(0.75) - at(0.25)) <= 0.98, "400 samples know it to 1.1 points"
 
 
-@pytest.mark.parametrize("pairs", [5, 10, 30])
-def test_the_interval_of_a_paired_ratio_covers_it(pairs: int) -> None:
+NOISE: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda numbers, n: numbers.normal(0, 0.05, n),
+    "heavy tail": lambda numbers, n: 0.03 * numbers.standard_t(3, n),
+    "some visits disturbed": lambda numbers, n: numbers.normal(0, 0.05, n) + 0.3 * (numbers.random(n) < 0.2),
+}
+"""Of one visit's logarithm; a disturbance falls on either variant."""
+DRIFT: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "each turn its own": lambda numbers, n: np.repeat(numbers.normal(0, 0.3, n // 2), 2),
+    "a level that wanders": lambda numbers, n: np.cumsum(numbers.normal(0, 0.05, n)),
+    "a machine that throttles": lambda numbers, n: 0.02 * np.arange(n),
+    "correlated": lambda numbers, n: autoregressive(numbers, n, 0.8) * 0.1,
+}
+"""Of the logarithm from visit to visit."""
+
+
+def walked(numbers: np.random.Generator, turns: int, drift: str, noise: str, *, fixed_order: bool = False) -> Estimate:
+    """The estimate of a run of so many turns whose first variant gives 1.1 times what the second does."""
+    orders = [[0, 1]] * turns if fixed_order else turn_orders(2, turns)
+    logs = DRIFT[drift](numbers, 2 * turns) + NOISE[noise](numbers, 2 * turns)
+    visited = zip(orders, logs.reshape(-1, 2), strict=True)
+    pairs = np.array([[visit[order.index(name)] for name in (0, 1)] for order, visit in visited])
+    values = np.exp(pairs)
+    return paired_ratio(1.1 * values[:, 0], values[:, 1])
+
+
+@pytest.mark.parametrize("turns", [6, 12, 30])
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("drift", DRIFT)
+def test_the_interval_of_a_paired_ratio_covers_it(drift: str, noise: str, turns: int) -> None:
     numbers = np.random.default_rng(3)
-    found = []
-    for _ in range(SAMPLES):
-        rounds = numbers.lognormal(0, 0.3, pairs)  # what changes from round to round falls on both
-        base = rounds * numbers.lognormal(0, 0.05, pairs)
-        found.append(paired_ratio(1.1 * rounds * numbers.lognormal(0, 0.05, pairs), base))
+    found = [walked(numbers, turns, drift, noise) for _ in range(SAMPLES)]
     assert 0.93 <= coverage(found, 1.1) <= 0.97
+
+
+def test_in_an_order_that_never_changes_a_drift_passes_for_an_effect() -> None:
+    """That the test above can fail: variants that are walked in the same order in every turn."""
+    numbers = np.random.default_rng(3)
+    found = [walked(numbers, 30, "a machine that throttles", "normal", fixed_order=True) for _ in range(400)]
+    assert coverage(found, 1.1) < 0.9
 
 
 def test_signs_turned_around_reject_a_true_null_as_often_as_they_say() -> None:

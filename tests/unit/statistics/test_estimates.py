@@ -14,7 +14,13 @@ from scipy.stats import binom
 from lab_pipelines.statistics.bootstrap import block_bootstrap
 from lab_pipelines.statistics.means import inflation, mean
 from lab_pipelines.statistics.multiple import holm, simultaneous
-from lab_pipelines.statistics.paired import interleaved, minimum_detectable_ratio, paired_ratio, sign_flip_p
+from lab_pipelines.statistics.paired import (
+    judge_pairs,
+    minimum_detectable_ratio,
+    paired_ratio,
+    pairs_needed,
+    sign_flip_p,
+)
 from lab_pipelines.statistics.quantiles import needed_for, quantile
 from lab_pipelines.statistics.rates import rate, rate_in_order
 from lab_pipelines.statistics.steady import steadiness
@@ -84,10 +90,36 @@ def test_pairs_must_be_enough_equal_in_number_and_positive() -> None:
         minimum_detectable_ratio(0.1, 4)
 
 
-def test_an_interleaved_order_lets_a_linear_drift_fall_on_all_alike() -> None:
-    order = interleaved(["a", "b", "c"], 4)
-    places = {name: sum(at for at, one in enumerate(order) if one == name) for name in "abc"}
-    assert len(set(places.values())) == 1
+def test_pairs_that_are_all_the_same_have_no_interval() -> None:
+    estimate = paired_ratio([1.2, 2.4, 3.6, 1.2, 1.2], [1.0, 2.0, 3.0, 1.0, 1.0])
+    assert estimate.value == pytest.approx(1.2)
+    assert not estimate.bounded and "gave the same" in (estimate.reason or "")
+
+
+def test_a_verdict_on_pairs_says_how_many_turns_it_would_take() -> None:
+    base = numbers.lognormal(0, 0.3, 8)
+    noise = np.array([0.05, -0.05, 0.03, -0.03, 0.04, -0.04, 0.01, -0.01])
+    faster = judge_pairs(1.2 * base * np.exp(noise), base, comparison="above", threshold=1.1)
+    assert (faster.verdict, faster.effect, faster.n) == ("confirmed", pytest.approx(1.2), 8)
+    assert "sign flips alone: p = 0.0078" in faster.reason
+    assert judge_pairs(1.2 * base * np.exp(noise), base, comparison="below", threshold=1.1).verdict == "refuted"
+    same = judge_pairs(1.01 * base * np.exp(noise), base, comparison="above", threshold=1.0)
+    assert same.verdict == "inconclusive"
+    spread = float(np.std(noise, ddof=1))
+    assert f"8 turns find a difference of {minimum_detectable_ratio(spread, 8) - 1:.2%} in 8 of 10 runs" in same.reason
+    assert "of 1.00%, takes more than 100 turns" in same.reason
+    few = judge_pairs([1.2, 1.3], [1.0, 1.0], comparison="above", threshold=1.0)
+    assert (few.verdict, "walk the variants in 5 turns or more" in few.reason) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize("ratio", [1.02, 1.05, 0.9])
+def test_so_many_pairs_are_needed_and_one_fewer_is_not_enough(ratio: float) -> None:
+    needed = pairs_needed(0.05, ratio)
+    wanted = max(ratio, 1 / ratio)
+    assert needed is not None and minimum_detectable_ratio(0.05, needed) <= wanted
+    assert needed == 5 or minimum_detectable_ratio(0.05, needed - 1) > wanted
+    assert pairs_needed(0.05, 1.001) is None
+    assert pairs_needed(0.05, 1.0) is None
 
 
 @settings(deadline=None)
