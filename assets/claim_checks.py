@@ -1,7 +1,7 @@
 """A lab's findings as asset checks, so that the UI shows beside an asset what became of the lab's claims.
 
-Belongs here: how they are shown. Doesn't belong here: the verdicts (findings.py), or rules that block (checks.py): a claim
-that is refuted is a result, and stops nothing.
+Belongs here: how they are shown. Doesn't belong here: the verdicts (findings.py), or rules that block (checks.py): a
+claim that is refuted is a result, and stops nothing.
 """
 
 from typing import Any
@@ -36,7 +36,9 @@ def _check(asset: AssetsDefinition, *, after_cost: bool) -> AssetChecksDefinitio
     """A check of `asset` on the findings that it publishes of the lab's newest run."""
     said = "on what the run cost" if after_cost else "on what the run measured"
 
-    @asset_check(asset=asset, name="claims", description=f"Every claim of the lab {said} is confirmed. It blocks nothing.")
+    @asset_check(
+        asset=asset, name="claims", description=f"Every claim of the lab {said} is confirmed. It blocks nothing."
+    )
     def claims(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
         spec = labs.spec(context.op_execution_context.partition_key)
         run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run.run_id)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lab_pipelines import rows
 from lab_pipelines.catalog.slo import Slo
-from lab_pipelines.statistics.stages import QUANTITIES, SLICES, StageSample
+from lab_pipelines.statistics.stages import BURST, QUANTITIES, SLICES, StageSample
+from lab_pipelines.statistics.steady import Steadiness
 from resources.warehouse import Warehouse, Within
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _REQUESTS = """
     ORDER BY step, scheduled_at, request_id  -- in any other order a sum differs in its last digit from run to run
 """
 _STAGES = """
-    SELECT step, stage, users, offered_per_s, coalesce(request_kind, 'completion') AS request_kind,
+    SELECT step, stage, users, offered_per_s, coalesce(request_kind, 'completion') AS request_kind, profile,
            epoch(started_at) AS start_s, epoch(ended_at) AS end_s, duration_s
     FROM load_stages
     WHERE session_id = $session_id
@@ -95,6 +96,7 @@ class Samples:
             named = {name: column[within] for name, column in columns.items()}
             latencies = {name: named[f"{name}_s"] for name in ("ttft", "tpot", "e2e", "normalised")}
             sample = StageSample(
+                is_burst=one["profile"] == "burst",
                 duration_s=one["duration_s"],
                 due_s=(named["due_s"] - one["start_s"]) * scale,
                 valid=named["valid"],
@@ -129,22 +131,21 @@ def _rows_of(shared: rows.Row, stage: Stage) -> Iterator[rows.Row]:
         "s",
         value=None if sample.warm_up.cut is None else sample.warm_up_s,
         n=sample.timed,
-        method="MSER-5 on ranks of e2e, confirmed by a rank sum test",
+        method="MSER-5 on ranks of TTFT (of e2e for plain GETs), confirmed by a rank sum test",
         reason=sample.warm_up.reason,
         left_out=cut,
     )
-    steady = sample.steadiness("e2e_p50")
-    assert steady is not None
+    steady = sample.steadiness("e2e_p50") or Steadiness("unknown", None, None, BURST)
     yield row(
         "steady_state",
         "ratio",
-        value=steady.drift,
+        value=_finite(steady.drift),
         n=sample.timed - cut,
         method="trend (Mann-Kendall) and level shift (Pettitt) of e2e, together by Holm",
         reason=steady.reason,
         left_out=cut,
         state=steady.state,
-        drift=steady.drift,
+        drift=_finite(steady.drift),
     )
     for quantity in sample.quantities:
         found, steady = sample.estimate(quantity), sample.steadiness(quantity)

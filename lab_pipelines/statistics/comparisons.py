@@ -95,16 +95,17 @@ def level(side: Side, *, comparison: Comparison, threshold: float, confidence: f
 def requests_factor(effect: float, low: float, high: float, threshold: float, *, scale: Scale) -> float | None:
     """How many times the requests it takes until the interval would clear the threshold, the effect being what it is.
 
-    The half width shrinks with the root of the sample: (half width / distance)^2; of a ratio on its logarithm. None
-    where the effect is as good as at the threshold (`NEAR`), or the interval has no end.
+    An interval's reach shrinks with the root of the sample: (reach / distance)^2, where the reach is that of the end on
+    the threshold's side; of a ratio on its logarithm. None where the effect is as good as at the threshold (`NEAR`).
     """
+    end = low if effect > threshold else high
     if scale == "ratio":
-        if low <= 0 or effect <= 0 or math.isinf(high):
+        if end <= 0 or effect <= 0:
             return None
-        half, distance = math.log(high / low) / 2, abs(math.log(effect / threshold))
-        return None if distance < NEAR else (half / distance) ** 2
-    half, distance = (high - low) / 2, abs(effect - threshold)
-    return None if distance <= NEAR * abs(threshold) or math.isinf(half) else (half / distance) ** 2
+        reach, distance = abs(math.log(effect / end)), abs(math.log(effect / threshold))
+        return None if distance < NEAR else (reach / distance) ** 2
+    reach, distance = abs(effect - end), abs(effect - threshold)
+    return None if distance <= NEAR * abs(threshold) else (reach / distance) ** 2
 
 
 def _minus(one: _Bounds, other: _Bounds) -> _Bounds:

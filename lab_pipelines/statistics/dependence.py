@@ -23,7 +23,8 @@ def effective_size(indicator: np.ndarray, *, series: np.ndarray, confidence: flo
 
     `series` has the values from which the indicator was made ("is below the median"). Where these show no dependence,
     the size is their number: correcting what is not there would only blur. Otherwise it is the number over the
-    inflation, reduced once more as Student's t widens a normal interval, since the inflation is itself an estimate.
+    inflation, reduced once more as Student's t widens a normal interval, since the inflation is itself an estimate, and
+    for the lags that it was summed over, each of which the sample's own mean makes a little too small.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -34,8 +35,8 @@ def effective_size(indicator: np.ndarray, *, series: np.ndarray, confidence: flo
     if factor <= 1.0:
         return float(n)
     tail = (1 + confidence) / 2
-    freedom = max(n / max(lags, 1) - 1, 1.0)
-    return n / factor * float(ndtri(tail) / stdtrit(freedom, tail)) ** 2
+    freedom = max(n / lags - 1, 1.0)
+    return max(n - 2 * lags, 1) / factor * float(ndtri(tail) / stdtrit(freedom, tail)) ** 2
 
 
 def is_dependent(values: np.ndarray) -> bool:

@@ -10,6 +10,8 @@ import math
 from lab_pipelines.statistics.dependence import MIN_EFFECTIVE, effective_size
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
 
+MIN_CLUMPS = 5.0
+"""Of fewer clumps of failures, or of successes, how long they are is known too badly."""
 METHOD = "Wilson's interval"
 
 
@@ -25,7 +27,8 @@ def rate(outcomes: Series, *, confidence: float = CONFIDENCE) -> Estimate:
     if n == 0:
         return refused(None, 0, METHOD, "no trial")
     effective = effective_size(values, series=values, confidence=confidence)
-    if effective < min(n, MIN_EFFECTIVE):
+    rarer = min(float(values.mean()), 1 - float(values.mean()))
+    if effective < n and (effective < MIN_EFFECTIVE or effective * rarer < MIN_CLUMPS):
         reason = f"{n} outcomes depend on each other too much: they are worth {effective:.0f}"
         return refused(float(values.mean()), n, METHOD, reason)
     return _wilson(float(values.mean()), n, effective, confidence)

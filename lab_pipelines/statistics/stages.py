@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lab_pipelines.statistics import means, quantiles, rates
-from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate
+from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, refused
 from lab_pipelines.statistics.steady import Steadiness, steadiness
 from lab_pipelines.statistics.warmup import WarmUp, warm_up
 
@@ -38,6 +38,7 @@ QUANTITIES = {
 }
 """What a stage has, and its unit. Seconds are stack seconds. `normalised` is the whole latency over the tokens."""
 OF_ALL_REQUESTS = ("error_rate", "goodput", "goodput_rate")
+BURST = "a burst is one event: its requests queue behind each other, and an interval takes several bursts"
 TOLERANCE = 0.05
 """A change of a stage's level, relative to it, that no claim of a lab would turn on."""
 
@@ -47,6 +48,8 @@ class StageSample:
     """The requests of one stage that began and ended in it, in the order in which they were due. Seconds are stack
     seconds; a latency of NaN is one that the request doesn't have."""
 
+    is_burst: bool
+    """All its requests are due at once."""
     duration_s: float
     due_s: np.ndarray
     """From the stage's beginning."""
@@ -66,8 +69,11 @@ class StageSample:
 
     @cached_property
     def warm_up(self) -> WarmUp:
-        """Where it ends, in how long the valid requests took from due to done."""
-        return warm_up(self.latencies["e2e"][self._timed], tolerance=TOLERANCE)
+        """Where it ends, by the TTFT of the valid requests, in which the queue of a beginning shows; of plain GETs, by
+        how long they took."""
+        if self.is_burst:
+            return WarmUp(0, BURST)
+        return warm_up(self.latencies[self._first][self._timed], tolerance=TOLERANCE)
 
     @cached_property
     def warm_up_s(self) -> float:
@@ -81,7 +87,11 @@ class StageSample:
 
     @cached_property
     def _timed(self) -> np.ndarray:
-        return self.valid & ~_unknown(self.latencies["e2e"])
+        return self.valid & ~_unknown(self.latencies[self._first])
+
+    @property
+    def _first(self) -> str:
+        return "e2e" if self.tokens_per_s is None else "ttft"
 
     @property
     def quantities(self) -> list[str]:
@@ -92,6 +102,10 @@ class StageSample:
 
     def estimate(self, quantity: str, *, shape: int | None = None, confidence: float = CONFIDENCE) -> Estimate:
         """One of `QUANTITIES`, latencies of the requests of one `shape` or of all."""
+        found = self._estimate(quantity, shape, confidence)
+        return refused(found.value, found.n, found.method, BURST) if self.is_burst else found
+
+    def _estimate(self, quantity: str, shape: int | None, confidence: float) -> Estimate:
         match quantity:
             case "throughput":
                 return self._without_warm_up(means.mean(self.series(quantity), confidence=confidence))
@@ -105,7 +119,7 @@ class StageSample:
 
     def steadiness(self, quantity: str, *, shape: int | None = None) -> Steadiness | None:
         """Of the series behind a latency or the throughput; None for what is no such series."""
-        if quantity in OF_ALL_REQUESTS:
+        if self.is_burst or quantity in OF_ALL_REQUESTS:
             return None
         key = (quantity if quantity == "throughput" else latency_of(quantity)[0], shape)
         if key not in self._steadiness:

@@ -33,8 +33,8 @@ def warm_up(series: Series, *, tolerance: float = 0.0) -> WarmUp:
     and Spratt 2000, A comparison of five steady-state truncation heuristics). It is taken on ranks, and confirmed by a
     rank sum test of the beginning against the rest, whose variance is inflated by the rest's dependence. Without either
     the rule would cut up to an early outlier, and what is left would be chosen for its calm: of a steady heavy-tailed
-    series the p95 came out too low. A beginning whose median is within `tolerance` of the rest's is none that matters. A
-    cut past the half means that the series had not settled: then there is none.
+    series the p95 came out too low. A beginning whose median is within `tolerance` of the rest's is none that matters.
+    A cut past the half means that the series had not settled: then there is none.
     """
     import numpy as np
     from scipy.special import ndtr
@@ -62,7 +62,9 @@ def warm_up(series: Series, *, tolerance: float = 0.0) -> WarmUp:
         return WarmUp(0, f"none: the first {cut} values are not clearly unlike the rest (p = {p:.2g})")
     before, after = float(np.median(values[:cut])), float(np.median(values[cut:]))
     if abs(before - after) <= tolerance * abs(after):
-        return WarmUp(0, f"none that matters: the median of the first {cut} values is within {tolerance:.0%} of the rest's")
+        return WarmUp(
+            0, f"none that matters: the median of the first {cut} values is within {tolerance:.0%} of the rest's"
+        )
     if best > batches // 2:
         return WarmUp(None, "it had not settled by the half of the series")
     return WarmUp(cut, f"the first {cut} of {len(values)} values are unlike the rest (p = {p:.2g})")

@@ -298,7 +298,9 @@ def statistic_rows(**columns: Any) -> list[Row]:
     quiet = {"method": "MSER-5", "reason": "none: the beginning is like the rest"}
     steady = {"method": "Mann-Kendall", "reason": "no trend (p = 1), no shift (p = 1)"}
     return [
-        statistic_row(**(without | quiet | {"quantity": "warm_up", "value": 0.0, "state": None, "drift": None} | columns)),
+        statistic_row(
+            **(without | quiet | {"quantity": "warm_up", "value": 0.0, "state": None, "drift": None} | columns)
+        ),
         statistic_row(**(without | steady | {"quantity": "steady_state", "unit": "ratio", "value": 0.0} | columns)),
         statistic_row(**columns),
         statistic_row(**(without | {"quantity": "ttft_p95", "reason": refusal} | columns)),
