@@ -1,7 +1,7 @@
 """A lab's findings, judged from its own rows in the warehouse as soon as they are complete.
 
-Belongs here: which samples a kind of finding is judged on. Doesn't belong here: the judgement itself
-(lab_pipelines/statistics/).
+Belongs here: which stages and values a kind of finding is judged on. Doesn't belong here: the judgement itself
+(lab_pipelines/statistics/), or reading the requests (samples.py).
 
 A finding that compares two variants is told with the numerator's session; one over all variants with the first's. Of a
 variant that was walked in several turns the last one's session speaks, as in the view `latest_run`: comparisons of
@@ -12,20 +12,19 @@ Sessions are rows of `stack_sessions`: a finding on cost is judged when the stac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from statistics import fmean
-from typing import Literal, NamedTuple
 
-from assets.client_faults import client_fault
 from assets.paired_findings import judge_paired
+from assets.samples import Samples, Stage
 from lab_pipelines import rows
 from lab_pipelines.catalog.claims import (
     DEPLOY,
     Agreement,
     Bound,
     Cliff,
+    Difference,
     Finding,
     Monotone,
     Ordering,
@@ -37,47 +36,13 @@ from lab_pipelines.catalog.claims import (
     samples_of,
 )
 from lab_pipelines.catalog.spec import LabSpec, Measure
-from lab_pipelines.statistics import quantiles
-from lab_pipelines.statistics.estimate import CONFIDENCE
-from lab_pipelines.statistics.findings import (
-    Judgement,
-    agreement,
-    batch_means,
-    bound,
-    outcomes,
-    plain_ratio,
-    quantile_ratio,
-    ratio,
-)
+from lab_pipelines.statistics.comparisons import Side, difference, level, ratio
+from lab_pipelines.statistics.estimate import CONFIDENCE, refused
+from lab_pipelines.statistics.findings import Judgement, agreement, bound, outcomes, plain_ratio
 from lab_pipelines.statistics.multiple import simultaneous
 from lab_pipelines.statistics.sequences import Step, cliff, every_step
 from resources.warehouse import Warehouse, Within
 
-BATCHES = 10
-
-_ARRIVALS = """
-    -- Summed by a hundredth of a batch, since a stage has up to a million events.
-    SELECT $start + (slice + 0.5) * $width AS at_s, sum(tokens) AS tokens
-    FROM (
-        SELECT floor((epoch(scheduled_at) + unnest(event_offsets_s) / time_scale - $start) / $width) AS slice,
-               output_tokens / len(event_offsets_s) AS tokens
-        FROM requests
-        WHERE session_id = $session_id AND step = $step AND len(event_offsets_s) > 0
-    )
-    GROUP BY slice ORDER BY slice  -- in any other order a batch's sum differs in its last digit from run to run
-"""
-_STAGES = """
-    SELECT stage, epoch(started_at) AS start_s, epoch(ended_at) AS end_s
-    FROM load_stages
-    WHERE session_id = $session_id AND step = $step
-      AND ($load IS NULL OR users = $load OR abs(offered_per_s - $load) < 1e-6)
-    ORDER BY stage
-"""
-_LATENCIES = """
-    SELECT {column} AS latency_s FROM requests
-    WHERE session_id = $session_id AND step = $step AND stage = $stage AND valid AND in_stage
-      AND ($shape IS NULL OR shape = $shape) AND {column} IS NOT NULL
-"""
 _VALUES = """
     SELECT step, stage, value FROM metric_summaries WHERE session_id = ? AND measure = ? ORDER BY window_start
 """
@@ -87,206 +52,172 @@ _OUTCOMES = """
 """
 
 
-class _Stage(NamedTuple):
-    """One stage that a side of a ratio takes its rows from. Seconds are Unix time."""
+@dataclass(frozen=True)
+class _Judge:
+    """What all findings of one run are judged on. `samples` are read as they are asked for."""
 
-    session: rows.Row
-    step: str
-    stage: int
-    start_s: float
-    end_s: float
+    spec: LabSpec
+    sessions: Sequence[rows.Row]
+    warehouse: Warehouse
+    samples: Samples
+
+    @property
+    def family(self) -> int:
+        """How many of the lab's findings share the 5 % by which any of their intervals may miss the truth."""
+        return sum(finding.by_interval for finding in self.spec.findings)
+
+    @property
+    def confidence(self) -> float:
+        return simultaneous(CONFIDENCE, self.family)
 
 
 def judge(
-    spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse, *, after_cost: bool = False
+    spec: LabSpec,
+    sessions: Sequence[rows.Row],
+    warehouse: Warehouse,
+    *,
+    after_cost: bool = False,
+    samples: Samples | None = None,
 ) -> list[rows.Row]:
     """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant and turn, as walked.
 
-    With `after_cost` those that need the run's own cost, without it all others.
+    With `after_cost` those that need the run's own cost, without it all others. `samples` are the sessions' requests
+    where somebody has read them already.
     """
-    return [
-        _judged(spec, finding, sessions, warehouse)
-        for finding in spec.findings
-        if spec.is_judged_after_cost(finding) == after_cost
-    ]
+    of = _Judge(spec, sessions, warehouse, samples or Samples(warehouse, spec.objective))
+    return [_judged(of, finding) for finding in spec.findings if spec.is_judged_after_cost(finding) == after_cost]
 
 
-def _judged(spec: LabSpec, finding: Finding, sessions: Sequence[rows.Row], warehouse: Warehouse) -> rows.Row:
+def _judged(of: _Judge, finding: Finding) -> rows.Row:
+    spec, sessions, warehouse = of.spec, of.sessions, of.warehouse
     match finding:
-        case Ratio():
-            told_with = _session(finding.numerator.variant, sessions)
-            judgement = _ratio(spec, finding, sessions, warehouse)
+        case Ratio() | Difference():
+            judgement = _compared_stages(of, finding)
         case Monotone() | Ordering() | Cliff():
-            variant = finding.variants[0] if isinstance(finding, Ordering) else finding.variant
-            told_with = _session(variant, sessions)
-            judgement = _sequence(spec, finding, sessions, warehouse)
+            judgement = _sequence(of, finding)
         case Paired():
-            told_with = _session(finding.variant, sessions)
-            judgement = judge_paired(finding, sessions, partial(_of_visit, spec, finding, warehouse))
+            judgement = judge_paired(finding, sessions, partial(_of_visit, of, finding), confidence=of.confidence)
         case Bound():
-            told_with = _session(finding.variant, sessions)
-            judgement = bound(
-                [value for _, value in _values(spec, finding.measure, _chosen(finding.variant, sessions), warehouse)],
-                comparison=finding.comparison,
-                threshold=finding.threshold,
-            )
+            judgement = _bound(of, finding)
         case Agreement():
-            told_with = _session(None, sessions)
-            of = dict(_values(spec, finding.of, sessions, warehouse))
+            reference = dict(_values(spec, finding.of, sessions, warehouse))
             values = _values(spec, finding.measure, sessions, warehouse)
-            judgement = agreement([(value, of.get(where)) for where, value in values], tolerance=finding.tolerance)
+            judgement = agreement(
+                [(value, reference.get(where)) for where, value in values], tolerance=finding.tolerance
+            )
         case Outcomes():
-            told_with = _session(finding.variant, sessions)
             judgement = _outcomes(spec, finding, _chosen(finding.variant, sessions), warehouse)
+    if finding.by_interval and of.family > 1:
+        at_once = f"the lab's {of.family} claims on intervals hold at once with {CONFIDENCE * 100:g} % (Bonferroni)"
+        judgement = replace(judgement, method=f"{judgement.method}; {at_once}")
+    told_with = _session(_variant_of(finding), sessions)
     if told_with is None:
         return _row(_session(None, sessions) or sessions[0], finding, _not_walked(judgement, finding))
-    if (fault := client_fault(spec, finding, sessions, warehouse)) is not None:
-        judgement = replace(judgement, verdict="inconclusive", reason=fault)
     return _row(told_with, finding, judgement)
 
 
 def _not_walked(judgement: Judgement, finding: Finding) -> Judgement:
-    match finding:
-        case Ratio():
-            variant = finding.numerator.variant
-        case Ordering():
-            variant = finding.variants[0]
-        case _:
-            variant = getattr(finding, "variant", None)
-    return replace(judgement, verdict="inconclusive", reason=f"variant {variant} was not walked in this run")
+    reason = f"variant {_variant_of(finding)} was not walked in this run"
+    return replace(judgement, verdict="inconclusive", reason=reason)
 
 
-def _ratio(spec: LabSpec, finding: Ratio, sessions: Sequence[rows.Row], warehouse: Warehouse) -> Judgement:
-    sides = [_stage(spec, side, sessions, warehouse) for side in (finding.numerator, finding.denominator)]
-    missing = next((side for side in sides if isinstance(side, str)), None)
-    above, below = (side if isinstance(side, _Stage) else None for side in sides)
-    threshold = finding.threshold
-    if finding.measure is not None:
-        values = [_value(finding.measure, side, warehouse) if side else None for side in (above, below)]
-        judgement = plain_ratio(*values, comparison=finding.comparison, threshold=threshold)
-    else:
-        assert finding.quantity is not None
-        values = [
-            _sampled(finding.quantity, side, sample.shape, warehouse) if side else []
-            for side, sample in ((above, finding.numerator), (below, finding.denominator))
-        ]
-        judgement = _compared(finding.quantity, *values, comparison=finding.comparison, threshold=threshold)
-    return replace(judgement, verdict="inconclusive", reason=missing) if missing else judgement
+def _variant_of(finding: Finding) -> str | None:
+    """The variant whose session tells of a finding; None: the first one's."""
+    if finding.sides:
+        return finding.sides[0].variant
+    return finding.variants[0] if isinstance(finding, Ordering) else getattr(finding, "variant", None)
 
 
-def _of_visit(spec: LabSpec, finding: Paired, warehouse: Warehouse, session: rows.Row) -> float | str:
+def _of_visit(of: _Judge, finding: Paired, session: rows.Row) -> float | str:
     """What one session gives to its turn's pair, or why it has nothing to give."""
-    stage = _stage(spec, finding.sample(session["variant"]), [session], warehouse)
-    if isinstance(stage, str):
-        return stage
+    found = _stage(replace(of, sessions=[session]), finding.sample(session["variant"]))
+    if isinstance(found, str):
+        return found
     if finding.measure is not None:
-        value = _value(finding.measure, stage, warehouse)
+        value = _value(finding.measure, *found, of.warehouse)
         return f"{finding.measure} is a gap" if value is None else value
     assert finding.quantity is not None
-    if finding.quantity == "throughput":
-        return fmean(_batches(stage, warehouse))
-    column, quantile = _latency(finding.quantity)
-    latencies = _latencies(stage, column, finding.shape, warehouse)
-    value = quantiles.quantile(latencies, quantile, in_order=False).value
-    return "no valid request began and ended in the stage" if value is None else value
+    _, stage = found
+    if stage.fault is not None:
+        return stage.fault
+    estimate = stage.sample.estimate(finding.quantity, shape=finding.shape)
+    return estimate.reason or "it has no such value" if estimate.value is None else estimate.value
 
 
-def _sequence(
-    spec: LabSpec, finding: Monotone | Ordering | Cliff, sessions: Sequence[rows.Row], warehouse: Warehouse
-) -> Judgement:
+def _compared_stages(of: _Judge, finding: Ratio | Difference) -> Judgement:
+    against = {"comparison": finding.comparison, "threshold": finding.threshold}
+    if isinstance(finding, Ratio) and finding.measure is not None:
+        stages = [_stage(of, side) for side in finding.sides]
+        missing = next((stage for stage in stages if isinstance(stage, str)), None)
+        values = [None if isinstance(stage, str) else _value(finding.measure, *stage, of.warehouse) for stage in stages]
+        judgement = plain_ratio(*values, **against)
+        return replace(judgement, reason=missing) if missing else judgement
+    assert finding.quantity is not None
+    sides = [_side(of, finding.quantity, sample, of.confidence) for sample in finding.sides]
+    compare = ratio if isinstance(finding, Ratio) else difference
+    return compare(*sides, **against, confidence=of.confidence)
+
+
+def _bound(of: _Judge, finding: Bound) -> Judgement:
+    against = {"comparison": finding.comparison, "threshold": finding.threshold}
+    if finding.quantity is not None:
+        side = _side(of, finding.quantity, finding.sides[0], of.confidence)
+        return level(side, **against, confidence=of.confidence)
+    assert finding.measure is not None
+    values = _values(of.spec, finding.measure, _chosen(finding.variant, of.sessions), of.warehouse)
+    return bound([value for _, value in values], **against)
+
+
+def _sequence(of: _Judge, finding: Monotone | Ordering | Cliff) -> Judgement:
     """Neighbouring loads of one variant, or variants in their order, each over the one before it."""
-    step = next(one for one in spec.load_steps if finding.step in (None, one.name))
-    stages = list[tuple[str, Sequence[float] | str]]()
-    for sample in samples_of(finding, step.loads):
-        stage = _stage(spec, sample, sessions, warehouse)
-        name = str(sample.variant) if isinstance(finding, Ordering) else f"{sample.load:g}"
-        found = stage if isinstance(stage, str) else _sampled(finding.quantity, stage, sample.shape, warehouse)
-        stages.append((name, found))
+    step = next(one for one in of.spec.load_steps if finding.step in (None, one.name))
+    samples = samples_of(finding, step.loads)
+    confidence = simultaneous(of.confidence, len(samples) - 1)
     # A pace may leave out the high stages of a ramp; a claim about all of them is then open.
-    confidence = simultaneous(CONFIDENCE, len(stages) - 1)
+    sides = [_side(of, finding.quantity, sample, confidence) for sample in samples]
+    names = [str(one.variant) if isinstance(finding, Ordering) else f"{one.load:g}" for one in samples]
+    against = {"comparison": finding.comparison, "threshold": finding.threshold}
     steps = [
-        Step(f"{before} → {after}", _step_ratio(finding, later, earlier, confidence))
-        for (before, earlier), (after, later) in pairwise(stages)
+        Step(f"{before} → {after}", ratio(later, earlier, **against, confidence=confidence))
+        for (before, earlier), (after, later) in pairwise(zip(names, sides, strict=True))
     ]
     if isinstance(finding, Cliff):
-        at = step.loads.index(finding.after)
-        return cliff(steps, at, comparison=finding.comparison, threshold=finding.threshold)
-    return every_step(steps, comparison=finding.comparison, threshold=finding.threshold)
+        return cliff(steps, step.loads.index(finding.after), **against)
+    return every_step(steps, **against)
 
 
-def _step_ratio(
-    finding: Monotone | Ordering | Cliff,
-    later: Sequence[float] | str,
-    earlier: Sequence[float] | str,
-    confidence: float,
-) -> Judgement:
-    missing = next((side for side in (later, earlier) if isinstance(side, str)), None)
-    sides = [[] if isinstance(side, str) else side for side in (later, earlier)]
-    judged = _compared(
-        finding.quantity, *sides, comparison=finding.comparison, threshold=finding.threshold, confidence=confidence
-    )
-    return replace(judged, verdict="inconclusive", reason=missing) if missing else judged
+def _side(of: _Judge, quantity: Quantity, sample: Sample, confidence: float) -> Side:
+    """The estimate of a quantity in the stage that a side of a comparison means, and how it drifts there."""
+    found = _stage(of, sample)
+    if isinstance(found, str):
+        return Side("", refused(None, 0, "no such stage", found))
+    _, stage = found
+    name = " ".join([*([sample.variant] if sample.variant else []), stage.step, stage.load])
+    if stage.fault is not None:
+        return Side(name, refused(None, 0, "nothing valid", stage.fault))
+    estimate = stage.sample.estimate(quantity, shape=sample.shape, confidence=confidence)
+    steady = stage.sample.steadiness(quantity, shape=sample.shape)
+    drift = steady.drift if steady is not None and steady.state in ("trend", "level_shift") else None
+    return Side(name, estimate, drift=drift or 0.0)
 
 
-def _sampled(quantity: Quantity, stage: _Stage, shape: int | None, warehouse: Warehouse) -> list[float]:
-    """What a stage brings to a comparison: batch means of its throughput, or its requests' latencies."""
-    if quantity == "throughput":
-        return _batches(stage, warehouse)
-    return _latencies(stage, _latency(quantity)[0], shape, warehouse)
-
-
-def _compared(
-    quantity: Quantity,
-    numerator: Sequence[float],
-    denominator: Sequence[float],
-    *,
-    comparison: Literal["above", "below"],
-    threshold: float,
-    confidence: float = CONFIDENCE,
-) -> Judgement:
-    test = ratio if quantity == "throughput" else partial(quantile_ratio, quantile=_latency(quantity)[1])
-    return test(numerator, denominator, comparison=comparison, threshold=threshold, confidence=confidence)
-
-
-def _stage(spec: LabSpec, sample: Sample, sessions: Sequence[rows.Row], warehouse: Warehouse) -> _Stage | str:
-    """The stage that a side of a ratio means, or why there is none. The spec's own rules leave but one choice."""
-    session = _session(sample.variant, [one for one in sessions if one["refusal"] is None])
+def _stage(of: _Judge, sample: Sample) -> tuple[rows.Row, Stage] | str:
+    """The stage that a side means, with its session, or why there is none. The spec's rules leave but one choice."""
+    session = _session(sample.variant, [one for one in of.sessions if one["refusal"] is None])
     if session is None:
         return f"variant {sample.variant} was not walked in this run"
-    step = sample.step or spec.load_steps[0].name
-    asked = {"session_id": session["session_id"], "step": step, "load": sample.load}
-    found = warehouse.query(_STAGES, asked, within=_run(session))
-    if not found:
+    step = sample.step or of.spec.load_steps[0].name
+    found = next((stage for stage in of.samples.of(session) if stage.has(step, sample.load)), None)
+    if found is None:
         load = f" with {sample.load:g} users" if sample.load is not None else ""
         return f"pace {session['pace']} has no stage of {step}{load}"
-    return _Stage(session=session, step=step, **found[0])
+    return session, found
 
 
-def _batches(stage: _Stage, warehouse: Warehouse) -> list[float]:
-    """Batch means of tokens per wall second; their ratio is the same in stack time."""
-    slices = {"start": stage.start_s, "width": (stage.end_s - stage.start_s) / (100 * BATCHES)}
-    asked = {"session_id": stage.session["session_id"], "step": stage.step, **slices}
-    found = warehouse.query(_ARRIVALS, asked, within=_run(stage.session))
-    arrivals = [(row["at_s"], row["tokens"]) for row in found]
-    return batch_means(arrivals, start=stage.start_s, end=stage.end_s, batches=BATCHES)
-
-
-def _latency(quantity: Quantity) -> tuple[str, float]:
-    """Column of `requests` and the quantile, e.g. `ttft_p95`."""
-    name, _, percent = quantity.rpartition("_p")
-    return f"{name}_s", int(percent) / 100
-
-
-def _latencies(stage: _Stage, column: str, shape: int | None, warehouse: Warehouse) -> list[float]:
-    where = {"session_id": stage.session["session_id"], "step": stage.step, "stage": stage.stage, "shape": shape}
-    found = warehouse.query(_LATENCIES.format(column=column), where, within=_run(stage.session))
-    return [row["latency_s"] for row in found]
-
-
-def _value(measure: str, stage: _Stage, warehouse: Warehouse) -> float | None:
+def _value(measure: str, session: rows.Row, stage: Stage, warehouse: Warehouse) -> float | None:
     found = {
         (row["step"], row["stage"]): row["value"]
-        for row in warehouse.query(_VALUES, [stage.session["session_id"], measure], within=_run(stage.session))
+        for row in warehouse.query(_VALUES, [session["session_id"], measure], within=_run(session))
     }
     return found.get((stage.step, stage.stage))
 

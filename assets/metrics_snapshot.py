@@ -10,6 +10,7 @@ from assets.common import LAB_ASSET, progress_to, publish
 from assets.findings import judge
 from assets.load_run import load_run
 from assets.measures import read_sql_measure, whole_run
+from assets.samples import Samples, statistics_rows
 from lab_pipelines import rows
 from lab_pipelines.catalog.spec import LabSpec, Measure
 from lab_pipelines.rows import Row
@@ -83,7 +84,12 @@ def metrics_snapshot(
         # After the summaries are published: these, and the findings, are judged on what the warehouse holds.
         if across := _across_variants(spec, sessions, telemetry, warehouse):
             warehouse.publish("metric_summaries", across, **where, part="variants")
-        if findings := judge(spec, [rows.session_row(one, released_at=None) for one in sessions], warehouse):
+        walked = [rows.session_row(one, released_at=None) for one in sessions]
+        stages = Samples(warehouse, spec.objective)
+        statistics = [row for one in walked for row in statistics_rows(one, stages.of(one))]
+        if statistics:
+            warehouse.publish("stage_statistics", statistics, **where)
+        if findings := judge(spec, walked, warehouse, samples=stages):
             warehouse.publish("findings", findings, **where)
         # Before the release, after which nobody knows any more; the last one's nodes are held until it is over.
         held = [cluster.held_nodes(session, until=end) for session, end in zip(sessions, ends, strict=True)]

@@ -21,6 +21,7 @@ from dagster import (
 from assets import (
     bill,
     checks,
+    claim_checks,
     cost_attribution,
     deployed_stack,
     finops_sheet,
@@ -68,7 +69,7 @@ def build_defs(
         assets=load_assets_from_modules(
             [deployed_stack, load_run, metrics_snapshot, cost_attribution, finops_sheet, bill, year_in_numbers]
         ),
-        asset_checks=load_asset_checks_from_modules([checks]),
+        asset_checks=load_asset_checks_from_modules([checks, claim_checks]),
         jobs=[lab_job, bill_job],
         schedules=schedules,
         sensors=[

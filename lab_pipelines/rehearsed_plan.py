@@ -20,10 +20,12 @@ from typing import Any
 
 from lab_pipelines.catalog.claims import Ratio, Sample
 from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.statistics.comparisons import requests_factor
 from lab_pipelines.statistics.estimate import CONFIDENCE
-from lab_pipelines.statistics.findings import MIN_BATCHES
+from lab_pipelines.statistics.means import BATCHES
 from lab_pipelines.statistics.multiple import simultaneous
 from lab_pipelines.statistics.quantiles import needed_for
+from lab_pipelines.statistics.stages import OF_ALL_REQUESTS, latency_of
 
 DRAWS = 2000
 SHARE = 0.9
@@ -169,6 +171,7 @@ def _needs(spec: LabSpec, stages: Sequence[RehearsedStage], findings: Sequence[R
                     low=row["interval_low"],
                     high=row["interval_high"],
                     requests=requests or 0,
+                    confidence=simultaneous(CONFIDENCE, sum(one.by_interval for one in spec.findings)),
                 ),
             )
         )
@@ -176,27 +179,30 @@ def _needs(spec: LabSpec, stages: Sequence[RehearsedStage], findings: Sequence[R
 
 
 def requests_needed(
-    quantity: str, *, threshold: float, effect: float | None, low: float | None, high: float | None, requests: int
+    quantity: str,
+    *,
+    threshold: float,
+    effect: float | None,
+    low: float | None,
+    high: float | None,
+    requests: int,
+    confidence: float = CONFIDENCE,
 ) -> int | None:
     """Requests per stage until a ratio's interval clears `threshold`, from one interval that `requests` gave.
 
-    The interval's half width h on the logarithm of the ratio shrinks with the root of the sample, so that
-    requests * (h / d)^2 are enough, d being the effect's distance from the threshold on the same scale; but never fewer
-    than a quantile's interval takes at all, or than one request for each batch mean. None where d is below 1 %.
+    The interval shrinks with the root of the sample (`comparisons.requests_factor`); but never fewer than a quantile's
+    takes at all where requests are independent, or than one request for each batch mean. None where the effect is as
+    good as at the threshold.
     """
-    least = MIN_BATCHES
-    if quantity != "throughput":
-        # Of a ratio: both sides' quantiles must hold at once.
-        least = needed_for(int(quantity.rpartition("_p")[2]) / 100, confidence=simultaneous(CONFIDENCE, 2))
+    least = (
+        BATCHES
+        if quantity in ("throughput", *OF_ALL_REQUESTS)
+        else needed_for(latency_of(quantity)[1], confidence=confidence)
+    )
     if effect is None or low is None or high is None:
         return least
-    distance = abs(math.log(effect / threshold))
-    if distance < 0.01:
-        return None
-    half_width = math.log(high / low) / 2 if low > 0 else math.inf
-    if math.isinf(half_width):
-        return None
-    return max(least, math.ceil(requests * (half_width / distance) ** 2))
+    factor = requests_factor(effect, low, high, threshold, scale="ratio")
+    return None if factor is None else max(least, math.ceil(requests * factor))
 
 
 def _side(stages: Sequence[RehearsedStage], sample: Sample) -> RehearsedStage | None:

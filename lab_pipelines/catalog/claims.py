@@ -6,7 +6,7 @@ lab_pipelines/statistics/).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -19,9 +19,37 @@ class Claim(SpecModel):
     id: Name
     claim: Text
 
+    @property
+    def by_interval(self) -> bool:
+        """Whether it is judged on an interval, which may miss the truth by chance. All such findings of a lab share the
+        chance that any of theirs does."""
+        return False
 
-Quantity = Literal["throughput", "ttft_p50", "ttft_p95", "ttft_p99", "tpot_p50", "tpot_p95", "e2e_p50", "e2e_p95"]
-"""What the client saw in a stage: output tokens per second, or a quantile of its requests' latencies."""
+    @property
+    def sides(self) -> tuple[Sample, ...]:
+        """The stages that it names one by one."""
+        return ()
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of the measures that it is judged on."""
+        return ()
+
+
+Latency = Literal[
+    "ttft_p50",
+    "ttft_p95",
+    "ttft_p99",
+    "tpot_p50",
+    "tpot_p95",
+    "e2e_p50",
+    "e2e_p95",
+    "e2e_p99",
+    "normalised_p50",
+]
+Quantity = Literal["throughput", Latency, "error_rate", "goodput", "goodput_rate"]
+"""What the client saw in a stage: output tokens per second, a quantile of its requests' latencies (normalised: over the
+output tokens), the share that failed, the share and the rate of those that kept the lab's objective."""
 
 
 class Sample(SpecModel):
@@ -49,17 +77,61 @@ class Ratio(Claim):
     comparison: Literal["above", "below"]
     threshold: float = Field(gt=0)
 
+    @property
+    def by_interval(self) -> bool:
+        return self.quantity is not None
+
+    @property
+    def sides(self) -> tuple[Sample, ...]:
+        return self.numerator, self.denominator
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return () if self.measure is None else (self.measure,)
+
     @model_validator(mode="after")
     def _one_source(self) -> Ratio:
-        if (self.quantity is None) == (self.measure is None):
-            raise ValueError("give exactly one of quantity and measure")
+        _one_of(self.quantity, self.measure)
         if self.numerator == self.denominator:
             raise ValueError("numerator and denominator are the same stage")
-        if any(side.shape is not None for side in (self.numerator, self.denominator)) and (
-            self.quantity in (None, "throughput")
-        ):
-            raise ValueError("shape: only latencies can be told apart by the request's shape")
+        _shapes_hold(self.quantity, *self.sides)
         return self
+
+
+class Difference(Claim):
+    """A quantity of one stage minus that of another against `threshold`, in the quantity's unit."""
+
+    kind: Literal["difference"]
+    quantity: Quantity
+    minuend: Sample
+    subtrahend: Sample
+    comparison: Literal["above", "below"]
+    threshold: float
+
+    @property
+    def by_interval(self) -> bool:
+        return True
+
+    @property
+    def sides(self) -> tuple[Sample, ...]:
+        return self.minuend, self.subtrahend
+
+    @model_validator(mode="after")
+    def _two_stages(self) -> Difference:
+        if self.minuend == self.subtrahend:
+            raise ValueError("minuend and subtrahend are the same stage")
+        _shapes_hold(self.quantity, *self.sides)
+        return self
+
+
+def _one_of(quantity: str | None, measure: str | None) -> None:
+    if (quantity is None) == (measure is None):
+        raise ValueError("give exactly one of quantity and measure")
+
+
+def _shapes_hold(quantity: str | None, *sides: Sample) -> None:
+    if any(side.shape is not None for side in sides) and quantity not in get_args(Latency):
+        raise ValueError("shape: only latencies can be told apart by the request's shape")
 
 
 class Neighbours(Claim):
@@ -74,6 +146,10 @@ class Neighbours(Claim):
     shape: int | None = Field(default=None, ge=0)
     comparison: Literal["above", "below"]
     threshold: float = Field(default=1.0, gt=0)
+
+    @property
+    def by_interval(self) -> bool:
+        return True
 
 
 class Monotone(Neighbours):
@@ -117,14 +193,24 @@ class Paired(Claim):
     comparison: Literal["above", "below"]
     threshold: float = Field(default=1.0, gt=0)
 
+    @property
+    def by_interval(self) -> bool:
+        return True
+
+    @property
+    def sides(self) -> tuple[Sample, ...]:
+        return self.sample(self.variant), self.sample(self.over)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return () if self.measure is None else (self.measure,)
+
     @model_validator(mode="after")
     def _one_source(self) -> Paired:
-        if (self.quantity is None) == (self.measure is None):
-            raise ValueError("give exactly one of quantity and measure")
+        _one_of(self.quantity, self.measure)
         if self.variant == self.over:
             raise ValueError(f"over: {self.over} is the variant itself")
-        if self.shape is not None and self.quantity in (None, "throughput"):
-            raise ValueError("shape: only latencies can be told apart by the request's shape")
+        _shapes_hold(self.quantity, *self.sides)
         return self
 
     def sample(self, variant: str) -> Sample:
@@ -133,16 +219,41 @@ class Paired(Claim):
 
 
 class Bound(Claim):
-    """Every value of a measure, one per stage or one for the run, lies above or below `threshold`.
+    """A quantity of a stage, or every value of a measure, lies above or below `threshold`.
 
-    Of all variants, unless `variant` names one.
+    Of a `quantity`, whose rows bring an interval, `stage` says which one, and may be left out where there is but one. A
+    `measure` has a value per stage or one for the run, of all variants unless `variant` names one.
     """
 
     kind: Literal["bound"]
-    measure: Name
+    quantity: Quantity | None = None
+    stage: Sample | None = None
+    measure: Name | None = None
     variant: Name | None = None
     comparison: Literal["above", "below"]
     threshold: float
+
+    @property
+    def by_interval(self) -> bool:
+        return self.quantity is not None
+
+    @property
+    def sides(self) -> tuple[Sample, ...]:
+        return () if self.quantity is None else (self.stage or Sample(),)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return () if self.measure is None else (self.measure,)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Bound:
+        _one_of(self.quantity, self.measure)
+        if self.measure is not None and self.stage is not None:
+            raise ValueError("stage: belongs to a quantity; a measure has its own stages")
+        if self.quantity is not None and self.variant is not None:
+            raise ValueError("variant: belongs to a measure; give that of a quantity in stage")
+        _shapes_hold(self.quantity, *self.sides)
+        return self
 
 
 class Agreement(Claim):
@@ -152,6 +263,10 @@ class Agreement(Claim):
     measure: Name
     of: Name
     tolerance: float = Field(gt=0, lt=1)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return self.measure, self.of
 
 
 DEPLOY = "deploy"
@@ -170,7 +285,8 @@ class Outcomes(Claim):
 
 
 Finding = Annotated[
-    Ratio | Monotone | Ordering | Cliff | Paired | Bound | Agreement | Outcomes, Field(discriminator="kind")
+    Ratio | Difference | Monotone | Ordering | Cliff | Paired | Bound | Agreement | Outcomes,
+    Field(discriminator="kind"),
 ]
 
 

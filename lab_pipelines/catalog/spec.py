@@ -10,16 +10,16 @@ Every duration in a spec is in *stack seconds*: the time of the stack under test
 from __future__ import annotations
 
 from string import Template
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from lab_pipelines.catalog.claims import (
     DEPLOY,
-    Agreement,
     Bound,
     Cliff,
     Finding,
+    Latency,
     Monotone,
     Ordering,
     Outcomes,
@@ -375,8 +375,7 @@ class LabSpec(Identity):
 
     def measures_of(self, finding: Finding) -> list[Measure]:
         """The measures that a finding is judged on."""
-        names = {getattr(finding, "measure", None), getattr(finding, "of", None)}
-        return [measure for measure in self.measures if measure.name in names]
+        return [measure for measure in self.measures if measure.name in finding.measures]
 
     def is_judged_after_cost(self, finding: Finding) -> bool:
         return any(measure.after == "cost" for measure in self.measures_of(finding))
@@ -433,45 +432,28 @@ class LabSpec(Identity):
         over = {measure.name: measure.over for measure in self.measures}
         variants = [variant.id for variant in self.variants]
         for finding in self.findings:
-            match finding:
-                case Ratio() | Paired():
-                    self._sides_hold(finding)
-                    used = [] if finding.measure is None else [finding.measure]
-                    if any(over.get(name) in ("run", "variants") for name in used):
-                        raise ValueError(f"findings: {finding.id} compares stages; {used[0]} is of a whole run")
-                case Monotone() | Ordering() | Cliff():
-                    self._sequence_holds(finding)
-                    used = []
-                case Outcomes():
-                    used = []
-                    steps = [DEPLOY, *(step.name for step in self.flat_steps)]
-                    if unknown := [name for name in finding.steps if name not in steps]:
-                        raise ValueError(
-                            f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the steps"
-                        )
-                case Bound():
-                    used = [finding.measure]
-                case Agreement():
-                    used = [finding.measure, finding.of]
-            if unknown := [name for name in used if name not in over]:
-                raise ValueError(f"findings: {finding.id} names {', '.join(unknown)}, which is not one of the measures")
-            if len({over[name] in ("run", "variants") for name in used}) > 1:
-                raise ValueError(f"findings: {finding.id} compares a measure of the run with one of its stages")
+            where = f"findings: {finding.id}"
+            for side in finding.sides:
+                self._sample_holds(finding.id, side)
+            if isinstance(finding, Monotone | Ordering | Cliff):
+                self._sequence_holds(finding)
+            if isinstance(finding, Paired) and self.turns < MIN_PAIRS:
+                raise ValueError(f"{where} compares pairs of one turn and takes {MIN_PAIRS}; turns is {self.turns}")
+            if isinstance(finding, Outcomes):
+                steps = [DEPLOY, *(step.name for step in self.flat_steps)]
+                if unknown := [name for name in finding.steps if name not in steps]:
+                    raise ValueError(f"{where} names {', '.join(unknown)}, which is not one of the steps")
+            if self.objective is None and str(getattr(finding, "quantity", None)).startswith("goodput"):
+                raise ValueError(f"{where} is about goodput; give the lab an slo")
+            if unknown := [name for name in finding.measures if name not in over]:
+                raise ValueError(f"{where} names {', '.join(unknown)}, which is not one of the measures")
+            whole = [over[name] in ("run", "variants") for name in finding.measures]
+            if isinstance(finding, Ratio | Paired) and any(whole):
+                raise ValueError(f"{where} compares stages; {finding.measures[0]} is of a whole run")
+            if len(set(whole)) > 1:
+                raise ValueError(f"{where} compares a measure of the run with one of its stages")
             if isinstance(finding, Bound | Outcomes) and finding.variant not in (None, *variants):
-                raise ValueError(f"findings: {finding.id} names variant {finding.variant}, which the lab lacks")
-
-    def _sides_hold(self, finding: Ratio | Paired) -> None:
-        """Two stages, of pairs in turns enough to compare them."""
-        if isinstance(finding, Ratio):
-            sides = [finding.numerator, finding.denominator]
-        else:
-            sides = [finding.sample(finding.variant), finding.sample(finding.over)]
-            if self.turns < MIN_PAIRS:
-                raise ValueError(
-                    f"findings: {finding.id} compares pairs of one turn and takes {MIN_PAIRS}; turns is {self.turns}"
-                )
-        for side in sides:
-            self._sample_holds(finding.id, side)
+                raise ValueError(f"{where} names variant {finding.variant}, which the lab lacks")
 
     def _sequence_holds(self, finding: Monotone | Ordering | Cliff) -> None:
         """A step and the shape of its requests, and at least two loads, or several variants at one of them."""
@@ -479,7 +461,7 @@ class LabSpec(Identity):
         for sample in samples_of(finding, [self._a_load(finding, where)]):
             self._sample_holds(finding.id, sample)
         loads = self._loads(finding, where)
-        if finding.shape is not None and finding.quantity == "throughput":
+        if finding.shape is not None and finding.quantity not in get_args(Latency):
             raise ValueError(f"{where}: only latencies can be told apart by the request's shape")
         if not isinstance(finding, Ordering) and len(loads) < 2:
             raise ValueError(f"{where}: the step has but one load, and no neighbour to compare it with")

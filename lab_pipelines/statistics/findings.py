@@ -1,28 +1,22 @@
-"""Verdicts on a lab's claims: confirmed, refuted, or inconclusive when the interval holds both answers.
+"""Verdicts on a lab's claims: confirmed, refuted, or inconclusive when the rows hold both answers.
 
-Belongs here: the test behind each kind of finding. Doesn't belong here: where its samples come from.
+Belongs here: what a verdict is, and the test behind claims on values that are all there are and have no interval.
+Doesn't belong here: claims on estimates (comparisons.py), where the values come from (assets/findings.py).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lab_pipelines.statistics import quantiles
-from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate
-from lab_pipelines.statistics.multiple import simultaneous
-
 Verdict = Literal["confirmed", "refuted", "inconclusive"]
-
-MIN_BATCHES = 8
-"""Fewer batch means than this give a t interval too wide and too sensitive to one batch to decide anything."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict with its evidence. `effect` and the 95 % interval are None when the samples allow none."""
+    """A verdict with its evidence. `effect` and the interval, whose confidence `method` says, are None where the values
+    allow none."""
 
     verdict: Verdict
     effect: float | None
@@ -33,119 +27,11 @@ class Judgement:
     reason: str
 
 
-def batch_means(arrivals: Sequence[tuple[float, float]], *, start: float, end: float, batches: int) -> list[float]:
-    """Rate per second in each of `batches` equal parts of [start, end), from (time in seconds, amount) pairs.
-
-    Batches longer than the correlation time make nearly independent means of a dependent series
-    (Law and Kelton, Simulation Modeling and Analysis, method of batch means).
-    """
-    width = (end - start) / batches
-    sums = [0.0] * batches
-    for at, amount in arrivals:
-        index = math.floor((at - start) / width)
-        if 0 <= index < batches:
-            sums[index] += amount
-    return [total / width for total in sums]
-
-
-def ratio(
-    numerator: Sequence[float],
-    denominator: Sequence[float],
-    *,
-    comparison: Literal["above", "below"],
-    threshold: float,
-    confidence: float = CONFIDENCE,
-) -> Judgement:
-    """Is mean(numerator) / mean(denominator) above or below `threshold`?
-
-    Takes independent batch means of two stages. The interval is the delta method's on the logarithm of the ratio, with
-    Welch's degrees of freedom; it assumes means roughly normal and positive.
-    """
-    method = f"ratio of batch means, {confidence * 100:.4g} % interval by the delta method on its logarithm (Welch)"
-    n = min(len(numerator), len(denominator))
-
-    def undecided(reason: str) -> Judgement:
-        return Judgement("inconclusive", None, None, None, n, method, reason)
-
-    if n < MIN_BATCHES:
-        return undecided(f"{n} batches, and fewer than {MIN_BATCHES} decide nothing")
-    above, below = _mean_and_variance_of_mean(numerator), _mean_and_variance_of_mean(denominator)
-    if above[0] <= 0 or below[0] <= 0:
-        return undecided("a stage without throughput has no ratio")
-
-    from scipy.stats import t
-
-    parts = (above[1] / above[0] ** 2, below[1] / below[0] ** 2)
-    variance = sum(parts)
-    effect = above[0] / below[0]
-    if variance == 0:
-        low = high = effect
-    else:
-        freedom = variance**2 / (parts[0] ** 2 / (len(numerator) - 1) + parts[1] ** 2 / (len(denominator) - 1))
-        reach = math.exp(float(t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(variance))
-        low, high = effect / reach, effect * reach
-    return _against(effect, low, high, n, method, comparison, threshold)
-
-
-def _against(
-    effect: float,
-    low: float,
-    high: float,
-    n: int,
-    method: str,
-    comparison: Literal["above", "below"],
-    threshold: float,
-) -> Judgement:
-    """The verdict of an interval: it lies on one side of the threshold, or holds it."""
-    holds = {"above": (low > threshold, high <= threshold), "below": (high < threshold, low >= threshold)}[comparison]
-    interval = f"[{low:.4g}, {high:.4g}]"  # rounded to three it may seem to touch what it clears
-    if holds[0]:
-        return Judgement("confirmed", effect, low, high, n, method, f"{interval} is {comparison} {threshold:g}")
-    if holds[1]:
-        return Judgement("refuted", effect, low, high, n, method, f"{interval} is not {comparison} {threshold:g}")
-    return Judgement("inconclusive", effect, low, high, n, method, f"{interval} contains {threshold:g}")
-
-
-def of_estimate(estimate: Estimate, *, comparison: Literal["above", "below"], threshold: float) -> Judgement:
-    """The verdict of an estimate: of its interval, or inconclusive for the reason why it has none."""
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None or low is None or high is None:
-        reason = estimate.reason or "it has no interval"
-        return Judgement("inconclusive", value, None, None, estimate.n, estimate.method, reason)
-    return _against(value, low, high, estimate.n, estimate.method, comparison, threshold)
-
-
-def quantile_ratio(
-    numerator: Sequence[float],
-    denominator: Sequence[float],
-    *,
-    quantile: float,
-    comparison: Literal["above", "below"],
-    threshold: float,
-    confidence: float = CONFIDENCE,
-) -> Judgement:
-    """Is the quantile of one sample over that of another above or below `threshold`?
-
-    Each quantile has a distribution-free interval between two order statistics, at 97.5 % so that both hold at once
-    with the `confidence` of 95 % (Bonferroni); the ratio's interval is made of their ends. It is wide, and takes the
-    requests of a stage as independent, which requests that share a batch are not quite.
-    """
-    each = simultaneous(confidence, 2)
-    interval = f"{confidence * 100:.4g} % interval from the order statistics of both samples (Bonferroni)"
-    method = f"ratio of the p{quantile * 100:g}, {interval}"
-    n = min(len(numerator), len(denominator))
-    above, below = (
-        quantiles.quantile(side, quantile, confidence=each, in_order=False) for side in (numerator, denominator)
-    )
-    if above.low is None or above.high is None or below.low is None or below.high is None:
-        needed = quantiles.needed_for(quantile, confidence=each)
-        reason = f"{n} requests; an interval for the p{quantile * 100:g} needs {needed} on each side"
-        return Judgement("inconclusive", None, None, None, n, method, reason)
-    if below.low <= 0:
-        return Judgement("inconclusive", None, None, None, n, method, "the denominator's interval reaches zero")
-    assert above.value is not None and below.value is not None
-    effect = above.value / below.value
-    return _against(effect, above.low / below.high, above.high / below.low, n, method, comparison, threshold)
+def holds(low: float, high: float, comparison: Literal["above", "below"], threshold: float) -> bool | None:
+    """Whether the whole interval lies above or below the threshold; None where it holds both answers."""
+    if comparison == "above":
+        return True if low > threshold else False if high <= threshold else None
+    return True if high < threshold else False if low >= threshold else None
 
 
 def plain_ratio(
@@ -222,9 +108,3 @@ def outcomes(ended: Mapping[str, str], wanted: Sequence[str]) -> Judgement:
 def _plain(verdict: Verdict, effect: float | None, n: int, method: str, reason: str) -> Judgement:
     """A judgement on values that have no interval."""
     return Judgement(verdict, effect, None, None, n, method, reason)
-
-
-def _mean_and_variance_of_mean(values: Sequence[float]) -> tuple[float, float]:
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return mean, variance / len(values)

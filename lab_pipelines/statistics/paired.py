@@ -24,7 +24,7 @@ from typing import Literal
 
 from lab_pipelines.deployment import MOST_TURNS
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
-from lab_pipelines.statistics.findings import Judgement, of_estimate
+from lab_pipelines.statistics.findings import Judgement, Verdict, holds
 
 MIN_PAIRS = 5
 """With four pairs that all agree, chance alone explains it once in eight times."""
@@ -59,14 +59,20 @@ def paired_ratio(candidate: Series, baseline: Series, *, confidence: float = CON
 
 
 def judge_pairs(
-    candidate: Series, baseline: Series, *, comparison: Literal["above", "below"], threshold: float
+    candidate: Series,
+    baseline: Series,
+    *,
+    comparison: Literal["above", "below"],
+    threshold: float,
+    confidence: float = CONFIDENCE,
 ) -> Judgement:
     """Is candidate / baseline above or below `threshold`, by pairs of the same turn?
 
     The verdict is that of `paired_ratio`'s interval. `reason` also has the p value of `sign_flip_p`, which assumes
     less, and where nothing is decided, how many turns it would take.
     """
-    judged = of_estimate(paired_ratio(candidate, baseline), comparison=comparison, threshold=threshold)
+    estimate = paired_ratio(candidate, baseline, confidence=confidence)
+    judged = _verdict(estimate, comparison, threshold, confidence)
     logs = _logs(candidate, baseline) or []
     if judged.low is None:
         if judged.n < MIN_PAIRS:
@@ -84,6 +90,18 @@ def judge_pairs(
     needed = pairs_needed(spread, seen)
     takes = f"more than {MOST_TURNS} turns" if needed is None else f"{needed} turns"
     return _because(judged, f"{judged.reason}; {found}, and one like this, of {seen - 1:.2%}, takes {takes}")
+
+
+def _verdict(one: Estimate, comparison: Literal["above", "below"], threshold: float, confidence: float) -> Judgement:
+    """That of the estimate's interval, or inconclusive for the reason why it has none."""
+    method = f"{one.method}, {confidence * 100:.4g} %"
+    if one.low is None or one.high is None:
+        return Judgement("inconclusive", one.value, None, None, one.n, method, one.reason or "it has no interval")
+    held = holds(one.low, one.high, comparison, threshold)
+    verdict: Verdict = "inconclusive" if held is None else "confirmed" if held else "refuted"
+    said = {None: "contains", True: f"is {comparison}", False: f"is not {comparison}"}[held]
+    reason = f"[{one.low:.4g}, {one.high:.4g}] {said} {threshold:g}"
+    return Judgement(verdict, one.value, one.low, one.high, one.n, method, reason)
 
 
 def _because(judged: Judgement, reason: str) -> Judgement:

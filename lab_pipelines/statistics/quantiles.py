@@ -9,44 +9,34 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lab_pipelines.statistics.dependence import MIN_EFFECTIVE, effective_size
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
-from lab_pipelines.statistics.means import effective_size
 
 if TYPE_CHECKING:
     import numpy as np
 
-MIN_DEPENDENT = 500
-"""Values from which their dependence can be estimated; fewer are taken as independent, and the method says so."""
-MIN_SPELLS = 100
-"""Of fewer independent values' worth the dependence itself is known too badly to correct for it."""
 
-
-def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE, in_order: bool = True) -> Estimate:
-    """The quantile between two of the sample's order statistics.
+def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE) -> Estimate:
+    """The quantile of a series in the order of time, between two of its order statistics.
 
     The number of values below the true quantile is binomial, so that ranks bound it whatever the distribution (David
-    and Nagaraja, Order Statistics, section 7.1). For a series `in_order` of time the binomial's n is the effective one:
-    the dependence of "is below the quantile" is estimated by batch means. Refuses when the sample is too small for any
-    two ranks: independent values need 72 for a p95 and 368 for a p99 at 95 %.
+    and Nagaraja, Order Statistics, section 7.1). The binomial's n is the effective one: where the series depends on
+    itself, the dependence of "is below the quantile" (dependence.py). Refuses when the sample is too small for any two
+    ranks: independent values need 72 for a p95 and 368 for a p99 at 95 %, dependent ones must be worth twice that.
     """
     values = as_array(series)
     n, method = len(values), f"order statistics around the p{q * 100:g}"
-    if not in_order or n < MIN_DEPENDENT:
-        method += ", values taken as independent"
     if not n:
         return refused(None, 0, method, "no value")
     ordered = _sorted(values)
     value = _interpolated(ordered, q)
-    below = (values <= value).astype(float)
-    effective = effective_size(below, confidence=confidence) if in_order and n >= MIN_DEPENDENT else float(n)
-    if effective < min(n, MIN_SPELLS):
-        return refused(value, n, method, f"{n} values depend on each other too much: they are worth {effective:.0f}")
-    needed = needed_for(q, confidence=confidence)
+    effective = effective_size((values <= value).astype(float), series=values, confidence=confidence)
+    needed = float(needed_for(q, confidence=confidence))
     if effective < n:  # whoever is only just large enough may owe it to too small an estimate of the dependence
-        needed *= 2
+        needed = max(2 * needed, MIN_EFFECTIVE)
     if effective < needed:
         worth = f", worth {effective:.0f} independent ones" if effective < n else ""
-        return refused(value, n, method, f"{n} values{worth}; an interval of the p{q * 100:g} needs {needed}")
+        return refused(value, n, method, f"{n} values{worth}; an interval of the p{q * 100:g} needs {needed:.0f}")
     low, high = _ranks(effective, q, confidence)
     # Ranks among the effective values, spread over the real ones.
     first, last = max(math.floor(low * n / effective), 1), min(math.ceil(high * n / effective), n)
@@ -65,23 +55,13 @@ def needed_for(q: float, *, confidence: float = CONFIDENCE) -> int:
 def _ranks(n: float, q: float, confidence: float) -> tuple[float, float]:
     """The ranks (from 1, real numbers) whose probabilities to lie below and above the quantile leave equal tails.
 
-    The k-th smallest of n uniform values is Beta(k, n + 1 - k): low is the k at which it exceeds q with half of the
-    rest, high the one at which it stays below. The Beta distribution takes real n, as an effective size is.
+    The k-th smallest of n uniform values lies above q with the binomial probability of at most k - 1 values below it.
+    The distribution's continuation takes a real n, as an effective size is.
     """
-    from scipy.optimize import root_scalar
-    from scipy.special import betainc
+    from scipy.special import bdtrik
 
     tail = (1 - confidence) / 2
-
-    def below(k: float) -> float:
-        """Probability that the k-th smallest lies at or below the quantile."""
-        return float(betainc(k, n + 1 - k, q))
-
-    low, high = (
-        float(root_scalar(lambda k, wanted=wanted: below(k) - wanted, bracket=(1e-9, n + 1 - 1e-9)).root)
-        for wanted in (1 - tail, tail)
-    )
-    return low, high
+    return float(bdtrik(tail, n, q)) + 1, float(bdtrik(1 - tail, n, q)) + 1
 
 
 def _sorted(values: np.ndarray) -> np.ndarray:

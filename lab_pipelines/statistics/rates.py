@@ -6,51 +6,39 @@ Doesn't belong here: quantities that are not yes or no (means.py, quantiles.py).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from lab_pipelines.statistics.dependence import MIN_EFFECTIVE, effective_size
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
-from lab_pipelines.statistics.means import effective_size
-from lab_pipelines.statistics.quantiles import MIN_DEPENDENT
 
-if TYPE_CHECKING:
-    pass
-
+MIN_CLUMPS = 5.0
+"""Of fewer clumps of failures, or of successes, how long they are is known too badly."""
 METHOD = "Wilson's interval"
 
 
-def rate(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:
-    """The share of `successes` among `n` independent trials.
-
-    Holds its confidence also near 0 and 1, where the normal interval collapses (Wilson 1927; Brown, Cai and DasGupta
-    2001, Interval estimation for a binomial proportion).
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials")
-    if n == 0:
-        return refused(None, 0, METHOD, "no trial")
-    return _wilson(successes / n, n, float(n), confidence, METHOD)
-
-
-def rate_in_order(outcomes: Series, *, confidence: float = CONFIDENCE) -> Estimate:
+def rate(outcomes: Series, *, confidence: float = CONFIDENCE) -> Estimate:
     """The share of true ones in a series in the order of time.
 
-    Failures come in clumps, while a server restarts; so n is the effective number of trials, by the batch means of the
-    series. Below `MIN_DEPENDENT` values their dependence can't be estimated, and they are taken as independent.
+    Holds its confidence also near 0 and 1, where the normal interval collapses (Wilson 1927; Brown, Cai and DasGupta
+    2001, Interval estimation for a binomial proportion). Failures come in clumps, while a server restarts: then the
+    number of trials is the effective one (dependence.py), and too few for that give no interval.
     """
     values = as_array(outcomes)
     n = len(values)
     if n == 0:
         return refused(None, 0, METHOD, "no trial")
-    effective = effective_size(values, confidence=confidence) if n >= MIN_DEPENDENT else float(n)
-    method = METHOD if n >= MIN_DEPENDENT else f"{METHOD}, trials taken as independent"
-    return _wilson(float(values.mean()), n, effective, confidence, method)
+    effective = effective_size(values, series=values, confidence=confidence)
+    rarer = min(float(values.mean()), 1 - float(values.mean()))
+    if effective < n and (effective < MIN_EFFECTIVE or effective * rarer < MIN_CLUMPS):
+        reason = f"{n} outcomes depend on each other too much: they are worth {effective:.0f}"
+        return refused(float(values.mean()), n, METHOD, reason)
+    return _wilson(float(values.mean()), n, effective, confidence)
 
 
-def _wilson(share: float, n: int, effective: float, confidence: float, method: str) -> Estimate:
-    from scipy.stats import norm
+def _wilson(share: float, n: int, effective: float, confidence: float) -> Estimate:
+    from scipy.special import ndtri
 
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     scale = 1 + z**2 / effective
     centre = (share + z**2 / (2 * effective)) / scale
     reach = z / scale * math.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
-    return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n, effective, method)
+    return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n, effective, METHOD)

@@ -1,6 +1,6 @@
 """Claims about several stages or variants at once: that a quantity rises, that there is a cliff, that an order holds.
 
-Belongs here: the verdict of a row of neighbouring comparisons. Doesn't belong here: one comparison (findings.py).
+Belongs here: the verdict of a row of neighbouring comparisons. Doesn't belong here: one comparison (comparisons.py).
 
 Each comparison's interval must hold simultaneously with the others, or a row of ten would find a rise or a fall by
 chance in two of five labs: give them `multiple.simultaneous` confidence.
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from lab_pipelines.statistics.comparisons import Comparison
 from lab_pipelines.statistics.findings import Judgement, Verdict
-
-Comparison = Literal["above", "below"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Step:
     name: str
     """Such as `8 → 16 users`."""
     ratio: Judgement
-    """Its interval; the verdict in it is not looked at."""
+    """Judged against the same threshold: inconclusive also where a stage that isn't steady could undo it."""
 
 
 def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: float) -> Judgement:
@@ -38,14 +36,14 @@ def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: floa
     if not known:
         return Judgement("inconclusive", None, None, None, n, method, _why_none(steps))
     worst = min(known, key=lambda step: _short_of(step.ratio, comparison, threshold))
-    against = [step for step in known if _side(step.ratio, threshold) == _opposite(comparison)]
-    open_ = [step for step in steps if not _bounded(step.ratio) or _side(step.ratio, threshold) is None]
+    against = [step for step in known if _side(step.ratio, comparison) == _opposite(comparison)]
+    open_ = [step for step in steps if not _bounded(step.ratio) or _side(step.ratio, comparison) is None]
     if against:
         worst = min(against, key=lambda step: _short_of(step.ratio, comparison, threshold))
         return _told(worst, "refuted", n, method, f"{_said(worst)} is not {comparison} {threshold:g}")
     if open_:
         names = ", ".join(step.name for step in open_)
-        return _told(worst, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_said(worst)}")
+        return _told(worst, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(worst)}")
     return _told(worst, "confirmed", n, method, f"all {len(steps)} steps; the least clear is {_said(worst)}")
 
 
@@ -59,16 +57,16 @@ def cliff(steps: Sequence[Step], at: int, *, comparison: Comparison, threshold: 
     n = min(step.ratio.n for step in steps)
     if not _bounded(edge.ratio):
         return Judgement("inconclusive", None, None, None, n, method, f"{edge.name}: {edge.ratio.reason}")
-    side = _side(edge.ratio, threshold)
+    side = _side(edge.ratio, comparison)
     if side == _opposite(comparison):
         return _told(edge, "refuted", n, method, f"{_said(edge)} is not {comparison} {threshold:g}")
-    elsewhere = [step for step in others if _bounded(step.ratio) and _side(step.ratio, threshold) == comparison]
+    elsewhere = [step for step in others if _bounded(step.ratio) and _side(step.ratio, comparison) == comparison]
     if elsewhere:
         return _told(edge, "refuted", n, method, f"it is not the only one: {_said(elsewhere[0])}")
-    open_ = [step for step in others if not _bounded(step.ratio) or _side(step.ratio, threshold) is None]
+    open_ = [step for step in others if not _bounded(step.ratio) or _side(step.ratio, comparison) is None]
     if side is None or open_:
         names = ", ".join(step.name for step in ([edge] if side is None else []) + open_)
-        return _told(edge, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_said(edge)}")
+        return _told(edge, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(edge)}")
     return _told(edge, "confirmed", n, method, f"{_said(edge)}, and no other step is {comparison} {threshold:g}")
 
 
@@ -76,12 +74,11 @@ def _bounded(judged: Judgement) -> bool:
     return judged.low is not None and judged.high is not None
 
 
-def _side(judged: Judgement, threshold: float) -> Comparison | None:
+def _side(judged: Judgement, comparison: Comparison) -> Comparison | None:
     """On which side of the threshold the whole interval lies."""
-    assert judged.low is not None and judged.high is not None
-    if judged.low > threshold:
-        return "above"
-    return "below" if judged.high < threshold else None
+    if judged.verdict == "inconclusive":
+        return None
+    return comparison if judged.verdict == "confirmed" else _opposite(comparison)
 
 
 def _opposite(comparison: Comparison) -> Comparison:
@@ -96,6 +93,11 @@ def _short_of(judged: Judgement, comparison: Comparison, threshold: float) -> fl
 
 def _said(step: Step) -> str:
     return f"{step.name}: {step.ratio.effect:.4g} [{step.ratio.low:.4g}, {step.ratio.high:.4g}]"
+
+
+def _gap(steps: Sequence[Step]) -> str | None:
+    """Why the first of them that has no ratio has none."""
+    return next((step.ratio.reason for step in steps if not _bounded(step.ratio)), None)
 
 
 def _why_none(steps: Sequence[Step]) -> str:

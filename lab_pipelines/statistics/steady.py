@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lab_pipelines.statistics.dependence import inflation
 from lab_pipelines.statistics.estimate import Series, as_array
 from lab_pipelines.statistics.means import batch_means
 from lab_pipelines.statistics.multiple import holm
@@ -22,6 +23,8 @@ ALPHA = 0.05
 POINTS = 30
 """Batch means that the tests look at: fewer tell little, and more are dependent."""
 MIN_POINTS = 12
+POINT_LENGTHS = 2
+"""Points so many times the inflation long: of shorter ones, dependence looks like a trend."""
 MIN_SIDE = 6
 """Points beside a shift in which a trend could be seen."""
 
@@ -41,16 +44,21 @@ def steadiness(series: Series, *, tolerance: float = 0.0) -> Steadiness:
     """Tests the series for a monotone trend and for a shift of its level.
 
     The trend by Mann and Kendall's test with Hamed and Rao's correction for autocorrelation (1998), its size by Sen's
-    slope; the shift by Pettitt's test (1979). Both look at batch means, which are less dependent than the values.
+    slope; the shift by Pettitt's test (1979). Both look at means of so many values that they hardly depend on each
+    other, and where there are too few of those, nothing is told.
     A change that is found, but no larger than `tolerance` relative to the median, is none that matters: steady.
     Assumes nothing of the distribution. A slow oscillation longer than the series looks like a trend, and is told so.
     """
     import numpy as np
 
     values = as_array(series)
-    points = min(POINTS, len(values))
+    n = len(values)
+    if n < MIN_POINTS:
+        return Steadiness("unknown", None, None, f"{n} values; a steady state is told from {MIN_POINTS} on")
+    points = min(POINTS, int(n / (POINT_LENGTHS * _inflation(values))), n)
     if points < MIN_POINTS:
-        return Steadiness("unknown", None, None, f"{len(values)} values; a steady state is told from {MIN_POINTS} on")
+        reason = f"{n} values depend on each other too much: they are worth {points} apart, and {MIN_POINTS} are needed"
+        return Steadiness("unknown", None, None, reason)
     means = batch_means(values, points)
     level = float(np.median(means))
     trend_p, slope = _mann_kendall(means)
@@ -70,6 +78,17 @@ def steadiness(series: Series, *, tolerance: float = 0.0) -> Steadiness:
         first = len(values) - (points - at) * (len(values) // points)
         return Steadiness("level_shift", drift, first, f"its level shifts by {drift:+.1%} (p = {shift_p:.2g})")
     return Steadiness("trend", drift, None, f"it drifts by {drift:+.1%} (p = {trend_p:.2g})")
+
+
+def _inflation(values: np.ndarray) -> float:
+    """Of what a straight line and the likeliest shift leave, whichever leaves less: a change is no dependence."""
+    import numpy as np
+
+    at = _pettitt(values)[1]
+    shifted = np.concatenate([values[:at] - values[:at].mean(), values[at:] - values[at:].mean()])
+    time = np.arange(len(values)) - (len(values) - 1) / 2
+    straight = values - values.mean() - time * float(time @ values) / float(time @ time)
+    return min(inflation(shifted)[0], inflation(straight)[0])
 
 
 def _mann_kendall(values: np.ndarray) -> tuple[float, float]:

@@ -300,6 +300,45 @@ def counter_total_row(**columns: Any) -> Row:
     } | columns
 
 
+def statistic_row(**columns: Any) -> Row:
+    """The median TTFT of a stage, with its interval."""
+    return {
+        **shared(),
+        "step": "ramp",
+        "stage": 0,
+        "users": 1,
+        "offered_per_s": None,
+        "quantity": "ttft_p50",
+        "unit": "s",
+        "value": 0.4,
+        "low": 0.38,
+        "high": 0.42,
+        "n": 20,
+        "n_effective": 20.0,
+        "method": "order statistics around the p50",
+        "reason": None,
+        "left_out": 0,
+        "state": "steady",
+        "drift": 0.0,
+    } | columns
+
+
+def statistic_rows(**columns: Any) -> list[Row]:
+    """A steady stage without a warm-up: its two rows of that, its median TTFT, and a p95 that has no interval."""
+    without = {"low": None, "high": None, "n_effective": None}
+    refusal = "20 values; an interval of the p95 needs 72"
+    quiet = {"method": "MSER-5", "reason": "none: the beginning is like the rest"}
+    steady = {"method": "Mann-Kendall", "reason": "no trend (p = 1), no shift (p = 1)"}
+    return [
+        statistic_row(
+            **(without | quiet | {"quantity": "warm_up", "value": 0.0, "state": None, "drift": None} | columns)
+        ),
+        statistic_row(**(without | steady | {"quantity": "steady_state", "unit": "ratio", "value": 0.0} | columns)),
+        statistic_row(**columns),
+        statistic_row(**(without | {"quantity": "ttft_p95", "reason": refusal} | columns)),
+    ]
+
+
 def log_row(**columns: Any) -> Row:
     return {
         **shared(),
@@ -546,7 +585,7 @@ def lab_run(
     """
     scale = columns.get("time_scale", 5.0)
     at = REQUESTED_AT + timedelta(seconds=5)
-    stages, requests, samples, summaries = [], [], [], []
+    stages, requests, samples, summaries, statistics = [], [], [], [], list[Row]()
     for index, n in enumerate(users):
         where = {"stage": index, "users": n}
         done, ended = _stage_requests(n, -(-requests_per_stage // n), at, scale, slower, where | columns)
@@ -575,6 +614,7 @@ def lab_run(
             summaries.append(summary_row(**where, **window, measure=measure, unit=unit, value=value) | columns)
         summaries.append(gap_row(**where, **window, measure="gpu_power", unit="watts") | columns)
         samples.append(sample_row(**where, sampled_at=at + (ended - at) / 2) | columns)
+        statistics += [row | columns for row in statistic_rows(**where)]
         at = ended
     released_at = at + timedelta(seconds=1)
     held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
@@ -591,6 +631,7 @@ def lab_run(
         "client_errors": [client_error_row(step=s["step"], stage=s["stage"]) | columns for s in stages],
         "metric_samples": samples,
         "metric_summaries": summaries,
+        "stage_statistics": statistics,
         "counter_totals": [counter_total_row(**columns)],
         "log_lines": [log_row(**columns)],
         "cost_records": costs,

@@ -1,24 +1,29 @@
 """By simulation: an interval of 95 % holds the truth in 93 to 97 of a hundred samples, whatever the data are like.
 
-Seeds are fixed, so that each test gives the same answer every time. 1,500 samples know a coverage to 0.6 points.
+Seeds are fixed, so that each test gives the same answer every time. 1,500 samples know a coverage to 0.6 points. Where a
+sample is small for its dependence, most are refused, and the few that pass are those whose dependence was estimated too
+low; what is held to then is that an interval is given and wrong in at most 6.5 of a hundred samples.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 from scipy.stats import norm
 
-from lab_pipelines.statistics.bootstrap import block_bootstrap
+from lab_pipelines.statistics.comparisons import Side, difference, level, ratio
 from lab_pipelines.statistics.estimate import Estimate
+from lab_pipelines.statistics.findings import Judgement
 from lab_pipelines.statistics.means import mean
+from lab_pipelines.statistics.multiple import simultaneous
 from lab_pipelines.statistics.paired import minimum_detectable_ratio, paired_ratio, sign_flip_p
 from lab_pipelines.statistics.quantiles import quantile
-from lab_pipelines.statistics.rates import rate, rate_in_order
+from lab_pipelines.statistics.rates import rate
 from lab_pipelines.statistics.steady import ALPHA, steadiness
 from lab_pipelines.statistics.warmup import warm_up
 from lab_pipelines.turns import turn_orders
@@ -50,66 +55,153 @@ WORLDS: dict[str, tuple[Draw, float, Callable[[float], float]]] = {
 """How to draw, the true mean, the true quantiles."""
 
 
-def coverage(estimates: list[Estimate], truth: float) -> float:
-    """Of the intervals that were given."""
-    given = [(one.low, one.high) for one in estimates if one.low is not None and one.high is not None]
-    assert len(given) > 0.9 * len(estimates), "most samples have an interval"
-    return sum(low <= truth <= high for low, high in given) / len(given)
+def ends(estimates: list[Estimate] | list[Judgement]) -> list[tuple[float, float]]:
+    """The intervals that were given."""
+    return [(one.low, one.high) for one in estimates if one.low is not None and one.high is not None]
 
 
-def drawn(world: str, n: int, estimate: Callable[[np.ndarray], Estimate], samples: int = SAMPLES) -> list[Estimate]:
+def coverage(estimates: list[Estimate] | list[Judgement], truth: float, *, given: float = 0.9) -> float:
+    """Of the intervals that were given, which must be more than that share."""
+    found = ends(estimates)
+    assert len(found) > given * len(estimates), f"{len(found)} of {len(estimates)} samples have an interval"
+    return sum(low <= truth <= high for low, high in found) / len(found)
+
+
+@cache
+def series_of(world: str, n: int, samples: int = SAMPLES) -> list[np.ndarray]:
     numbers = np.random.default_rng(20260302)
     draw = WORLDS[world][0]
-    return [estimate(draw(numbers, n)) for _ in range(samples)]
+    return [draw(numbers, n) for _ in range(samples)]
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_interval_of_a_mean_covers_it(world: str) -> None:
-    assert 0.93 <= coverage(drawn(world, 2000, mean), WORLDS[world][1]) <= 0.97
+    found = [mean(series) for series in series_of(world, 2000)]
+    assert 0.93 <= coverage(found, WORLDS[world][1]) <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("world", "n"), [("independent", 200), ("autocorrelated", 200), ("strongly autocorrelated", 1000)]
+)
+def test_the_interval_of_the_mean_of_a_stage_s_slices_covers_it(world: str, n: int) -> None:
+    found = [mean(series) for series in series_of(world, n)]
+    assert 0.93 <= coverage(found, WORLDS[world][1]) <= 0.97
 
 
 @pytest.mark.parametrize("q", [0.5, 0.95])
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_interval_of_a_quantile_covers_it(world: str, q: float) -> None:
-    found = drawn(world, 2000, lambda series: quantile(series, q))
+    found = [quantile(series, q) for series in series_of(world, 2000)]
     assert 0.93 <= coverage(found, WORLDS[world][2](q)) <= 0.975, "ranks are whole numbers, so a little too many"
+
+
+@pytest.mark.parametrize(
+    ("world", "n", "q"),
+    [
+        *(("independent", n, 0.5) for n in (60, 120, 250, 500)),
+        *(("heavy tail", n, 0.5) for n in (60, 120, 250, 500)),
+        *(("autocorrelated", n, 0.5) for n in (120, 250, 500)),
+        *(("strongly autocorrelated", n, 0.5) for n in (250, 500)),
+        *(("independent", n, 0.95) for n in (120, 250, 500)),
+        *(("skewed", n, 0.95) for n in (120, 250, 500)),
+        *(("autocorrelated", n, 0.95) for n in (500,)),
+    ],
+)
+def test_the_interval_of_a_quantile_of_a_stage_s_requests_covers_it(world: str, n: int, q: float) -> None:
+    """At the sizes that stages have; none of them is refused for being dependent a little."""
+    found = [quantile(series, q) for series in series_of(world, n)]
+    assert 0.93 <= coverage(found, WORLDS[world][2](q), given=0.85) <= 0.98, "few ranks, so up to a point too many"
+
+
+@pytest.mark.parametrize(
+    ("world", "n", "q"),
+    [
+        ("autocorrelated", 60, 0.5),
+        ("strongly autocorrelated", 60, 0.5),
+        ("autocorrelated", 120, 0.95),
+        ("autocorrelated", 250, 0.95),
+        ("strongly autocorrelated", 250, 0.95),
+        ("strongly autocorrelated", 500, 0.95),
+    ],
+)
+def test_a_sample_too_small_for_its_dependence_is_seldom_given_a_wrong_interval(world: str, n: int, q: float) -> None:
+    found = ends([quantile(series, q) for series in series_of(world, n)])
+    wrong = sum(not low <= WORLDS[world][2](q) <= high for low, high in found)
+    assert wrong / SAMPLES <= 0.065
 
 
 @pytest.mark.parametrize("world", ["independent", "heavy tail", "autocorrelated"])
 def test_the_interval_of_a_p99_covers_it(world: str) -> None:
-    found = drawn(world, 4000, lambda series: quantile(series, 0.99), samples=1000)
+    found = [quantile(series, 0.99) for series in series_of(world, 4000, 1000)]
     assert 0.93 <= coverage(found, WORLDS[world][2](0.99)) <= 0.975
 
 
 def test_dependence_that_is_ignored_makes_intervals_too_narrow() -> None:
-    """That the test above can fail: the same quantiles, with values taken as independent."""
-    found = drawn("strongly autocorrelated", 2000, lambda series: quantile(series, 0.5, in_order=False))
+    """That the tests above can fail: the same values, in an order that hides how they depend on each other."""
+    numbers = np.random.default_rng(1)
+    found = [quantile(numbers.permutation(series), 0.5) for series in series_of("strongly autocorrelated", 2000)]
     assert coverage(found, WORLDS["strongly autocorrelated"][2](0.5)) < 0.7
 
 
 @pytest.mark.parametrize(("n", "share"), [(100, 0.5), (300, 0.03), (1000, 0.01), (1000, 0.98)])
 def test_wilson_s_interval_covers_a_rate(n: int, share: float) -> None:
-    counts = np.random.default_rng(7).binomial(n, share, SAMPLES)
-    assert 0.93 <= coverage([rate(int(count), n) for count in counts], share) <= 0.97
+    numbers = np.random.default_rng(7)
+    found = [rate(numbers.random(n) < share) for _ in range(SAMPLES)]
+    assert 0.93 <= coverage(found, share) <= 0.97
 
 
+@pytest.mark.parametrize("n", [250, 500, 2000])
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.8])
-def test_the_interval_of_a_rate_of_clumped_failures_covers_it(phi: float) -> None:
+def test_the_interval_of_a_rate_of_clumped_failures_covers_it(phi: float, n: int) -> None:
     numbers, share = np.random.default_rng(11), 0.1
     limit = float(norm.ppf(1 - share))
-    found = [rate_in_order(autoregressive(numbers, 2000, phi) < limit) for _ in range(SAMPLES)]
-    assert 0.93 <= coverage(found, 1 - share) <= 0.97
+    found = [rate(autoregressive(numbers, n, phi) < limit) for _ in range(SAMPLES)]
+    assert 0.93 <= coverage(found, 1 - share) <= 0.975
 
 
+# Comparisons
+
+
+@pytest.mark.parametrize("q", [0.5, 0.95])
 @pytest.mark.parametrize("world", ["independent", "skewed", "autocorrelated"])
-def test_the_bootstrap_covers_a_ratio_of_quantiles(world: str) -> None:
-    _, _, at = WORLDS[world]
+def test_the_interval_of_a_ratio_and_of_a_difference_of_quantiles_covers_it(world: str, q: float) -> None:
+    series, at = series_of(world, 600, 1600), WORLDS[world][2](q)
+    pairs = [(series[i], 1.3 * series[i + 1]) for i in range(0, len(series), 2)]
+    sides = [(Side("a", quantile(a, q)), Side("b", quantile(b, q))) for a, b in pairs]
+    ratios = [ratio(b, a, comparison="above", threshold=1) for a, b in sides]
+    differences = [difference(b, a, comparison="above", threshold=1) for a, b in sides]
+    assert 0.93 <= coverage(ratios, 1.3) <= 0.975
+    assert 0.93 <= coverage(differences, 0.3 * at) <= 0.975
 
-    def spread(samples: np.ndarray) -> np.ndarray:
-        return np.quantile(samples, 0.75, axis=-1) - np.quantile(samples, 0.25, axis=-1)
 
-    found = drawn(world, 1000, lambda series: block_bootstrap(series, spread, draws=299), samples=400)
-    assert 0.92 <= coverage(found, at(0.75) - at(0.25)) <= 0.98, "400 samples know it to 1.1 points"
+def test_the_interval_of_a_ratio_of_throughputs_covers_it() -> None:
+    series = series_of("autocorrelated", 200, 3000)
+    sides = [Side("stage", mean(one)) for one in series]
+    found = [ratio(sides[i], sides[i + 1], comparison="above", threshold=1) for i in range(0, len(sides), 2)]
+    assert 0.93 <= coverage(found, 1.0) <= 0.975
+
+
+def test_the_interval_of_a_difference_of_rates_covers_it() -> None:
+    numbers = np.random.default_rng(31)
+    sides = [
+        (Side("a", rate(numbers.random(300) < 0.1)), Side("b", rate(numbers.random(200) < 0.02))) for _ in range(800)
+    ]
+    assert 0.93 <= coverage([difference(*s, comparison="above", threshold=0) for s in sides], 0.08) <= 0.97
+
+
+def test_all_claims_of_a_lab_are_right_at_once_in_95_of_100_labs() -> None:
+    """Six claims that are false at the very threshold: one by one, a quarter of all labs would claim one of them."""
+    numbers = np.random.default_rng(37)
+
+    def labs_with_a_wrong_claim(confidence: float) -> float:
+        wrong = 0
+        for _ in range(500):
+            stages = [Side("s", quantile(numbers.normal(10, 1, 150), 0.5, confidence=confidence)) for _ in range(6)]
+            wrong += any(level(s, comparison="above", threshold=10).verdict != "inconclusive" for s in stages)
+        return wrong / 500
+
+    assert labs_with_a_wrong_claim(0.95) > 0.15
+    assert labs_with_a_wrong_claim(simultaneous(0.95, 6)) <= 0.07
 
 
 NOISE: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -173,11 +265,14 @@ def test_the_smallest_detectable_ratio_is_found_as_often_as_it_says() -> None:
 # Steady state and warm-up
 
 
+@pytest.mark.parametrize("n", [60, 120, 250, 2000])
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_steady_series_is_seldom_called_anything_else(world: str) -> None:
-    numbers, draw = np.random.default_rng(17), WORLDS[world][0]
-    other = sum(steadiness(draw(numbers, 2000)).state != "steady" for _ in range(600))
-    assert other / 600 <= ALPHA + 0.03
+def test_a_steady_series_is_seldom_called_anything_else(world: str, n: int) -> None:
+    found = [steadiness(series).state for series in series_of(world, n)[:600]]
+    changed = sum(state in ("trend", "level_shift") for state in found)
+    assert changed / 600 <= (ALPHA + 0.04 if n < 500 and "autocorrelated" in world else ALPHA + 0.02)
+    if world in ("independent", "heavy tail", "skewed") or n >= 250:
+        assert found.count("unknown") / 600 <= 0.05
 
 
 def test_a_drift_and_a_shift_are_told_apart_and_measured() -> None:
@@ -189,6 +284,12 @@ def test_a_drift_and_a_shift_are_told_apart_and_measured() -> None:
     shifted = [one for one in steps if one.state == "level_shift"]
     assert len(shifted) >= 85
     assert np.median([one.at for one in shifted if one.at is not None]) == pytest.approx(350, abs=30)
+
+
+def test_a_change_is_found_also_in_a_short_series_that_depends_on_itself() -> None:
+    numbers = np.random.default_rng(41)
+    drifts = [steadiness(10 + np.linspace(0, 3, 120) + autoregressive(numbers, 120, 0.5)) for _ in range(100)]
+    assert sum(one.state in ("trend", "level_shift") for one in drifts) >= 90
 
 
 def test_a_change_within_the_tolerance_is_none_that_matters() -> None:
@@ -203,11 +304,28 @@ def test_the_warm_up_is_cut_where_it_ends() -> None:
     for _ in range(200):
         series = 10 + numbers.normal(0, 0.5, 600)
         series[:100] += np.linspace(5, 0, 100)
-        cuts.append(warm_up(series).cut)
+        cuts.append(warm_up(series, tolerance=0.05).cut)
     assert np.median([cut for cut in cuts if cut is not None]) == pytest.approx(95, abs=30)
     assert sum(cut is None for cut in cuts) <= 10
 
 
+@pytest.mark.parametrize("n", [60, 250])
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_steady_series_has_no_warm_up_and_its_quantiles_stay_covered(world: str, n: int) -> None:
+    cuts = [warm_up(series).cut or 0 for series in series_of(world, n)[:600]]
+    allowed = 0.13 if (world, n) == ("strongly autocorrelated", 60) else 0.08 if n == 60 else 0.05
+    assert sum(cut > 0 for cut in cuts) / 600 <= allowed
+    kept = [series[cut:] for series, cut in zip(series_of(world, n)[:600], cuts, strict=True)]
+    if n == 250:
+        assert coverage([quantile(one, 0.5) for one in kept], WORLDS[world][2](0.5), given=0.85) >= 0.925
+
+
+def test_a_difference_within_the_tolerance_is_no_warm_up() -> None:
+    series = np.repeat([10.2, 10.0], [25, 175]) + np.random.default_rng(43).normal(0, 0.02, 200)
+    assert warm_up(series).cut == 25
+    assert warm_up(series, tolerance=0.05).cut == 0
+
+
 def test_a_series_that_never_settles_has_no_cut() -> None:
     found = warm_up(np.linspace(0, 10, 400))
-    assert found.cut is None and found.reason is not None and "not settled" in found.reason
+    assert found.cut is None and "not settled" in found.reason
