@@ -1,8 +1,8 @@
 """Our load generator beside others on one stamped server: how wrong their times are, and what an event costs them.
 
-Everything in one session on the same machine, by turns: at 1, 32, 128 and 256 streams each tool makes the same load, of
-256 tokens with 0.2 s to the first and 20 ms between them. All streams of the server advance in phase, which is the worst
-case: 256 events come at once, and 20 ms later again. Nothing is pinned to a core; server and client share the two.
+Everything in one session on the same machine, by turns: at 1, 32, 128 and 256 streams each tool makes the same load,
+of 256 tokens with 0.2 s to the first and 20 ms between them. All streams of the server advance in phase, which is the
+worst case: 256 events come at once, and 20 ms later again. Nothing is pinned to a core; server and client share two.
 
 - TTFT error: |the tool's TTFT - the server's| of a request. ITL error: the same of each gap between two tokens; where a
   tool exports only a request's mean, of the mean, which is a lot easier to hit.
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +45,9 @@ _FASTER = tuple(Level(256, waves=2, tokens=256, ttft_s=0.2, itl_s=itl_s) for itl
 """25,600 and 51,200 events per second, for those who sustained the rate before."""
 TTFT_AT_MOST_MS = {32: 5.0, 256: 10.0}
 CPU_AT_MOST = 1.2
-"""Times the bare client's, per event at 256 streams."""
+"""Times the bare client's, per event."""
+_CPU_COMPARED_FROM = 32
+"""Streams: the 50 events per second of a single one cost less than what Locust does anyway."""
 _TAIL_S = 2.0
 _SAMPLE_S = 0.25
 _ONE_RUN_S = 120.0
@@ -82,6 +84,11 @@ class Run:
     def sustained(self) -> bool:
         late = statistics.median(abs(s.last_event_error_s) for s in self.seen)
         return late <= self.level.itl_s and self.pace_s <= _KEPT_PACE * self.level.itl_s
+
+    @property
+    def events_per_s(self) -> float:
+        """While all streams are under way."""
+        return self.level.streams / self.pace_s
 
     @property
     def pace_s(self) -> float:
@@ -130,18 +137,24 @@ class CpuMeter:
 
 
 def measure(*, repeats: int, quick: bool = False) -> list[Figure]:
-    """Every tool at every level, by turns, `repeats` times over. Raises `BenchmarkError` when ours or the bare client fails."""
+    """Every tool at every level, by turns, `repeats` times over. Raises `BenchmarkError` if ours or the bare one fails."""
     tools, notes = _tools()
-    levels = [Level(4, waves=1, tokens=32, ttft_s=0.2, itl_s=0.02)] if quick else _LEVELS
+    levels = _LEVELS if not quick else [Level(4, waves=1, tokens=32, ttft_s=0.2, itl_s=0.02)]
     runs: list[Run] = []
     for _ in range(repeats):
         for level in levels:
             runs += _by_turns(tools, level, notes)
     if not quick:
+        before = _LEVELS[-1]
         for level in _FASTER:
-            tools = [tool for tool in tools if any(r.tool == tool.name and r.sustained for r in runs[-2 * len(tools) :])]
+            tools = [tool for tool in tools if any(_held(run, tool, before) for run in runs)]
             runs += _by_turns(tools, level, notes)
-    return _figures(runs, notes)
+            before = level
+    return figures(runs, notes)
+
+
+def _held(run: Run, tool: Tool, level: Level) -> bool:
+    return run.tool == tool.name and run.level == level and run.sustained
 
 
 def _tools() -> tuple[list[Tool], dict[str, str]]:
@@ -248,30 +261,63 @@ def _end(server: subprocess.Popen[str]) -> None:
         server.wait()
 
 
-def _figures(runs: Sequence[Run], notes: dict[str, str]) -> list[Figure]:
-    found: list[Figure] = []
-    levels = sorted({run.level.streams for run in runs})
+def figures(runs: Sequence[Run], notes: Mapping[str, str]) -> list[Figure]:
+    """Every tool at every number of streams; then ours against the best of the others, with the bounds."""
+    found = [Figure(NAME, name, None, "", note=note) for name, note in notes.items()]
     tools = list(dict.fromkeys(run.tool for run in runs))
-    per_event: dict[tuple[str, int], float] = {}
-    worst: dict[tuple[str, int], float] = {}
-    for streams in levels:
+    usual = [run for run in runs if run.level not in _FASTER]
+    for streams in sorted({run.level.streams for run in usual}):
+        ttft_p99, per_event = {}, {}
         for tool in tools:
-            mine = [r for r in runs if r.tool == tool and r.level.streams == streams and r.level.itl_s == 0.02]
+            mine = [run for run in usual if run.tool == tool and run.level.streams == streams]
             if not mine:
                 continue
-            ttft, itl = [statistics.median(quantile(errors, q) for errors in [r.ttft_errors_s for r in mine]) for q in (0.5, 0.99)], [statistics.median(quantile(r.itl_errors_s, q) for r in mine) for q in (0.5, 0.99)]
-            del ttft, itl
+            ttft_p99[tool] = _median(quantile(run.ttft_errors_s, 0.99) * 1e3 for run in mine)
+            per_event[tool] = _median(run.cpu_s / run.events * 1e6 for run in mine)
+            mean_only = "" if mine[0].seen[0].gaps_s else "of each request's mean; it keeps no more"
+            bound = TTFT_AT_MOST_MS.get(streams) if tool == Ours.name else None
+            at = f"{tool} at {streams}"
+            few = f"{len(mine[0].seen)} requests a run"
+            found += [
+                Figure(
+                    NAME, f"{at}: TTFT error, p50", _median(quantile(r.ttft_errors_s, 0.5) * 1e3 for r in mine), "ms"
+                ),
+                Figure(NAME, f"{at}: TTFT error, p99", ttft_p99[tool], "ms", bound, few if bound else ""),
+                Figure(NAME, f"{at}: ITL error, p50", _median(quantile(r.itl_errors_s, 0.5) * 1e3 for r in mine), "ms"),
+                Figure(
+                    NAME,
+                    f"{at}: ITL error, p99",
+                    _median(quantile(r.itl_errors_s, 0.99) * 1e3 for r in mine),
+                    "ms",
+                    note=mean_only,
+                ),
+                Figure(NAME, f"{at}: CPU per event", per_event[tool], "µs"),
+                Figure(NAME, f"{at}: CPU per 1,000 requests", per_event[tool] * mine[0].level.tokens / 1e3, "s"),
+            ]
+        found += _against_the_others(streams, ttft_p99, per_event)
+    for tool in tools:
+        rates = [run.events_per_s for run in runs if run.tool == tool and run.sustained]
+        found.append(Figure(NAME, f"{tool}: highest rate sustained", max(rates, default=None), "events/s"))
     return found
 
 
-if __name__ == "__main__":
-    tools, notes = _tools()
-    chosen = {tool.name: tool for tool in tools}
-    for streams in map(int, sys.argv[2].split(",")):
-        for name in sys.argv[1].split(","):
-            waves = int(sys.argv[3]) if len(sys.argv) > 3 else 2
-            itl = float(sys.argv[4]) if len(sys.argv) > 4 else 0.02
-            began = time.monotonic()
-            done = run(chosen[name], Level(streams, waves=waves, tokens=256, ttft_s=0.2, itl_s=itl))
-            ttft, itls = done.ttft_errors_s, done.itl_errors_s
-            print(f"{name:12} {streams:4} n={len(ttft)} TTFT err p50 {1e3*quantile(ttft, .5):.2f} p99 {1e3*quantile(ttft, .99):.2f} ITL err p50 {1e3*quantile(itls, .5):.2f} p99 {1e3*quantile(itls, .99):.2f} cpu {done.cpu_s:.2f} s = {1e6*done.cpu_s/done.events:.1f} us/event, server {done.server_cpu_s:.2f} s = {1e6*done.server_cpu_s/done.events:.1f}, sustained {done.sustained}, pace {done.pace_s*1e3:.2f} took {time.monotonic()-began:.0f} s", flush=True)
+def _against_the_others(streams: int, ttft_p99: Mapping[str, float], per_event: Mapping[str, float]) -> list[Figure]:
+    ours, others = ttft_p99[Ours.name], {tool: value for tool, value in ttft_p99.items() if tool != Ours.name}
+    best = min(others, key=lambda tool: others[tool])
+    cpu_bound = CPU_AT_MOST if streams >= _CPU_COMPARED_FROM else None
+    return [
+        Figure(
+            NAME, f"at {streams}: our TTFT error p99 over the best other's", ours / others[best], "times", 1.0, best
+        ),
+        Figure(
+            NAME,
+            f"at {streams}: our CPU per event over the bare client's",
+            per_event[Ours.name] / per_event[Bare.name],
+            "times",
+            cpu_bound,
+        ),
+    ]
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)

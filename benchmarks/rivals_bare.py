@@ -1,4 +1,4 @@
-"""The least that a client of streamed completions can do: aiohttp on uvloop, one stamp per read, nothing decoded meanwhile.
+"""The least that a client of streamed completions can do: aiohttp on uvloop, one stamp per read, nothing decoded.
 
     python benchmarks/rivals_bare.py --url http://127.0.0.1:PORT --streams 32 --requests 64 --tokens 256 --out FILE
 

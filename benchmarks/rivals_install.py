@@ -1,8 +1,8 @@
 """The other load generators, each in a virtual environment of its own below .tools/rivals, and a tokenizer for them.
 
-They are installed when first needed, at pinned versions, and kept: guidellm brings torch, so the two take 7 GB. Where one
-can't be installed the benchmark says so and goes on without it. Neither needs a model hub: both are given a folder with a
-tokenizer that is made here, whose tokens are the 256 bytes.
+They are installed when first needed, at pinned versions, and kept: guidellm brings torch, so the two take 7 GB. Where
+one can't be installed the benchmark says so and goes on without it. Neither needs a model hub: both are given a folder
+with a tokenizer that is made here, whose tokens are the 256 bytes.
 """
 
 from __future__ import annotations

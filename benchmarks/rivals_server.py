@@ -3,9 +3,10 @@
     python -m benchmarks.rivals_server --ttft 0.2 --itl 0.02 --log LOG.ndjson [--freeze-at 5 --freeze-for 5]
 
 It prints its port and ends when its standard input does; then it writes LOG, a line per request: `id` (which every
-event of its answer carried), `received_ns`, `sent_ns` (one per token), by CLOCK_MONOTONIC. All streams advance in
-phase, as those of a batching engine do: at each tick of `itl` every open stream gets an event of one token, each in a
-write of its own. A stream's first event is that of the first tick at which `ttft` is over.
+event of its answer carried), `asked_as`, `received_ns`, `sent_ns` (one per token), by CLOCK_MONOTONIC. All streams
+advance in phase, as those of a batching engine do: at each tick of `itl` every open stream gets an event of one token,
+each in a write of its own. A stream's first event is that of the first tick at which `ttft` is over. Told to freeze, it
+does so after its first request, and says when on its standard output: two stamps, before and after.
 
 Who sends `x-labs-stamps: 1` also gets the stamps in the answer, as our modelled server gives them. Doesn't belong
 here: who asks (rivals_tools.py), what the stamps are held against (rivals.py).
@@ -20,6 +21,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -47,7 +49,7 @@ class Stream:
     """What follows the last token's event."""
     stamped: bool
     asked_as: str
-    """The name that the client gave to its request (`x-request-id`), where it gave one."""
+    """What names the request: `x-request-id`, or the first ids of a prompt that is a list of them, or nothing."""
     sent_ns: list[int] = field(default_factory=list)
 
 
@@ -56,6 +58,8 @@ class Engine:
 
     def __init__(self, *, ttft_s: float, itl_s: float) -> None:
         self.all: list[Stream] = []
+        self.first_came: Callable[[], object] | None = None
+        """Called with the first request, once."""
         self._ttft_ns, self._itl_s = int(ttft_s * 1e9), itl_s
         self._waiting: list[Stream] = []
         self._open: list[Stream] = []
@@ -64,6 +68,9 @@ class Engine:
         self._tick()
 
     def add(self, stream: Stream) -> None:
+        if self.first_came is not None:
+            self.first_came()
+            self.first_came = None
         self.all.append(stream)
         self._waiting.append(stream)
 
@@ -146,11 +153,13 @@ class Connection(asyncio.Protocol):
         tokens = int(body.get("max_completion_tokens") or body.get("max_tokens") or 16)
         identity = f"c{len(self._engine.all)}"
         chat = path.endswith("/chat/completions")
-        asked_as = headers.get("x-request-id", "")
-        prompt = len(body.get("prompt") or body.get("messages") or ())
-        usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+        prompt = body.get("prompt") or body.get("messages") or ""
+        asked_as = headers.get("x-request-id") or name_of(prompt)
+        usage = {"prompt_tokens": len(prompt), "completion_tokens": tokens, "total_tokens": len(prompt) + tokens}
         if not body.get("stream"):
-            self._engine.all.append(Stream(identity, self, received_ns, 0, b"", b"", b"", stamped=False, asked_as=asked_as))
+            self._engine.all.append(
+                Stream(identity, self, received_ns, 0, b"", b"", b"", stamped=False, asked_as=asked_as)
+            )
             message = {"message": {"role": "assistant", "content": " a"}} if chat else {"text": " a"}
             self._say({"id": identity, "choices": [{"index": 0, **message, "finish_reason": "length"}], "usage": usage})
             return
@@ -159,7 +168,9 @@ class Connection(asyncio.Protocol):
         if stamped:
             head += f"x-labs-received-ns: {received_ns}\r\nx-labs-clock: {_HOST_CLOCK}\r\n"
         event = _event(identity, chat=chat, text=" a", finish=None)
-        before, after = _framed(b": sent_ns=", b"\n" + event, _STAMP_DIGITS) if stamped else (_framed(b"", event)[1], b"")
+        before, after = (
+            _framed(b": sent_ns=", b"\n" + event, _STAMP_DIGITS) if stamped else (_framed(b"", event)[1], b"")
+        )
         last = _event(identity, chat=chat, text="", finish="length")
         counts = json.dumps({"id": identity, "model": MODEL, "choices": [], "usage": usage})
         end = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (last, b"data: %b\n\n" % counts.encode()))
@@ -170,7 +181,14 @@ class Connection(asyncio.Protocol):
 
     def _say(self, content: dict[str, Any]) -> None:
         text = json.dumps(content)
-        self.write(f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode())
+        self.write(
+            f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode()
+        )
+
+
+def name_of(prompt: Any) -> str:
+    """Of a prompt that is a list of token ids: its first eight, which our load generator gives to no other request."""
+    return "-".join(map(str, prompt[:8])) if isinstance(prompt, list) and all(type(i) is int for i in prompt) else ""
 
 
 def _event(identity: str, *, chat: bool, text: str, finish: str | None) -> bytes:
@@ -194,6 +212,13 @@ def _framed(before: bytes, after: bytes, between: int = 0) -> tuple[bytes, bytes
     return b"%x\r\n%b" % (length, before), after + b"\r\n"
 
 
+def _freeze(seconds: float) -> None:
+    """The whole process stands still, as one whose driver hangs: nothing is accepted, read or written."""
+    began = time.monotonic_ns()
+    time.sleep(seconds)
+    print(began, time.monotonic_ns(), flush=True)
+
+
 async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     engine = Engine(ttft_s=options.ttft, itl_s=options.itl)
@@ -201,8 +226,7 @@ async def _serve(options: argparse.Namespace) -> None:
     over = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), over.set)
     if options.freeze_for:
-        # The whole process stands still, as one whose driver hangs: nothing is accepted, read or written.
-        loop.call_later(options.freeze_at, time.sleep, options.freeze_for)
+        engine.first_came = lambda: loop.call_later(options.freeze_at, _freeze, options.freeze_for)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -210,7 +234,12 @@ async def _serve(options: argparse.Namespace) -> None:
     await over.wait()
     with Path(options.log).open("w", encoding="ascii") as log:
         for stream in engine.all:
-            line = {"id": stream.id, "asked_as": stream.asked_as, "received_ns": stream.received_ns, "sent_ns": stream.sent_ns}
+            line = {
+                "id": stream.id,
+                "asked_as": stream.asked_as,
+                "received_ns": stream.received_ns,
+                "sent_ns": stream.sent_ns,
+            }
             log.write(json.dumps(line) + "\n")
 
 
@@ -219,7 +248,7 @@ def main() -> None:
     parser.add_argument("--ttft", type=float, default=0.2, help="seconds")
     parser.add_argument("--itl", type=float, default=0.02, help="seconds")
     parser.add_argument("--log", required=True)
-    parser.add_argument("--freeze-at", type=float, default=5.0, help="seconds after it serves")
+    parser.add_argument("--freeze-at", type=float, default=5.0, help="seconds after the first request")
     parser.add_argument("--freeze-for", type=float, default=0.0, help="seconds; 0: never")
     uvloop.run(_serve(parser.parse_args()))
 

@@ -17,14 +17,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.rivals_server import MODEL
+from streaming_load.prompts import nonce
+
+from benchmarks.rivals_server import MODEL, name_of
 from lab_pipelines.deployment import REPO_ROOT
 from resources.load_generator import CompletionShape, LoadPlan, StagePlan
 from resources.load_locust import LOCUSTFILE, locust_arguments
 from resources.load_records import begin_folder, read_result
 
-_SPARE_S = 0.3
-"""What a wave of our closed loop may take longer than the server alone does; what begins after it is cut, and left out."""
+_RUN_ID = "rivals"
+_SPARE_S = 0.5
+"""What a wave of our closed loop may take longer than the server alone does. What begins after the last one is cut."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,6 @@ class Level:
     @property
     def requests(self) -> int:
         return self.streams * self.waves
-
-    @property
-    def events_per_s(self) -> float:
-        """While all streams are under way."""
-        return self.streams / self.itl_s
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Seen:
 
     @classmethod
     def of(cls, sent: Sent, ttft_s: float, gaps_s: Sequence[float]) -> Seen:
-        """From an event's gaps. A tool that counts the event of the finish reason, too, has one more than there are tokens."""
+        """From the gaps. A tool that counts the event of the finish reason, too, has one more than there are tokens."""
         gaps = list(gaps_s[: len(sent.sent_ns) - 1])
         return cls(sent, ttft_s, sum(gaps) / len(gaps), gaps)
 
@@ -133,7 +131,7 @@ class Ours(Tool):
             timeout_wall_s=60,
         )
         plan = LoadPlan(
-            run_id="rivals",
+            run_id=_RUN_ID,
             step="rivals",
             base_url=f"{url}/v1",
             model=MODEL,
@@ -145,20 +143,13 @@ class Ours(Tool):
         return [sys.executable, "-m", "locust", *arguments]
 
     def seen(self, folder: Path, sent: Sequence[Sent]) -> list[Seen]:
-        """Its records keep no answer's id, but the server's own TTFT to the microsecond, and when they were sent."""
-        by_ttft: dict[float, list[Sent]] = {}
-        for answer in sent:
-            by_ttft.setdefault(round(answer.ttft_s, 6), []).append(answer)
-        ours = [r for r in read_result(folder).requests if r.outcome == "ok" and r.server_ttft_s is not None]
-        first_ns = min(answer.received_ns for answer in sent)
-        first_at = min(record.scheduled_at + record.sent_offset_s for record in ours)
+        by_name = {answer.asked_as: answer for answer in sent}
         found = []
-        for record in ours:
-            began_s = record.scheduled_at + record.sent_offset_s - first_at
-            candidates = by_ttft[record.server_ttft_s or 0.0]
-            answer = min(candidates, key=lambda c: abs((c.received_ns - first_ns) / 1e9 - began_s))
-            gaps = [after - before for before, after in pairwise(record.event_offsets_s)]
-            found.append(Seen.of(answer, record.event_offsets_s[0] - record.sent_offset_s, gaps))
+        for record in read_result(folder).requests:
+            answer = by_name.get(name_of(nonce(_RUN_ID, record.request_id)))
+            if answer is not None and record.outcome == "ok":
+                gaps = [after - before for before, after in pairwise(record.event_offsets_s)]
+                found.append(Seen.of(answer, record.event_offsets_s[0] - record.sent_offset_s, gaps))
         return found
 
 

@@ -3,9 +3,9 @@
 While a response streams, all that happens per read is one `recv`, one `time.monotonic()`, the HTTP parser (C) and one
 append, in the event loop itself: to wake a user's greenlet for every event costs more than all of these, and delays
 whatever arrived together with it. Events are found and JSON is decoded later, by records.py: decoding on the way would
-make the other streams of the process wait. Reads take whatever has arrived: geventhttpclient's own `read(n)` waits until
-`n` bytes are there, which adds the next event's delay to this one's, and reading byte by byte lagged by a second at 128
-streams.
+make the other streams of the process wait. Reads take whatever has arrived: geventhttpclient's own `read(n)` waits
+until `n` bytes are there, which adds the next event's delay to this one's, and reading byte by byte lagged by a second
+at 128 streams.
 
 Doesn't belong here: what the bytes mean (sse.py, records.py).
 """
@@ -30,8 +30,8 @@ from geventhttpclient.response import HTTPParseError, HTTPResponse
 Failure = Literal["timeout", "connection_error", "stream_error", "cut"]
 
 READ_BYTES = 16 * 1024
-"""About 60 events: more than one read ever finds, small enough to be allocated without a system call. It is also the
-longest record of TLS, so that no read leaves a part of one where the event loop, which watches the socket, can't see it."""
+"""About 60 events: more than one read ever finds, small enough to be allocated without a system call. It is also TLS's
+longest record, so that no read leaves a part of one where the event loop, which watches the socket, can't see it."""
 _READABLE = 1
 """libev's EV_READ."""
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -203,7 +203,7 @@ class Connection:
         broken: list[Exception] = []
 
         def take() -> None:
-            """What has arrived, in the event loop's own greenlet: it must not block, and nobody catches what it raises."""
+            """What has arrived. In the event loop's own greenlet: it must not block, and raises to nobody."""
             try:
                 data = recv(READ_BYTES)
                 stamp = monotonic()
@@ -217,7 +217,7 @@ class Connection:
                     return
             except _LATER:
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again below, where the user waits
                 broken.append(error)
             watcher.stop()
             # The user goes on, and sends its next request, when everything that arrived by now has got its stamp.

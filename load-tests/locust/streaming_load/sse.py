@@ -46,9 +46,9 @@ def events(body: bytes | bytearray, reads: Sequence[tuple[float, int]], *, compl
     sent_ns: int | None = None
     while True:
         if data is None and (usual := _USUAL.match(content, position)):
-            stamp, data = usual.groups()
+            stamp, value = usual.groups()
+            data, position = bytes(value), usual.end()
             sent_ns = int(stamp) if stamp else sent_ns
-            position = usual.end()
         else:
             end = content.find(b"\n", position)
             if end < 0:
