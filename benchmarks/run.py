@@ -31,6 +31,7 @@ from benchmarks import (
     overhead,
     rehearsal,
     replicas,
+    rivals,
     sheet,
 )
 from benchmarks.demo import BenchmarkError
@@ -53,6 +54,9 @@ BENCHMARKS = (
     "ticks",
     "attribution",
     "sheet",
+    "rivals",
+    "frozen",
+    "rows",
 )
 
 

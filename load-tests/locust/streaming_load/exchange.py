@@ -1,9 +1,11 @@
 """One HTTP request on the wire: what was sent, what came back, and a stamp for every read.
 
-While a response streams, all that happens per read is one `time.monotonic()`, the HTTP parser (C) and one append.
-Events are found and JSON is decoded later, by records.py: decoding on the way would make the other streams of the
-process wait. Reads take whatever has arrived: geventhttpclient's own `read(n)` waits until `n` bytes are there,
-which adds the next event's delay to this one's, and reading byte by byte lagged by a second at 128 streams.
+While a response streams, all that happens per read is one `recv`, one `time.monotonic()`, the HTTP parser (C) and one
+append, in the event loop itself: to wake a user's greenlet for every event costs more than all of these, and delays
+whatever arrived together with it. Events are found and JSON is decoded later, by records.py: decoding on the way would
+make the other streams of the process wait. Reads take whatever has arrived: geventhttpclient's own `read(n)` waits
+until `n` bytes are there, which adds the next event's delay to this one's, and reading byte by byte lagged by a second
+at 128 streams.
 
 Doesn't belong here: what the bytes mean (sse.py, records.py).
 """
@@ -21,13 +23,19 @@ from urllib.parse import urlsplit
 import gevent
 import gevent.socket
 import gevent.ssl
+from gevent.hub import Waiter
 from gevent.monkey import get_original
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 Failure = Literal["timeout", "connection_error", "stream_error", "cut"]
 
 READ_BYTES = 16 * 1024
-"""About 60 events: more than one read ever finds, small enough to be allocated without a system call."""
+"""About 60 events: more than one read ever finds, small enough to be allocated without a system call. It is also TLS's
+longest record, so that no read leaves a part of one where the event loop, which watches the socket, can't see it."""
+_READABLE = 1
+"""libev's EV_READ."""
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""There is nothing to read after all, or not a whole record yet."""
 CONNECT_TIMEOUT_S = 5.0
 
 
@@ -193,18 +201,46 @@ class Connection:
         return connected
 
     def _receive(self, exchange: Exchange) -> None:
+        """Take in the answer as it arrives, until it is complete. The greenlet sleeps meanwhile."""
         assert self._socket is not None
         recv, monotonic = self._socket.recv, time.monotonic
         answer, reads = exchange.answer, exchange.reads
-        while not answer.complete:
-            data = recv(READ_BYTES)
-            stamp = monotonic()
-            if not data:
-                self._closed_by_server(answer)
-            else:
-                answer.feed(data)
-            reads.append((stamp, len(answer.body)))
-            exchange.finished = stamp
+        loop = gevent.get_hub().loop
+        over: Waiter[None] = Waiter()
+        broken: list[Exception] = []
+
+        def take() -> None:
+            """What has arrived. In the event loop's own greenlet: it must not block, and raises to nobody."""
+            try:
+                data = recv(READ_BYTES)
+                stamp = monotonic()
+                if data:
+                    answer.feed(data)
+                else:
+                    self._closed_by_server(answer)
+                reads.append((stamp, len(answer.body)))
+                exchange.finished = stamp
+                if not (answer.message_complete and answer.complete):
+                    return
+            except _LATER:
+                return
+            except Exception as error:  # noqa: BLE001 - raised again below, where the user waits
+                broken.append(error)
+            watcher.stop()
+            # The user goes on, and sends its next request, when everything that arrived by now has got its stamp.
+            loop.run_callback(over.switch, None)
+
+        self._socket.settimeout(0.0)
+        watcher = loop.io(self._socket.fileno(), _READABLE)
+        try:
+            watcher.start(take)
+            over.get()
+        finally:
+            watcher.stop()
+            watcher.close()
+            self._socket.settimeout(None)
+        if broken:
+            raise broken[0]
 
     @staticmethod
     def _closed_by_server(answer: Answer) -> None:

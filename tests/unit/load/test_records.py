@@ -182,17 +182,24 @@ def test_an_interim_response_is_not_the_answer() -> None:
     assert (answer.status, answer.complete, bytes(answer.body)) == (503, True, b"no")
 
 
-def test_decoding_makes_room_for_the_streams_every_few_events() -> None:
-    breaths: list[int] = []
-    body = b"".join(text(" a") for _ in range(64))
+@pytest.mark.parametrize(
+    ("body", "breaths"),
+    [
+        ("".join(f'data: {{"choices": [{{"text": "é{n}"}}]}}\n\n' for n in range(64)).encode(), 4),
+        (b"".join(text(" a") for _ in range(257)), 4),
+    ],
+    ids=["events that are decoded", "events that say the same but for their text"],
+)
+def test_decoding_makes_room_for_the_streams_every_few_events(body: bytes, breaths: int) -> None:
+    taken: list[int] = []
     summarise(
         exchange(body + DONE),
         worker="",
         epoch=0,
         clock="",
-        breathe=lambda: breaths.append(1),
+        breathe=lambda: taken.append(1),
     )
-    assert len(breaths) == 4
+    assert len(taken) == breaths
 
 
 def test_nearest_rank_is_a_value_of_the_sample() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streaming_load.sse import Event, carries_tokens, events
+from streaming_load.sse import Alike, Event, carries_tokens, events
 
 
 def read(*pieces: bytes, complete: bool = True) -> list[Event]:
@@ -90,3 +90,72 @@ def test_however_the_bytes_are_cut_the_events_are_the_same_and_never_stamped_ear
 )
 def test_only_a_choice_with_output_carries_tokens(chunk: dict[str, object], carries: bool) -> None:
     assert carries_tokens(chunk) is carries
+
+
+def chunk(text: str, *, chat: bool = False, **more: object) -> dict[str, object]:
+    """As vLLM writes one."""
+    said: dict[str, object] = {"delta": {"content": text}} if chat else {"text": text}
+    return {"id": "c1", "choices": [{"index": 0, **said, "finish_reason": None, **more}], "usage": None}
+
+
+@given(first=st.text(min_size=1), text=st.text(), chat=st.booleans(), ascii=st.booleans())
+def test_a_chunk_is_known_by_an_earlier_one_only_if_it_says_the_same_but_for_its_text(
+    first: str, text: str, chat: bool, ascii: bool
+) -> None:
+    known = json.dumps(chunk(first, chat=chat), ensure_ascii=ascii).encode(errors="surrogatepass")
+    other = json.dumps(chunk(text, chat=chat), ensure_ascii=ascii).encode(errors="surrogatepass")
+    alike = Alike.to(known, chunk(first, chat=chat))
+    if alike is None:
+        assert not first.isascii() or not first.isprintable()
+        return
+    if alike.is_like(other):
+        assert carries_tokens(json.loads(other))
+    else:
+        assert not text or not other.isascii()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        chunk(""),
+        chunk("b", finish_reason="length"),
+        {**chunk("b"), "id": "c2"},
+        {**chunk("b"), "usage": {"completion_tokens": 3}},
+        {**chunk("b"), "error": {"message": "out of memory"}},
+        {"id": "c1", "choices": [], "usage": {"completion_tokens": 3}},
+        {"error": {"message": "out of memory"}},
+    ],
+    ids=json.dumps,
+)
+def test_a_chunk_that_says_anything_else_has_to_be_decoded(other: dict[str, object]) -> None:
+    alike = Alike.to(json.dumps(chunk(" a")).encode(), chunk(" a"))
+    assert alike is not None
+    assert alike.is_like(json.dumps(chunk('said "b"\n\\')).encode())
+    assert not alike.is_like(json.dumps(other).encode())
+    assert not alike.is_like(b"[DONE]")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [b'b", "finish_reason": "stop', b"b\\", b"\\x", b"\\u12", b"\n", "é".encode(), b"\xff"],
+)
+def test_text_that_ends_early_or_is_no_text_is_left_to_the_decoder(inside: bytes) -> None:
+    data = json.dumps(chunk(" a")).encode()
+    alike = Alike.to(data, chunk(" a"))
+    assert alike is not None
+    assert not alike.is_like(data.replace(b" a", inside, 1))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        chunk("c1", chat=True),
+        {**chunk(" a"), "usage": {"completion_tokens": 1}},
+        chunk(" a", finish_reason="stop"),
+        {"choices": [{"text": " a"}, {"text": " b"}]},
+        {"choices": [{"delta": {"reasoning_content": "hm"}}]},
+    ],
+    ids=json.dumps,
+)
+def test_a_chunk_that_says_more_than_its_text_is_no_example(first: dict[str, object]) -> None:
+    assert Alike.to(json.dumps(first).encode(), first) is None
