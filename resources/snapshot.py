@@ -85,25 +85,26 @@ def _build(building: Path, former: Path, lake: Lake, views: Sequence[Path]) -> t
             *(view.read_text(encoding="utf-8") for view in views),
         ]
         definitions = canonical_digest([duckdb.__version__, *sql])
-        held = _copy(former, building, definitions, files)
+        copied = _copy(former, building, definitions, files)
+        held = copied or set()
         with connect(building) as connection:
-            if not held:
+            if copied is None:
                 connection.execute(";".join(table.ddl for table in lake.tables.values()))
             # One transaction: each of them waits for the disk.
             connection.execute("BEGIN")
             for table in lake.tables.values():
                 _load(connection, lake, table, [file for name, file in listed[table.name].items() if name not in held])
             connection.execute("COMMIT")
-            if not held:
+            if copied is None:
                 create_views(connection, views)
     return definitions, files
 
 
-def _copy(former: Path, building: Path, definitions: str, files: dict[str, list[int]]) -> set[str]:
+def _copy(former: Path, building: Path, definitions: str, files: dict[str, list[int]]) -> set[str] | None:
     """Begin `building` as a copy of `former`; the files that it holds. None, without a copy, where it won't do."""
     made = _read_record(former.with_name(_RECORD))
     if made is None or made.definitions != definitions or not made.files.items() <= files.items():
-        return set()
+        return None
     try:
         unchanged = _identity(former) == made.itself
         if unchanged:
@@ -114,7 +115,7 @@ def _copy(former: Path, building: Path, definitions: str, files: dict[str, list[
     if unchanged:
         return set(made.files)
     building.unlink(missing_ok=True)
-    return set()
+    return None
 
 
 def _read_record(path: Path) -> _Made | None:

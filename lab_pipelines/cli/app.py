@@ -10,6 +10,7 @@ import typer
 from lab_pipelines.cli import (
     ask,
     baselines,
+    blog,
     budget,
     catalogue,
     checking,
@@ -44,6 +45,7 @@ app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
 app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
+app.command("blog", rich_help_panel=_RESULTS)(blog.blog)
 app.add_typer(cost.app, name="cost", rich_help_panel=_RESULTS)
 app.add_typer(gpu.app, name="gpu", rich_help_panel=_LEFT)
 app.add_typer(budget.app, name="budget", rich_help_panel=_LEFT)
