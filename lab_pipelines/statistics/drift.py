@@ -33,7 +33,7 @@ OUTLIER = 5.0
 """Scales off its level. Of normal runs, one series in 33 (ten runs) to 300 (sixty) has one there by chance."""
 _DRAWS = 20_000
 _LONG = 100
-"""Runs from which a tenth of the draws will do: there the statistics have many values."""
+"""Runs from which a twentieth of the draws will do: there the statistics have many values."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def drift(series: Series) -> Drift:
     values = as_array(series)
     n = len(values)
     if n < MIN_RUNS:
-        return Drift("unknown", (), (), 0, None, f"{n} runs; a step is told from an outlier from {MIN_RUNS} on")
+        return Drift("unknown", (), (), 0, None, f"too few runs: {n}; steps are told from outliers from {MIN_RUNS} on")
     edges = [0, *_steps(values, 0), n]
     levels = tuple(Level(start, end, float(np.median(values[start:end]))) for start, end in pairwise(edges))
     residuals = values - np.repeat([level.value for level in levels], [level.end - level.start for level in levels])
@@ -161,7 +161,7 @@ def _thresholds(n: int) -> tuple[float, float]:
     import numpy as np
     from scipy.stats import rankdata
 
-    draws = _DRAWS if n < _LONG else _DRAWS // 10
+    draws = _DRAWS if n < _LONG else _DRAWS // 20
     noise = np.random.default_rng(n).standard_normal((draws, n))
     for index in range(1, n):
         noise[:, index] = DEPENDENCE * noise[:, index - 1] + (1 - DEPENDENCE**2) ** 0.5 * noise[:, index]

@@ -65,7 +65,7 @@ def test_a_step_of_three_standard_deviations_is_found(length: int) -> None:
     found = drifts(normal, (length,), step)
     assert sum(one.state == "stepped" for one in found) >= 0.90 * SERIES
     right = [one for one in found if one.state == "stepped" and abs(one.levels[1].start - 6) <= 1]
-    assert len(right) >= 0.85 * SERIES
+    assert len(right) >= 0.80 * SERIES
     assert float(np.median([one.steps[0] for one in right])) == pytest.approx(0.03, abs=0.005)
     assert sum(bool(one.outliers) for one in right) <= 0.05 * SERIES, "a step is not called outliers"
 
@@ -111,7 +111,7 @@ def test_a_step_too_young_to_tell_is_said_to_be_perhaps_one() -> None:
 def test_too_few_runs_is_an_answer() -> None:
     found = drift([100.0, 101.0, 180.0])
     assert (found.state, found.levels, found.scale) == ("unknown", (), None)
-    assert found.reason == f"3 runs; a step is told from an outlier from {MIN_RUNS} on"
+    assert found.reason == f"too few runs: 3; steps are told from outliers from {MIN_RUNS} on"
 
 
 def test_runs_that_repeat_one_number_have_neither() -> None:
