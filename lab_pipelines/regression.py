@@ -153,6 +153,12 @@ class Past:
     values: tuple[float, ...]
     note: str
     """What became of the others; empty where there are none."""
+    apart: tuple[float, ...] = ()
+    """Of today's level, single runs that lay apart, and the next ones didn't."""
+
+    def worst_apart(self, cell: Cell, reference: float) -> float:
+        """How much worse than `reference` the worst of these runs was."""
+        return max((_worse(cell, Number(one), Number(reference)) for one in self.apart), default=-math.inf)
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,8 @@ class Question:
     freedom: int = 0
     allowed: float = 0.0
     """Half the 95 % interval of the part that is allowed for."""
+    excused_to: float = -math.inf
+    """How much worse a single earlier run was, though those after it weren't."""
 
     @property
     def missing(self) -> bool:
@@ -233,7 +241,13 @@ def against_run(
         if len(past.values) >= MIN_HISTORY and (spread := max([spread_of(past.values), *spreads])):
             freedom = len(past.values) - 1
             told_past = f"spread of {_runs(len(past.values))}{past.note}"
-            question = replace(question, reason=told_past, student=spread * 2**0.5, freedom=freedom)
+            question = replace(
+                question,
+                reason=told_past,
+                student=spread * 2**0.5,
+                freedom=freedom,
+                excused_to=past.worst_apart(cell, sides[1].value),
+            )
         elif spreads:
             within = [side.spread if side.spread is not None else spreads[0] for side in sides]
             question = replace(question, normal=math.hypot(*within), allowed=math.log1p(share))
@@ -271,7 +285,8 @@ def against_history(
             question = replace(question, reason=reason)
         elif spread := max(spread_of(values), number.spread or 0.0):
             worse, student = _worse(cell, number, Number(level)), spread * math.sqrt(1 + 1 / count)
-            question = replace(question, worse=worse, student=student, freedom=count - 1)
+            excused_to = pasts[cell].worst_apart(cell, level)
+            question = replace(question, worse=worse, student=student, freedom=count - 1, excused_to=excused_to)
         else:
             question = replace(question, reason="neither its requests nor the earlier runs tell a spread")
         found.append(question)
@@ -327,7 +342,12 @@ def _past(values: Sequence[float]) -> Past:
         *([f"{before} before the last step"] if before else []),
         *([f"{apart} that lie apart"] if apart else []),
     ]
-    return Past(tuple(values[index] for index in kept), f" (without {' and '.join(left_out)})" if left_out else "")
+    settled = len(values) - (levels.unsettled or (len(values) - 1 in levels.outliers))
+    return Past(
+        tuple(values[index] for index in kept),
+        f" (without {' and '.join(left_out)})" if left_out else "",
+        tuple(values[index] for index in levels.outliers if before <= index < settled),
+    )
 
 
 def judged(
@@ -353,7 +373,9 @@ def _judged(question: Question, threshold: float, one_sided: float) -> Compariso
     reach, edge = _reach(q, one_sided), math.log1p(threshold)
     verdict: Verdict = "inconclusive"
     told = f"a change below {math.expm1(edge + reach):.0%} can't be told from noise"
-    if q.worse - reach > edge:
+    if edge < q.worse - reach <= q.excused_to:
+        told = "beyond the threshold, but an earlier run was as bad and the next ones weren't; run it again"
+    elif q.worse - reach > edge:
         verdict, told = "worse", f"the whole interval is beyond {threshold:.3g}"
     elif q.worse + reach < -edge:
         verdict, told = "better", f"the whole interval is beyond {threshold:.3g}"

@@ -224,12 +224,16 @@ def _print(compared: Sequence[Comparison], outcome: str) -> None:
         print_table(columns, [_line(one) for one in shown], right=[4, 5, 6])
     for one in compared:
         if one.verdict in ("worse", "missing"):
-            say(f"{one.verdict}: {one.cell.quantity.name} of {one.cell.place}, against {one.against}: {one.reason}")
-    reasons = sorted({f"{one.against}: {one.reason}" for one in shown if one.verdict == "inconclusive"})
-    for reason in reasons:
-        say(f"inconclusive, {reason}", style="dim")
+            say(_sentence(one))
+    for one in shown:
+        if one.verdict == "inconclusive":
+            say(_sentence(one), style="dim")
     counted = ", ".join(f"{sum(one.verdict == v for one in compared)} {v}" for v in order)
     say(f"{outcome}: of {len(compared)} comparisons {counted}", style="bold")
+
+
+def _sentence(one: Comparison) -> str:
+    return f"{one.verdict}: {one.cell.quantity.name} of {one.cell.place}, against {one.against}: {one.reason}"
 
 
 def _line(one: Comparison) -> list[str]:

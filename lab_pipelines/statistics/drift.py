@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 State = Literal["steady", "stepped", "unknown"]
 
-ALPHA = 0.05
-"""Share of steady series in which chance makes a step. Of fewer than fifteen runs up to 0.06: their ranks have few
-orders, and the next smaller share is 0.04, which would miss one step in seven."""
+ALPHA = 0.055
+"""Share of steady series in which chance makes a step, under `DEPENDENCE`; one in a hundred where runs are independent.
+Of fewer than fifteen runs up to 0.06: their ranks have few orders, and the next share below is 0.04, which would miss
+one step in seven."""
 _OF_SPELLS = 0.01
 """The part of `ALPHA` spent on spells; the rest is for steps that stay."""
 _ALPHA_SHORT = 0.06
@@ -80,9 +81,10 @@ def drift(series: Series) -> Drift:
     `MIN_SEGMENT` runs on both sides (Pettitt 1979, A non-parametric approach to the change-point problem). A spell that
     comes and goes is two steps, found by the ranks within it against those around it (Olshen and others 2004, Circular
     binary segmentation). Each part is then looked at in the same way. Ranks leave an outlier no more weight than any
-    other extreme. What chance brings is drawn: the statistics' distribution for normal runs that depend on each other
-    by `DEPENDENCE`. A slow trend is told as several steps. Outliers lie more than `OUTLIER` scales from their level's
-    median; the scale is the median absolute deviation about the levels.
+    other extreme, and a single run that stands out from both its sides is taken for one of them. What chance brings is
+    drawn: the statistics' distribution for normal runs that depend on each other by `DEPENDENCE`. A slow trend is told
+    as several steps. Outliers lie more than `OUTLIER` scales from their level's median; the scale is the median
+    absolute deviation about the levels.
     """
     import numpy as np
 
@@ -90,7 +92,7 @@ def drift(series: Series) -> Drift:
     n = len(values)
     if n < MIN_RUNS:
         return Drift("unknown", (), (), 0, None, f"too few runs: {n}; steps are told from outliers from {MIN_RUNS} on")
-    edges = [0, *_steps(values, 0), n]
+    edges = [0, *_steps(_without_spikes(values[None, :])[0], 0), n]
     levels = tuple(Level(start, end, float(np.median(values[start:end]))) for start, end in pairwise(edges))
     residuals = values - np.repeat([level.value for level in levels], [level.end - level.start for level in levels])
     # A median within each level takes up one run's freedom, as a mean would.
@@ -101,6 +103,23 @@ def drift(series: Series) -> Drift:
     unsettled = _unsettled(residuals, outliers)
     state = "stepped" if len(levels) > 1 else "steady"
     return Drift(state, levels, outliers, unsettled, scale, _said(state, levels, outliers, unsettled))
+
+
+def _without_spikes(series: np.ndarray) -> np.ndarray:
+    """Each series (a row) with single runs that stand out from both sides brought to the nearer side's mean of two.
+
+    At a step a run is like those of one side, and stays. The scale is from the differences of neighbours, in which a
+    step counts once.
+    """
+    import numpy as np
+
+    scale = 1.4826 * np.median(np.abs(np.diff(series, axis=1)), axis=1, keepdims=True) / 2**0.5
+    before, after = np.full_like(series, np.nan), np.full_like(series, np.nan)
+    pairs = (series[:, 1:] + series[:, :-1]) / 2
+    before[:, 2:], after[:, :-2] = pairs[:, :-1], pairs[:, 1:]
+    before[:, 1], after[:, -2] = series[:, 0], series[:, -1]
+    low, high = np.fmin(before, after), np.fmax(before, after)
+    return np.where(series > high + OUTLIER * scale, high, np.where(series < low - OUTLIER * scale, low, series))
 
 
 def _steps(values: np.ndarray, offset: int) -> list[int]:
@@ -165,7 +184,7 @@ def _thresholds(n: int) -> tuple[float, float]:
     noise = np.random.default_rng(n).standard_normal((draws, n))
     for index in range(1, n):
         noise[:, index] = DEPENDENCE * noise[:, index - 1] + (1 - DEPENDENCE**2) ** 0.5 * noise[:, index]
-    sums = _rank_sums(rankdata(noise, axis=1))
+    sums = _rank_sums(rankdata(_without_spikes(noise), axis=1))
     splits, spells = _splits(n), _spells(n)
     if not len(spells[0]):
         return _reached_by(_heights(sums, *splits).max(axis=1), _ALPHA_SHORT), float("inf")

@@ -228,6 +228,22 @@ def test_history_is_the_level_since_the_last_step_without_runs_that_lie_apart() 
     assert "worse" not in verdicts
 
 
+def test_a_place_where_single_runs_are_slow_now_and_then_asks_for_another_run() -> None:
+    """One run in ten is a third slower, whatever the code: a neighbour's load. Two in a row are no accident."""
+    rng = np.random.default_rng(11)
+    earlier = [noisy(rng, slower=1.35 if number in (5, 14) else 1.0) for number in range(20)]
+    slow = noisy(rng, slower=1.33, between=0.0, within=0.001)
+    found = judged(against_history(slow, earlier))
+    assert outcome_of(found) != "regression"
+    assert any("an earlier run was as bad and the next ones weren't; run it again" in one.reason for one in found)
+    assert outcome_of(judged(against_history(noisy(rng, slower=1.6), earlier))) == "regression", (
+        "worse than any of them"
+    )
+    # The slow runs of before don't excuse the second of two in a row: here the last earlier run is the first.
+    only_last = [noisy(rng, slower=1.35 if number == 19 else 1.0) for number in range(20)]
+    assert outcome_of(judged(against_history(slow, only_last))) == "regression"
+
+
 def test_runs_that_all_gave_the_same_leave_the_requests_to_tell() -> None:
     """A rehearsal repeated draws the same numbers."""
     slower = replace(EXACT, numbers={c: Number(n.value * 1.2, n.spread, n.n) for c, n in EXACT.numbers.items()})

@@ -99,6 +99,18 @@ def test_a_step_up_and_down_again_leaves_three_levels() -> None:
     assert found.of_last_level() == list(range(30, 45))
 
 
+def test_an_outlier_does_not_hide_a_step() -> None:
+    """Of three standard deviations, with an outlier on the side where it looks like the other one."""
+
+    def both(rng: np.random.Generator, runs: np.ndarray) -> None:
+        runs[8:] += 3
+        runs[4] += 12
+
+    found = drifts(normal, (16, 30), both)
+    assert sum(one.state == "stepped" for one in found) >= 0.85 * SERIES
+    assert sum(4 in one.outliers for one in found) >= 0.90 * SERIES
+
+
 def test_a_step_too_young_to_tell_is_said_to_be_perhaps_one() -> None:
     runs = 100 + np.random.default_rng(5).standard_normal(20)
     runs[-3:] += 15
