@@ -36,6 +36,7 @@ UNITS = {
     "ttft_p99_s": "s",
     "itl_p50_s": "s",
     "itl_p95_s": "s",
+    "tpot_p50_s": "s",
     "e2e_p50_s": "s",
     "e2e_p95_s": "s",
     "e2e_p99_s": "s",

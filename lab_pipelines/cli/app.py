@@ -16,11 +16,13 @@ from lab_pipelines.cli import (
     checking,
     cleanup,
     cost,
+    drift,
     forecast,
     gpu,
     lab_page,
     plans,
     prices,
+    regress,
     runs,
 )
 
@@ -43,6 +45,8 @@ app.command("run", rich_help_panel=_RUNS)(runs.run)
 app.command("status", rich_help_panel=_RUNS)(runs.status)
 app.command("show-run", rich_help_panel=_RESULTS)(runs.show_run)
 app.command("forecast", rich_help_panel=_RESULTS)(forecast.forecast)
+app.command("regress", rich_help_panel=_RESULTS)(regress.regress)
+app.command("drift", rich_help_panel=_RESULTS)(drift.drift)
 app.command("sql", rich_help_panel=_RESULTS)(ask.sql)
 app.command("report", rich_help_panel=_RESULTS)(runs.report)
 app.command("blog", rich_help_panel=_RESULTS)(blog.blog)

@@ -22,19 +22,22 @@ def pin(
 ) -> None:
     """Pin the numbers of a lab's newest run as a file that is never changed."""
     from lab_pipelines import baseline
+    from lab_pipelines.baseline_rows import publish_baselines
     from lab_pipelines.catalog.loader import LabNotWrittenError, SpecError, load_catalog
     from resources.contract import WarehouseError
 
     with explained(WarehouseError, baseline.BaselineError, SpecError, LabNotWrittenError):
         settings, catalog = settings_for(target), load_catalog()
         known_lab(catalog, lab)
+        warehouse = warehouse_of(settings)
         pinned = baseline.pin(
-            warehouse_of(settings),
+            warehouse,
             catalog.spec(lab),
             target=settings.target,
             again=again,
             directory=baseline.BASELINES_DIR,
         )
+        publish_baselines(warehouse, baseline.BASELINES_DIR)
     typer.echo(f"pinned run {pinned.content['run_id']} as {pinned.path}\nsha256 {pinned.digest}; commit the file")
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab_pipelines.baseline_rows import publish_baselines
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.report.drawn import kept_in
 from lab_pipelines.report.read import read_report
@@ -34,6 +35,7 @@ def write_report(warehouse: WarehouseCore, catalog: Catalog, out_dir: Path) -> R
     """Write `year_in_numbers.html` and `.md` into `out_dir`, replacing the former ones; each appears as a whole."""
     from lab_pipelines.report.page import render_html, render_markdown
 
+    publish_baselines(warehouse)  # what a fresh checkout has pinned, its lake may not hold yet
     report = read_report(warehouse, catalog, now=datetime.now(UTC))
     summary = render_markdown(report)
     files = ReportFiles(
