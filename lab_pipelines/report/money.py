@@ -14,11 +14,11 @@ from lab_pipelines.report.charts import (
     PART_COLOURS,
     PARTS,
     Mark,
-    Picture,
     dates_picture,
     lines_picture,
     stacked_picture,
 )
+from lab_pipelines.report.svg import Picture
 from lab_pipelines.report.wording import Row, in_order, percent, short
 
 

@@ -24,7 +24,6 @@ from markupsafe import Markup
 
 from lab_pipelines.catalog.spec import Identity, LabSpec
 from lab_pipelines.report import charts, figures, forecast
-from lab_pipelines.report.charts import Picture
 from lab_pipelines.report.money import Money, money_of
 from lab_pipelines.report.read import Report, Section
 from lab_pipelines.report.stage_table import (
@@ -37,6 +36,7 @@ from lab_pipelines.report.stage_table import (
     stage_cells,
     stage_markdown,
 )
+from lab_pipelines.report.svg import Picture
 from lab_pipelines.report.wording import (
     GAP,
     Row,

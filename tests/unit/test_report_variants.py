@@ -12,9 +12,9 @@ import pytest
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import Figure, LabSpec
 from lab_pipelines.report import figures, forecast
-from lab_pipelines.report.charts import standalone
 from lab_pipelines.report.page import comparisons, render_html, render_markdown
 from lab_pipelines.report.read import Report, Section, read_report, read_sections
+from lab_pipelines.report.svg import standalone
 from lab_pipelines.report.wording import gap_variants, percent
 from tests.support.rows import (
     event_row,
