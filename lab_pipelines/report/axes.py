@@ -25,7 +25,7 @@ def looks(series: int) -> tuple[list[str], list[str]]:
     return [SERIES[n % len(SERIES)] for n in range(series)], [_SHAPES[n % len(_SHAPES)] for n in range(series)]
 
 
-def load_axis(loads: Sequence[float], title: str) -> alt.X:
+def doubling_axis(loads: Sequence[float], title: str) -> alt.X:
     return alt.X(
         "x:Q",
         title=title,
@@ -52,7 +52,7 @@ def legend(names: Sequence[str]) -> alt.Legend | None:
 
 def bars_height(bars: int) -> int:
     """CSS pixels for so many bars, with title and legend."""
-    return min(max(HEIGHT, 120 + 20 * bars), 2 * HEIGHT)
+    return min(max(HEIGHT, 120 + 20 * bars), 4 * HEIGHT)
 
 
 def value_axis(known: Sequence[float], *, logarithmic: bool) -> alt.Y:

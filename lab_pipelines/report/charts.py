@@ -20,6 +20,7 @@ from lab_pipelines.report.axes import (
     SERIES,
     bars_height,
     category_axis,
+    doubling_axis,
     legend,
     linear_ticks,
     looks,
@@ -215,12 +216,14 @@ def stacked_picture(
     values: list[Any] = [{"variant": v, "part": part, "amount": amount} for v, part, amount in parts]
     ends: list[Any] = [{"variant": v, "amount": amount, "label": totals[v]} for v, amount in sums.items()]
     largest = max(sums.values()) or 1.0
+    height = bars_height(len(totals))
+    thickness = min(15.0, 0.75 * (height - 120) / max(len(totals), 1))  # so that many don't run into one another
     y = alt.Y("variant:N", sort=list(totals), title=None, axis=category_axis())
     scale = alt.Scale(domain=[0, largest * 1.28], nice=False)
     x = alt.X("amount:Q", title=axis, scale=scale, axis=alt.Axis(values=linear_ticks(largest), format=".6~r"))
     bars = (
         alt.Chart(alt.Data(values=[{**value, "at": names.index(value["part"])} for value in values]))
-        .mark_bar(height=15)
+        .mark_bar(height=thickness)
         .encode(
             y=y,
             x=x.stack("zero"),
@@ -235,7 +238,7 @@ def stacked_picture(
         .mark_text(align="left", dx=4, color="currentColor", fontSize=11)
         .encode(y=y, x=x, text="label:N")
     )
-    return framed(title, row, bars + labels, height=bars_height(len(totals)), subtitle=subtitle)
+    return framed(title, row, bars + labels, height=height, subtitle=subtitle)
 
 
 def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: str, factor: float = 1.0) -> Picture:
@@ -293,7 +296,7 @@ def lines_picture(
     colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=colours), legend=shown)
     xs = sorted({float(mark.x) for mark in marks})
     base = alt.Chart(alt.Data(values=values)).encode(
-        x=load_axis(xs, x_title) if load_axis else number_axis(xs, x_title),
+        x=doubling_axis(xs, x_title) if load_axis else number_axis(xs, x_title),
         y=value_axis(known, logarithmic=logarithmic),
         color=colour,
     )
