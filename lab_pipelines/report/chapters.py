@@ -228,8 +228,16 @@ def _total_facts(total: Row) -> list[Fact]:
         Fact(number(total["requests_ok"], 0), "requests served"),
         Fact(number(total["output_tokens"], 0), "output tokens"),
         Fact(_known(total["usd"]), money),
-        Fact(verdict_counts(total) or "none", "claims tested"),
+        *_claims(total),
     ]
+
+
+def _claims(total: Row) -> list[Fact]:
+    tested = sum(total[verdict] for verdict in VERDICTS)
+    others = verdict_counts(total | {"confirmed": 0})
+    return (
+        [Fact(f"{total['confirmed']} of {tested}", f"claims confirmed{f'; {others}' * bool(others)}")] if tested else []
+    )
 
 
 def _where(row: Row) -> str:

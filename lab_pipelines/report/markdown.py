@@ -44,6 +44,8 @@ def render_markdown(report: Report) -> str:
 
 
 def _totals_markdown(totals: Sequence[Row]) -> list[str]:
+    if not totals:
+        return []
     return [
         "| numbers are | labs | runs | GPU-hours | requests | output tokens | USD |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -58,6 +60,8 @@ def _totals_markdown(totals: Sequence[Row]) -> list[str]:
 
 def _year_markdown(rows: Sequence[YearRow]) -> list[str]:
     """A line for each lab that was run here; the others are counted in the headline."""
+    if not any(row.lines for row in rows):
+        return []
     return [
         "| lab | numbers are | its main claim | claims | tokens/s against L06 | USD per 1K against L06 | USD |",
         "| --- | --- | --- | --- | ---: | ---: | ---: |",
