@@ -23,6 +23,7 @@ from lab_pipelines.deployment import REPO_ROOT
 from resources.contract import Row, WarehouseError
 from resources.duck import own_schema
 from resources.lake import Lake, Within
+from resources.lake_audit import require_sound
 from resources.lake_remote import open_lake
 from resources.lake_sql import CREATES, create_views, explained, quoted, read_parquet
 from resources.snapshot import SNAPSHOT, rebuild
@@ -80,13 +81,14 @@ class WarehouseCore:
         with self._lake_database(sql, within) as connection:
             return _rows(connection.execute(sql, params if isinstance(params, Mapping) else list(params)))
 
-    def answers(self, questions: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    def answers(self, questions: Mapping[str, str], *, sound: bool = False) -> dict[str, list[dict[str, Any]]]:
         """The answers to several questions, by their names, over one state of the lake; rows as in `query`.
 
         Each view that they use is worked out once, however many of them use it: a page asks twenty questions, and ten
-        of them read every request. Raises `WarehouseError` as `query` does.
+        of them read every request. `sound`: rows that can't be true stop the answer (lake_audit.py). Raises
+        `WarehouseError` as `query` does.
         """
-        with self._lake_database(";\n".join(questions.values()), kept=True) as connection:
+        with self._lake_database(";\n".join(questions.values()), kept=True, sound=sound) as connection:
             return {name: _rows(connection.execute(sql)) for name, sql in questions.items()}
 
     def frame(
@@ -120,12 +122,13 @@ class WarehouseCore:
 
     @contextmanager
     def _lake_database(
-        self, sql: str, within: Within | None = None, *, kept: bool = False
+        self, sql: str, within: Within | None = None, *, kept: bool = False, sound: bool = False
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """An in-memory DuckDB whose tables are views of the lake's files, listed once; only what `sql` may name.
 
-        Our own views are made as tables where they are to be `kept`. Binding every view took 60 of the 72 ms of a small
-        question, and a lab with many stages asks hundreds.
+        Our own views are made as tables where they are to be `kept`; before that the rows are held to what can be true,
+        where they are to be `sound`. Binding every view took 60 of the 72 ms of a small question, and a lab with many
+        stages asks hundreds.
         """
         lake = self.lake
         # Of one run's files: another run's name may begin with this one's.
@@ -149,6 +152,8 @@ class WarehouseCore:
                 same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
                 source = read_parquet(list(files), union=not same)
                 connection.execute(f"CREATE VIEW {quoted(table.name)} AS SELECT {columns} FROM {source}{where}")
+            if sound:
+                require_sound(connection, {name: lake.tables[name] for name in lake.tables if name in named}, lake.root)
             create_views(connection, [view.path for view in views if named & view.creates], as_tables=kept)
             yield connection
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab_pipelines.baseline import current
+from lab_pipelines import baseline
 from lab_pipelines.catalog.calendar import Phase, load_calendar
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.catalog.spec import Identity
@@ -60,6 +60,8 @@ class Section:
 
 TROUBLE = ("failed_steps", "cut_runs", "invalid_rows", "gap_reasons", "incomplete")
 """Files of sql: what failed and what is missing, each by target."""
+LONGEST_TEXT = 2000
+"""Letters of one text on a page: an engine's error may be a log of megabytes."""
 _MONEY = ("by_lab", "by_load", "by_day")
 _WHOLE = ("totals", "forecast", "forecast_summary", "year", "prices", "extremes", "starts", *TROUBLE)
 """Files of sql that the year as a whole is made of."""
@@ -127,7 +129,7 @@ def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) ->
     """
     money = [f"money_{name}" for name in _MONEY]
     files = {name: _SQL / f"{name}.sql" for name in ("overview", *_PARTS, *_WHOLE, *money)}
-    rows = _answers(warehouse, {**files, "forecast_error": FORECAST_ERROR})
+    rows = _answers(warehouse, {**files, "forecast_error": FORECAST_ERROR}, sound=True)
     sections = _sections(rows)
     shown = {section.overview["run_id"] for section in sections}
     return Report(
@@ -159,8 +161,8 @@ def _sections(rows: Mapping[str, Sequence[Row]]) -> list[Section]:
 
 def _pinned() -> dict[str, Mapping[str, object]]:
     """The baseline lab's pinned baselines, by target. Raises `BaselineError` for a file that isn't what was pinned."""
-    found = {target: current(BASELINE_LAB, target) for target in TARGETS}
-    return {target: baseline.content for target, baseline in found.items() if baseline is not None}
+    found = {target: baseline.current(BASELINE_LAB, target, baseline.BASELINES_DIR) for target in TARGETS}
+    return {target: pinned.content for target, pinned in found.items() if pinned is not None}
 
 
 def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
@@ -170,13 +172,19 @@ def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     return runs
 
 
-def _answers(warehouse: WarehouseCore, files: Mapping[str, Path]) -> dict[str, list[Row]]:
+def _answers(warehouse: WarehouseCore, files: Mapping[str, Path], *, sound: bool = False) -> dict[str, list[Row]]:
     """The answers to questions. Their text is fit to be shown: engines put what they like into an error."""
-    answers = warehouse.answers({name: path.read_text(encoding="utf-8") for name, path in files.items()})
+    questions = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    answers = warehouse.answers(questions, sound=sound)
     return {
         name: [
-            {column: printable(value) if isinstance(value, str) else value for column, value in row.items()}
-            for row in rows
+            {column: _fit(value) if isinstance(value, str) else value for column, value in row.items()} for row in rows
         ]
         for name, rows in answers.items()
     }
+
+
+def _fit(text: str) -> str:
+    """`text` without control characters, and no longer than a reader would read it."""
+    shown = printable(text[:LONGEST_TEXT])
+    return shown if len(text) <= LONGEST_TEXT else f"{shown}… ({len(text) - LONGEST_TEXT:,} more characters)"
