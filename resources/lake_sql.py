@@ -56,8 +56,9 @@ def explained(lake: Lake) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        reading = isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
-        damage = lake.find_damage() if reading else []
+        # A damaged page is met with any of a dozen errors; a wrong question with one of these alone.
+        asking = isinstance(error, duckdb.ParserException | duckdb.CatalogException | duckdb.BinderException)
+        damage = [] if asking else lake.find_damage()
         raise WarehouseError("\n".join(damage) or str(error)) from None
 
 

@@ -149,11 +149,15 @@ def verdicts(findings: Iterable[Row]) -> str:
 
 def headline(report: Report) -> str:
     """How far the year has come, with verdicts on measured and on modelled numbers kept apart."""
-    done, of = len(report.labs_with_results), len(report.labs)
-    if not done:
-        return f"None of the year's {of} labs has results yet."
-    have = "has" if done == 1 else "have"
-    sentences = [f"{done} of the year's {of} labs {have} results."]
+    withdrawn = [lab for lab in report.labs_with_results if lab not in report.labs]
+    done, of = len(report.labs_with_results) - len(withdrawn), len(report.labs)
+    sentences = [
+        f"{done or 'None'} of the year's {of} labs {'have' if done > 1 else 'has'} results{'' if done else ' yet'}."
+    ]
+    if withdrawn:
+        sentences.append(
+            f"So {'has' if len(withdrawn) == 1 else 'have'} {', '.join(withdrawn)}, no longer in the catalog."
+        )
     for provenance in ("measured", "modelled"):
         claims = verdicts(f for s in report.sections for f in s.findings if f["provenance"] == provenance)
         if claims:
@@ -216,25 +220,22 @@ def _headlines(totals: Sequence[Row], extremes: Sequence[Row]) -> list[Headline]
 
 
 def _total_facts(total: Row) -> list[Fact]:
-    unknown = total["sessions_without_gpus"]
-    gpu_hours = "GPU-hours" + (
-        f", without those of {number(unknown, 0)} sessions that did not record them" * bool(unknown)
-    )
-    unpriced = total["runs_without_price"]
-    money = "USD" + (f", without {number(unpriced, 0)} runs that have no price" * bool(unpriced))
+    unknown, unpriced = total["sessions_without_gpus"], total["runs_without_price"]
+    without = f", without those of {_count(unknown, 'session')} that did not record them" if unknown else ""
+    unsaid = f", without {_count(unpriced, 'run')} of unknown price" if unpriced else ""
     return [
         Fact(number(total["labs"], 0), f"labs, in {number(total['runs'], 0)} runs"),
-        Fact(_known(total["gpu_hours"]), gpu_hours),
+        Fact(_known(total["gpu_hours"]), f"GPU-hours{without}"),
         Fact(number(total["requests_ok"], 0), "requests served"),
         Fact(number(total["output_tokens"], 0), "output tokens"),
-        Fact(_known(total["usd"]), money),
+        Fact(_known(total["usd"]), f"USD{unsaid}"),
         *_claims(total),
     ]
 
 
 def _claims(total: Row) -> list[Fact]:
     tested = sum(total[verdict] for verdict in VERDICTS)
-    others = verdict_counts(total | {"confirmed": 0})
+    others = verdict_counts({**total, "confirmed": 0})
     return (
         [Fact(f"{total['confirmed']} of {tested}", f"claims confirmed{f'; {others}' * bool(others)}")] if tested else []
     )
@@ -243,6 +244,10 @@ def _claims(total: Row) -> list[Fact]:
 def _where(row: Row) -> str:
     variant = "" if row["variant"] == "baseline" else f" {row['variant']}"
     return f"{row['lab']}{variant} at {row['load']}"
+
+
+def _count(n: int, name: str) -> str:
+    return f"{number(n, 0)} {name}{'' if n == 1 else 's'}"
 
 
 def _known(value: float | None) -> str:

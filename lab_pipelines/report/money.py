@@ -79,7 +79,7 @@ def said(labs: Sequence[Row], days: Sequence[Row]) -> str:
 
 def where_it_went(labs: Sequence[Row], phases: Mapping[str, str] | None = None) -> Picture:
     """A bar for each lab, or for each of several phases, made of serving, failed requests, idle time and cold start."""
-    names = {row["lab"]: (phases or {}).get(row["lab"], row["lab"]) for row in labs}
+    names: dict[str, str] = {row["lab"]: (phases or {}).get(row["lab"]) or row["lab"] for row in labs}
     if len(set(names.values())) < 2:
         names = {lab: lab for lab in names}
     known = [row for row in labs if row["usd"] is not None]

@@ -83,11 +83,12 @@ def render_year(report: Report) -> str:
 
 
 def render_phase(report: Report, number: int) -> str:
-    """The page of one phase: its labs with results, target by target."""
+    """The page of one phase (`read.WITHDRAWN`: of labs that left the catalog): its labs with results, by target."""
     return _render(
         "phase.html.j2",
         report,
-        phase=report.phases[number - 1],
+        number=number,
+        motto=report.phases[number - 1].motto if number else "",
         chapters=phase_chapters(report, number),
         comparisons=[one for one in comparisons(report) if report.phase_of(one.row["lab"]) == number],
         written=phases_with_results(report),

@@ -60,6 +60,8 @@ class Section:
 
 TROUBLE = ("failed_steps", "cut_runs", "invalid_rows", "gap_reasons", "incomplete")
 """Files of sql: what failed and what is missing, each by target."""
+WITHDRAWN = 0
+"""Stands for the phase of labs that are not in the catalog: results outlive them."""
 LONGEST_TEXT = 2000
 """Letters of one text on a page: an engine's error may be a log of megabytes."""
 _MONEY = ("by_lab", "by_load", "by_day")
@@ -108,8 +110,12 @@ class Report:
         return sorted({section.lab for section in self.sections})
 
     def phase_of(self, lab: str) -> int:
-        """The number of a lab's phase; of a lab that was withdrawn, the last one's."""
-        return self.labs[lab].phase if lab in self.labs else len(self.phases)
+        """The number of a lab's phase; `WITHDRAWN` of one that is not in the catalog."""
+        return self.labs[lab].phase if lab in self.labs else WITHDRAWN
+
+    def phase_name(self, number: int) -> str:
+        """A phase, as a heading."""
+        return f"Phase {number} · {self.phases[number - 1].name}" if number else "Labs no longer in the catalog"
 
     def title(self, lab: str) -> str:
         """A lab's title; results outlive a lab that was withdrawn."""

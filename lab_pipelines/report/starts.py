@@ -6,7 +6,7 @@ Belongs here: how cold starts of several sessions read and look. Doesn't belong 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -83,7 +83,7 @@ def _of_machines(machines: Sequence[Sequence[Row]], title: str) -> Picture:
     return _stacked(title, named, row, ["the median session of each machine type, phase by phase"])
 
 
-def _stacked(title: str, bars: dict[str, Sequence[Row]], row: Row, subtitle: list[str]) -> Picture:
+def _stacked(title: str, bars: Mapping[str, Sequence[Row]], row: Row, subtitle: list[str]) -> Picture:
     return stacked_picture(
         title,
         [(name, PHASES[phase["phase"]], phase["duration_s"]) for name, phases in bars.items() for phase in phases],
