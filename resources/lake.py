@@ -157,4 +157,5 @@ def _footer(path: Path, modified_ns: int, size: int) -> tuple[bytes, frozenset[s
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} can't be read as Parquet ({error}). Restore it, or move it out of the lake and run its lab again."
+    reason = " ".join(str(error).split())  # Arrow's has several lines
+    return f"{path} can't be read as Parquet ({reason}). Restore it, or move it out of the lake and run its lab again."

@@ -17,9 +17,15 @@ from resources.lake import Lake
 if TYPE_CHECKING:
     import duckdb
 
+CREATES = re.compile(r"CREATE VIEW (\w+)", re.IGNORECASE)
+"""What a file of views makes."""
 
-def create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
-    """Run the files. One may use another in any order: what fails is tried again after the rest."""
+
+def create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], *, as_tables: bool = False) -> None:
+    """Run the files. One may use another in any order: what fails is tried again after the rest.
+
+    `as_tables`: what each view gives now is kept, and not asked again.
+    """
     import duckdb
 
     pending = list(files)
@@ -28,10 +34,13 @@ def create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -
         for path in pending:
             connection.execute("BEGIN")
             try:
-                connection.execute(path.read_text(encoding="utf-8"))
+                sql = path.read_text(encoding="utf-8")
+                connection.execute(CREATES.sub(r"CREATE TABLE \1", sql) if as_tables else sql)
                 connection.execute("COMMIT")
             except duckdb.Error as error:
                 connection.execute("ROLLBACK")
+                if as_tables and not isinstance(error, duckdb.CatalogException):
+                    raise  # no view is missing: a file of the lake can't be read
                 failed[path] = error
         if len(failed) == len(pending):
             reasons = "\n".join(f"{path}: {error}" for path, error in failed.items())
@@ -47,8 +56,9 @@ def explained(lake: Lake) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        reading = isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
-        damage = lake.find_damage() if reading else []
+        # A damaged page is met with any of a dozen errors; a wrong question with one of these alone.
+        asking = isinstance(error, duckdb.ParserException | duckdb.CatalogException | duckdb.BinderException)
+        damage = [] if asking else lake.find_damage()
         raise WarehouseError("\n".join(damage) or str(error)) from None
 
 

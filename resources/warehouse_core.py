@@ -23,18 +23,15 @@ from lab_pipelines.deployment import REPO_ROOT
 from resources.contract import Row, WarehouseError
 from resources.duck import own_schema
 from resources.lake import Lake, Within
+from resources.lake_audit import require_sound
 from resources.lake_remote import open_lake
-from resources.lake_sql import create_views, explained, quoted, read_parquet
+from resources.lake_sql import CREATES, create_views, explained, quoted, read_parquet
 from resources.snapshot import SNAPSHOT, rebuild
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
-
-_CREATES = re.compile(r"CREATE VIEW (\w+)", re.IGNORECASE)
-"""What a file of views_dir makes."""
-
 
 SCHEMA_DIR = str(REPO_ROOT / "warehouse" / "schema")
 VIEWS_DIR = str(REPO_ROOT / "warehouse" / "views")
@@ -83,13 +80,17 @@ class WarehouseCore:
         Raises `WarehouseError` for wrong SQL, a damaged file, or two columns of the same name.
         """
         with self._lake_database(sql, within) as connection:
-            cursor = connection.execute(sql, params if isinstance(params, Mapping) else list(params))
-            names = [column[0] for column in cursor.description or []]
-            if repeated := {name for name in names if names.count(name) > 1}:
-                raise WarehouseError(
-                    f"the answer has several columns named {', '.join(sorted(repeated))}; rename with AS"
-                )
-            return [{name: _in_utc(value) for name, value in zip(names, row, strict=True)} for row in cursor.fetchall()]
+            return _rows(connection.execute(sql, params if isinstance(params, Mapping) else list(params)))
+
+    def answers(self, questions: Mapping[str, str], *, sound: bool = False) -> dict[str, list[dict[str, Any]]]:
+        """The answers to several questions, by their names, over one state of the lake; rows as in `query`.
+
+        Each view that they use is worked out once, however many of them use it: a page asks twenty questions, and ten
+        of them read every request. `sound`: rows that can't be true stop the answer (lake_audit.py). Raises
+        `WarehouseError` as `query` does.
+        """
+        with self._lake_database(";\n".join(questions.values()), kept=True, sound=sound) as connection:
+            return {name: _rows(connection.execute(sql)) for name, sql in questions.items()}
 
     def frame(
         self, sql: str, params: Sequence[object] | Mapping[str, object] = (), *, within: Within | None = None
@@ -129,10 +130,14 @@ class WarehouseCore:
         return rebuild(self.snapshot_path, self.lake, sorted(Path(self.views_dir).glob("*.sql")))
 
     @contextmanager
-    def _lake_database(self, sql: str, within: Within | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _lake_database(
+        self, sql: str, within: Within | None = None, *, kept: bool = False, sound: bool = False
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """An in-memory DuckDB whose tables are views of the lake's files, listed once; only what `sql` may name.
 
-        Binding every view took 60 of the 72 ms of a small question, and a lab with many stages asks hundreds.
+        Our own views are made as tables where they are to be `kept`; before that the rows are held to what can be true,
+        where they are to be `sound`. Binding every view took 60 of the 72 ms of a small question, and a lab with many
+        stages asks hundreds.
         """
         lake = self.lake
         # Of one run's files: another run's name may begin with this one's.
@@ -156,7 +161,9 @@ class WarehouseCore:
                 same = len(set(files.values())) == 1  # then DuckDB need not open every file to learn their columns
                 source = read_parquet(list(files), union=not same)
                 connection.execute(f"CREATE VIEW {quoted(table.name)} AS SELECT {columns} FROM {source}{where}")
-            create_views(connection, [view.path for view in views if named & view.creates])
+            if sound:
+                require_sound(connection, {name: lake.tables[name] for name in lake.tables if name in named}, lake.root)
+            create_views(connection, [view.path for view in views if named & view.creates], as_tables=kept)
             yield connection
 
 
@@ -183,7 +190,7 @@ def _view_file(path: Path) -> _ViewFile:
 @cache
 def _read_view_file(path: Path, changed_ns: int) -> _ViewFile:
     text = path.read_text(encoding="utf-8")
-    return _ViewFile(path, text, frozenset(_CREATES.findall(text)))
+    return _ViewFile(path, text, frozenset(CREATES.findall(text)))
 
 
 def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
@@ -198,6 +205,13 @@ def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
         found |= new
         pending += [definitions[name] for name in new]
     return found or set(definitions)
+
+
+def _rows(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    names = [column[0] for column in answer.description or []]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise WarehouseError(f"the answer has several columns named {', '.join(sorted(repeated))}; rename with AS")
+    return [{name: _in_utc(value) for name, value in zip(names, row, strict=True)} for row in answer.fetchall()]
 
 
 def _in_utc(value: Any) -> Any:

@@ -99,8 +99,8 @@ def _print_run(rows: Sequence[Row], errors: Sequence[Row]) -> None:
 
 def _picture(rows: Sequence[Row], path: Path) -> Path | str:
     """Write the run's picture. Says so instead where no error is known."""
-    from lab_pipelines.report.charts import standalone
     from lab_pipelines.report.forecast import picture
+    from lab_pipelines.report.svg import standalone
     from lab_pipelines.report.write import replace_file
 
     drawn = picture(rows)

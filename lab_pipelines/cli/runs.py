@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lab_pipelines.cli.ask import TRY_SQL
 from lab_pipelines.cli.console import (
     INTERRUPTED,
+    WRONG_CALL,
     explained,
     fail,
     print_json,
@@ -276,16 +277,32 @@ def _status_line(catalog: Catalog, row: Mapping[str, Any]) -> list[str]:
 # labs report
 
 
-def report() -> None:
-    """Write the year in numbers from what the warehouse holds, and build labs.duckdb anew."""
+def report(
+    lab: Annotated[str | None, typer.Option("--lab", help="Write this lab's page alone, e.g. L23.")] = None,
+    phase: Annotated[int | None, typer.Option("--phase", min=1, max=8, help="Write this phase's page alone.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to; default: report, beside the lake.")
+    ] = None,
+) -> None:
+    """Write the year in numbers from what the warehouse holds, and build labs.duckdb anew; or one page of it alone."""
+    from lab_pipelines.baseline import BaselineError
     from lab_pipelines.catalog.loader import SpecError, load_catalog
-    from lab_pipelines.report.write import write_report
+    from lab_pipelines.report.write import ReportError, write_lab, write_phase, write_report
     from resources.contract import WarehouseError
 
-    with explained(WarehouseError, SpecError):
-        settings = Deployment.from_env(os.environ)
-        warehouse = warehouse_of(settings)
-        files = write_report(warehouse, load_catalog(), settings.data_dir / "report")
+    if lab is not None and phase is not None:
+        fail("--lab and --phase each write one page; give one of them", code=WRONG_CALL)
+    with explained(WarehouseError, SpecError, BaselineError, ReportError):
+        settings, catalog = Deployment.from_env(os.environ), load_catalog()
+        warehouse, folder = warehouse_of(settings), out or settings.data_dir / "report"
+        if lab is not None:
+            known_lab(catalog, lab)
+            typer.echo(write_lab(warehouse, catalog, lab, folder))
+            return
+        if phase is not None:
+            typer.echo(write_phase(warehouse, catalog, phase, folder))
+            return
+        files = write_report(warehouse, catalog, folder)
         warehouse.rebuild()
     typer.echo(f"{files.labs_with_results} of {files.labs} labs have results, {files.stages} stages in all")
-    typer.echo(f"{files.html}\n{files.markdown}")
+    typer.echo("\n".join(str(path) for path in (files.html, files.markdown, *files.phases)))

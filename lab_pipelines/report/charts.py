@@ -1,83 +1,35 @@
-"""Rows → SVG. Every picture says in its own title where its numbers come from, since pictures travel alone.
+"""Rows → pictures: a load step's, a cold start's, a run's cost; and the lines, bars and stacks that others draw with.
 
-Colours are CSS variables of the page (`--series-1` … and `--muted`), text is `currentColor`, so that one SVG serves
-light, dark and print. Unknown values stay unknown: a line breaks there, it never touches zero; a quantile of too few
-requests is hollow. No network, no script.
+Unknown values stay unknown: a line breaks there, it never touches zero; a quantile of too few requests is hollow.
 
-Rows come from read.py, which takes out control characters: the renderer's XML writer aborts the process on one.
-
-Doesn't belong here: which rows are shown (read.py), the pictures that a lab's spec asks for (figures.py), the page
-around the picture (page.py).
+Doesn't belong here: which rows are shown (read.py), the pictures that a lab's spec asks for (figures.py), axes and
+legends (axes.py), the frame and its title (svg.py), the page around the picture (page.py).
 """
 
 from __future__ import annotations
 
-import html
-import json
-import math
-import re
-import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import altair as alt
-import vl_convert
-from altair.utils.schemapi import debug_mode
 
-from lab_pipelines.report.drawn import drawn
-from lab_pipelines.report.wording import (
-    GAP,
-    Row,
-    clock,
-    duration,
-    engine,
-    in_order,
-    outside_range,
-    provenance_line,
-    short,
+from lab_pipelines.report.axes import (
+    LOG_FROM,
+    SERIES,
+    bars_height,
+    category_axis,
+    doubling_axis,
+    legend,
+    linear_ticks,
+    looks,
+    number_axis,
+    value_axis,
 )
+from lab_pipelines.report.svg import Picture, framed, provenance_of, unchecked
+from lab_pipelines.report.wording import GAP, Row, duration, in_order, provenance_line, short
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-WIDTH, HEIGHT = 380, 264
-"""CSS pixels: the width of a phone, so that text keeps its size there."""
-FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
-"""Metric-compatible on every system, so that what the renderer measured is what the reader sees."""
-TITLE_LETTERS = 56
-"""Letters of a title that fit on a line."""
-LOG_FROM = 20.0
-"""A y axis turns logarithmic when its largest value is this many times its smallest."""
-
-_SERIES = [f"var(--series-{number})" for number in range(1, 9)]
-_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
-"""Seven beside eight colours: even the ninth series has a look of its own."""
-_CONFIG = {
-    "font": FONT,
-    "aria": False,
-    "title": {
-        **{"anchor": "start", "frame": "bounds", "fontSize": 13, "fontWeight": 600, "color": "currentColor"},
-        **{"subtitleFontSize": 10, "subtitleColor": "currentColor", "subtitlePadding": 4, "offset": 10, "limit": WIDTH},
-    },
-    "axis": {
-        **{"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 10.5, "titleFontSize": 10.5},
-        **{"titleFontWeight": "normal", "gridColor": "var(--rule)"},
-        **{"domainColor": "var(--muted)", "tickColor": "var(--muted)"},
-    },
-    "axisY": {"domain": False, "ticks": False},
-    "axisX": {"labelFlush": False},
-    "legend": {
-        **{"labelColor": "currentColor", "labelFontSize": 11},
-        **{"symbolStrokeWidth": 1.6, "symbolFillColor": "transparent"},
-    },
-    "view": {"stroke": None},
-}
-"""Of every picture, in Vega-Lite's own words."""
 PARTS = {"serve": "serving", "failed": "failed requests", "idle": "idle", "cold_start": "cold start"}
 PART_COLOURS = ["var(--series-1)", "var(--series-3)", "var(--muted)", "var(--series-2)"]
 
@@ -91,14 +43,6 @@ _AXES = {
     "trace": ("offered_per_s", "offered requests per second, mean"),
 }
 """By profile: the column of the view `stage_table` that says what was applied, and its name on an axis."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    title: str
-    provenance: str
-    svg: str | None
-    """None: there is nothing to draw."""
 
 
 @dataclass(frozen=True)
@@ -127,22 +71,6 @@ class Line:
     """Column of the view `stage_table`."""
     supported: str | None = None
     """The view's boolean for points whose sample carries an interval; others are drawn hollow."""
-
-
-def unchecked(draw: Callable[P, T]) -> Callable[P, T]:
-    """`draw` without Altair's check of every part as it is made."""
-
-    @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        with debug_mode(False):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-def looks(series: int) -> tuple[list[str], list[str]]:
-    """Colours and shapes for so many series."""
-    return [_SERIES[n % len(_SERIES)] for n in range(series)], [_SHAPES[n % len(_SHAPES)] for n in range(series)]
 
 
 def load_title(row: Row) -> str:
@@ -205,7 +133,7 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
     if len({row["session_id"] for row in rows}) > 1:
         parts = [(row["variant"], row["phase"].replace("_", " "), row["duration_s"]) for row in rows]
         totals = {row["variant"]: duration(row["cold_start_s"]) for row in rows}
-        colours = dict(zip(in_order(part for _, part, _ in parts), _SERIES, strict=False))
+        colours = dict(zip(in_order(part for _, part, _ in parts), SERIES, strict=False))
         return stacked_picture("Cold start, to the first token", parts, totals, "stack seconds", shown_for, colours)
     total = rows[-1]["cold_start_s"]
     values: list[Any] = [
@@ -221,7 +149,7 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
     base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("phase:N", sort=order, title=None, axis=category_axis()))
     # Room on the right for the last bar's own label.
     scale = alt.Scale(domain=[0, total * 1.28], nice=False)
-    axis = alt.Axis(values=_linear_ticks(total), grid=True, format=".6~r")
+    axis = alt.Axis(values=linear_ticks(total), grid=True, format=".6~r")
     bars = base.mark_bar(color="var(--series-2)", height=13).encode(
         x=alt.X("from:Q", title="stack seconds after the request", scale=scale, axis=axis), x2="to:Q"
     )
@@ -259,7 +187,7 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     )
     largest = max(amounts) or 1.0
     scale = alt.Scale(domain=[0, largest * 1.5], nice=False)
-    axis = alt.Axis(values=_linear_ticks(largest), grid=True, format=".6~r")
+    axis = alt.Axis(values=linear_ticks(largest), grid=True, format=".6~r")
     bars = base.mark_bar(height=18).encode(
         x=alt.X("amount:Q", stack=None, title=f"{unit}, {rows[0]['state']}", scale=scale, axis=axis),
         color=alt.Color("part:N", legend=None, scale=alt.Scale(domain=list(PARTS.values()), range=PART_COLOURS)),
@@ -290,12 +218,14 @@ def stacked_picture(
     values: list[Any] = [{"variant": v, "part": part, "amount": amount} for v, part, amount in parts]
     ends: list[Any] = [{"variant": v, "amount": amount, "label": totals[v]} for v, amount in sums.items()]
     largest = max(sums.values()) or 1.0
+    height = bars_height(len(totals))
+    thickness = min(15.0, 0.75 * (height - 120) / max(len(totals), 1))  # so that many don't run into one another
     y = alt.Y("variant:N", sort=list(totals), title=None, axis=category_axis())
     scale = alt.Scale(domain=[0, largest * 1.28], nice=False)
-    x = alt.X("amount:Q", title=axis, scale=scale, axis=alt.Axis(values=_linear_ticks(largest), format=".6~r"))
+    x = alt.X("amount:Q", title=axis, scale=scale, axis=alt.Axis(values=linear_ticks(largest), format=".6~r"))
     bars = (
         alt.Chart(alt.Data(values=[{**value, "at": names.index(value["part"])} for value in values]))
-        .mark_bar(height=15)
+        .mark_bar(height=thickness)
         .encode(
             y=y,
             x=x.stack("zero"),
@@ -310,7 +240,7 @@ def stacked_picture(
         .mark_text(align="left", dx=4, color="currentColor", fontSize=11)
         .encode(y=y, x=x, text="label:N")
     )
-    return framed(title, row, bars + labels, height=_bars_height(len(totals)), subtitle=subtitle)
+    return framed(title, row, bars + labels, height=height, subtitle=subtitle)
 
 
 def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: str, factor: float = 1.0) -> Picture:
@@ -355,7 +285,7 @@ def lines_picture(
     """
     known = [mark.y for mark in marks if mark.y is not None]
     if not known:
-        return Picture(title, _provenance(shown_for), None)
+        return Picture(title, provenance_of(shown_for), None)
     spread = min(known) > 0 and max(known) / min(known) >= LOG_FROM
     logarithmic = min(known) > 0 and (spread if log_y is None else log_y)
     names = in_order(mark.series for mark in marks)
@@ -368,8 +298,8 @@ def lines_picture(
     colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=colours), legend=shown)
     xs = sorted({float(mark.x) for mark in marks})
     base = alt.Chart(alt.Data(values=values)).encode(
-        x=_load_axis(xs, x_title) if load_axis else _number_axis(xs, x_title),
-        y=_value_axis(known, logarithmic=logarithmic),
+        x=doubling_axis(xs, x_title) if load_axis else number_axis(xs, x_title),
+        y=value_axis(known, logarithmic=logarithmic),
         color=colour,
     )
     points = base.mark_point(size=42, strokeWidth=1.6, opacity=1).encode(
@@ -395,7 +325,7 @@ def dates_picture(title: str, points: Sequence[Mapping[str, Any]], row: Row, *, 
             scale=alt.Scale(type="utc"),
             axis=alt.Axis(format="%b %-d", grid=False, tickCount=5, labelOverlap="greedy", labelSeparation=14),
         ),
-        y=_value_axis(known, logarithmic=False),
+        y=value_axis(known, logarithmic=False),
         color=alt.Color("series:N", scale=alt.Scale(domain=names, range=colours), legend=shown),
     )
     path = base.mark_line(strokeWidth=1.8, invalid="break-paths-filter-domains", interpolate="step-after")
@@ -425,7 +355,7 @@ def bars_picture(title: str, marks: Sequence[Mark], rows: Sequence[Row]) -> Pict
     ]
     largest = max(known) or 1.0
     scale = alt.Scale(domain=[0, largest * 1.28], nice=False)
-    axis = alt.Axis(values=_linear_ticks(largest), grid=True, format=".6~r")
+    axis = alt.Axis(values=linear_ticks(largest), grid=True, format=".6~r")
     base = alt.Chart(alt.Data(values=values)).encode(
         y=alt.Y("group:N", sort=groups, title=None, axis=category_axis(), scale=alt.Scale(paddingInner=0.25)),
         yOffset=alt.YOffset("series:N", sort=names),
@@ -440,147 +370,4 @@ def bars_picture(title: str, marks: Sequence[Mark], rows: Sequence[Row]) -> Pict
         fill=alt.condition("datum.supported", colour, alt.value("var(--page)")),
     )
     labels = base.mark_text(align="left", dx=4, color="currentColor", fontSize=11).encode(x="end:Q", text="label:N")
-    return framed(title, rows, bars + labels, height=_bars_height(len(groups) * max(len(names), 1)))
-
-
-def _load_axis(loads: Sequence[float], title: str) -> alt.X:
-    return alt.X(
-        "x:Q",
-        title=title,
-        # Padding keeps the outer points off the frame.
-        scale=alt.Scale(type="log", base=2, domain=[loads[0] / 1.15, loads[-1] * 1.15], nice=False),
-        axis=alt.Axis(values=list(loads), format=".6~r", grid=False, labelOverlap="greedy"),
-    )
-
-
-def _number_axis(values: Sequence[float], title: str) -> alt.X:
-    room = (values[-1] - values[0]) * 0.08 or abs(values[0]) * 0.2 or 1.0
-    scale = alt.Scale(domain=[values[0] - room, values[-1] + room], nice=False, zero=False)
-    return alt.X("x:Q", title=title, scale=scale, axis=alt.Axis(format=".6~r", grid=False, tickCount=5))
-
-
-def legend(names: Sequence[str]) -> alt.Legend | None:
-    if len(names) < 2:
-        return None
-    columns = 4 if max(len(name) for name in names) < 9 else 3 if max(len(name) for name in names) < 15 else 2
-    return alt.Legend(
-        title=None, orient="top", direction="horizontal", offset=2, columns=columns, symbolLimit=0, labelLimit=170
-    )
-
-
-def _bars_height(bars: int) -> int:
-    """CSS pixels for so many bars, with title and legend."""
-    return min(max(HEIGHT, 120 + 20 * bars), 2 * HEIGHT)
-
-
-def _value_axis(known: Sequence[float], *, logarithmic: bool) -> alt.Y:
-    if logarithmic:
-        ticks = _log_ticks(min(known), max(known))
-        scale = alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False)
-    else:
-        ticks = _linear_ticks(max(known) or 1.0)
-        scale = alt.Scale(domain=[0, max(ticks[-1], max(known) * 1.04)], nice=False)
-    return alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(values=ticks, format=".6~r"))
-
-
-def _linear_ticks(largest: float) -> list[float]:
-    """Round numbers from zero up to, or just below, `largest`: four to seven of them."""
-    raw = largest / 5
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.8)
-    return [round(step * i, 12) for i in range(math.floor(largest / step + 1e-9) + 1)]
-
-
-def _log_ticks(smallest: float, largest: float) -> list[float]:
-    """1-2-5 steps that enclose both, or powers of ten when there would be more than eight."""
-    powers = range(math.floor(math.log10(smallest)), math.ceil(math.log10(largest)) + 1)
-    for factors in ((1, 2, 5), (1,)):
-        steps = [float(f"{factor}e{power}") for power in powers for factor in factors]
-        low = max(step for step in steps if step <= smallest * (1 + 1e-9))
-        high = min(step for step in steps if step >= largest * (1 - 1e-9))
-        ticks = [step for step in steps if low <= step <= high]
-        if len(ticks) <= 8:
-            break
-    return ticks
-
-
-def category_axis() -> alt.Axis:
-    return alt.Axis(ticks=False, domain=False, labelPadding=6, labelFontSize=11, labelLimit=150)
-
-
-def framed(
-    title: str,
-    shown_for: Row | Sequence[Row],
-    chart: Any,
-    *,
-    height: int = HEIGHT,
-    more: Sequence[str] = (),
-    subtitle: Sequence[str] | None = None,
-) -> Picture:
-    """The chart under a title that says where its numbers come from, with `more` below it.
-
-    `shown_for`: the rows behind the picture, or any row of the run. A picture of many labs has a `subtitle` of its own.
-    """
-    rows = [shown_for] if isinstance(shown_for, Mapping) else shown_for
-    row, provenance = rows[0], _provenance(shown_for)
-    subtitle = _subtitle(shown_for, more) if subtitle is None else subtitle
-    # The specification is checked by the renderer alone: Altair's own checks and copies took three quarters of a page.
-    spec = chart.to_dict(validate=False) | {
-        "width": WIDTH,
-        "height": height,
-        "background": "transparent",
-        "padding": 4,
-        "autosize": {"type": "fit", "contains": "padding"},
-        "title": {
-            "text": textwrap.wrap(f"{title} · {row['provenance']}, {row['target']}", TITLE_LETTERS),
-            "subtitle": subtitle,
-        },
-        "config": _CONFIG,
-    }
-    svg = _svg(json.dumps(spec, sort_keys=True))
-    return Picture(title, provenance, _inline(svg, f"{title}. {row['lab']}, {provenance}"))
-
-
-def _provenance(shown_for: Row | Sequence[Row]) -> str:
-    """Where a picture's numbers come from: of a run, or of all labs of a target together."""
-    row = shown_for if isinstance(shown_for, Mapping) else shown_for[0]
-    return provenance_line(row) if "pace" in row else f"{row['provenance']} · target {row['target']}"
-
-
-def _subtitle(shown_for: Row | Sequence[Row], more: Sequence[str]) -> list[str]:
-    rows = [shown_for] if isinstance(shown_for, Mapping) else shown_for
-    row, variants = rows[0], in_order(one["variant"] for one in rows)
-    where = f"{row['lab']} {variants[0]}" if len(variants) == 1 and not isinstance(shown_for, Mapping) else row["lab"]
-    subtitle = [f"{where} · {clock(row)} · pace {row['pace']} · {engine(row)}", *more]
-    if outside := sum("stage" in one and outside_range(one) is not None for one in rows):
-        all_of_it = "" if outside == len(rows) else "partly "
-        subtitle.append(f"{all_of_it}outside of what the model was compared with")
-    return subtitle
-
-
-def _svg(spec: str) -> str:
-    """The picture of a Vega-Lite specification."""
-    return drawn(
-        spec,
-        lambda spec: vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]),
-        renderer=f"vl-convert {version('vl-convert-python')}",
-    )
-
-
-def standalone(svg: str) -> str:
-    """A picture as a file of its own, with the page's colours in it, for light and for dark."""
-    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[:2]
-    style = f":root{{{light}}}@media (prefers-color-scheme: dark){{:root{{{dark}}}}}"
-    at = svg.index(">") + 1
-    return f"{svg[:at]}<style>{style}svg{{color:var(--ink);background:var(--page)}}</style>{svg[at:]}"
-
-
-def _inline(svg: str, label: str) -> str:
-    """The SVG with a root that scales with the page and is read out as one picture."""
-    box = re.search(r'viewBox="([0-9. -]+)"', svg)
-    if box is None:
-        raise ValueError("the renderer returned an SVG without a viewBox")
-    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    root = f'role="img" aria-label="{html.escape(label)}" viewBox="{box[1]}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {root}>{body}'
+    return framed(title, rows, bars + labels, height=bars_height(len(groups) * max(len(names), 1)))

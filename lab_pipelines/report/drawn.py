@@ -19,8 +19,9 @@ _kept: ContextVar[_Kept | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
-    """Within the block, pictures are taken from `folder` and put there. Those that were not asked for go at its end."""
+def kept_in(folder: Path, *, sweep: bool = True) -> Iterator[None]:
+    """Within the block, pictures are taken from `folder` and put there. `sweep`: those that were not asked for go at
+    its end."""
     folder.mkdir(parents=True, exist_ok=True)
     used: set[str] = set()
     token = _kept.set((folder, used))
@@ -29,7 +30,7 @@ def kept_in(folder: Path) -> Iterator[None]:
     finally:
         _kept.reset(token)
     for path in folder.glob("*.svg"):
-        if path.name not in used:
+        if sweep and path.name not in used:
             path.unlink(missing_ok=True)
 
 

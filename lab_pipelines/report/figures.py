@@ -11,9 +11,10 @@ from math import isclose
 
 from lab_pipelines.baseline import UNITS
 from lab_pipelines.catalog.spec import Figure
-from lab_pipelines.report.charts import Mark, Picture, bars_picture, lines_picture, load_title
+from lab_pipelines.report.charts import Mark, bars_picture, lines_picture, load_title
 from lab_pipelines.report.read import Section
 from lab_pipelines.report.stage_table import ladders
+from lab_pipelines.report.svg import Picture
 from lab_pipelines.report.wording import Row, in_order, loads_of, provenance_line
 
 COLUMNS = {**UNITS, "tpot_p50_s": "s", "preemptions": "preemptions", "gpu_utilisation": "percent"}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab_pipelines.report.charts import Picture, category_axis, framed, legend, looks, unchecked
+from lab_pipelines.report.axes import category_axis, legend, looks
+from lab_pipelines.report.svg import Picture, framed, unchecked
 from lab_pipelines.report.wording import Row, in_order, provenance_line
 
 QUANTITIES = {

@@ -6,7 +6,8 @@ cost of one run (charts.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,11 @@ from lab_pipelines.report.charts import (
     PART_COLOURS,
     PARTS,
     Mark,
-    Picture,
     dates_picture,
     lines_picture,
     stacked_picture,
 )
+from lab_pipelines.report.svg import Picture
 from lab_pipelines.report.wording import Row, in_order, percent, short
 
 
@@ -31,8 +32,13 @@ class Money:
     pictures: list[Picture]
 
 
-def money_of(by_lab: Sequence[Row], by_load: Sequence[Row], by_day: Sequence[Row]) -> list[Money]:
-    """The money of one target, measured first. The rows are those of the questions of these names, of that target."""
+def money_of(
+    by_lab: Sequence[Row], by_load: Sequence[Row], by_day: Sequence[Row], phases: Mapping[str, str] | None = None
+) -> list[Money]:
+    """The money of one target, measured first. The rows are those of the questions of these names, of that target.
+
+    `phases`: each lab's phase, where the picture is to add up those of a phase.
+    """
     found = []
     for provenance in ("measured", "modelled"):
         labs, loads, days = (
@@ -41,7 +47,7 @@ def money_of(by_lab: Sequence[Row], by_load: Sequence[Row], by_day: Sequence[Row
         if labs:
             # One lab's own pictures stand in its section.
             several = len({row["lab"] for row in labs}) > 1
-            pictures = [where_it_went(labs), *([against_load(loads)] if loads else [])] if several else []
+            pictures = [where_it_went(labs, phases), *([against_load(loads)] if loads else [])] if several else []
             found.append(Money(provenance, said(labs, days), [*pictures, *over_time(days)]))
     return found
 
@@ -71,19 +77,25 @@ def said(labs: Sequence[Row], days: Sequence[Row]) -> str:
     return " ".join(sentences)
 
 
-def where_it_went(labs: Sequence[Row]) -> Picture:
-    """A bar for each lab, made of serving, failed requests, idle time and cold start."""
+def where_it_went(labs: Sequence[Row], phases: Mapping[str, str] | None = None) -> Picture:
+    """A bar for each lab, or for each of several phases, made of serving, failed requests, idle time and cold start."""
+    names: dict[str, str] = {row["lab"]: (phases or {}).get(row["lab"]) or row["lab"] for row in labs}
+    if len(set(names.values())) < 2:
+        names = {lab: lab for lab in names}
     known = [row for row in labs if row["usd"] is not None]
     first, title = _shown_for(labs), "Where the money went, USD"
     if not known:
         return Picture(title, first["provenance"], None)
-    totals = dict.fromkeys((row["lab"] for row in known), 0.0)
+    sums: dict[tuple[str, str], float] = defaultdict(float)
     for row in known:
-        totals[row["lab"]] += float(row["usd"])
+        sums[names[row["lab"]], PARTS[row["part"]]] += float(row["usd"])
+    totals: dict[str, float] = defaultdict(float)
+    for (name, _), usd in sums.items():
+        totals[name] += usd
     return stacked_picture(
         title,
-        [(row["lab"], PARTS[row["part"]], float(row["usd"])) for row in known],
-        {lab: short(usd) for lab, usd in totals.items()},
+        [(name, part, usd) for (name, part), usd in sums.items()],
+        {name: short(totals[name]) for name in sorted(totals)},
         "USD, the bill where it has come, else the estimate",
         first,
         dict(zip(PARTS.values(), PART_COLOURS, strict=True)),

@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab_pipelines.baseline import current
+from lab_pipelines import baseline
+from lab_pipelines.catalog.calendar import Phase, load_calendar
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.catalog.spec import Identity
 from lab_pipelines.deployment import REPO_ROOT, TARGETS
@@ -57,6 +58,15 @@ class Section:
         return [variant["variant"] for variant in self.variants]
 
 
+TROUBLE = ("failed_steps", "cut_runs", "invalid_rows", "gap_reasons", "incomplete")
+"""Files of sql: what failed and what is missing, each by target."""
+WITHDRAWN = 0
+"""Stands for the phase of labs that are not in the catalog: results outlive them."""
+LONGEST_TEXT = 2000
+"""Letters of one text on a page: an engine's error may be a log of megabytes."""
+_MONEY = ("by_lab", "by_load", "by_day")
+_WHOLE = ("totals", "forecast", "forecast_summary", "year", "prices", "extremes", "starts", *TROUBLE)
+"""Files of sql that the year as a whole is made of."""
 _PARTS = ("stages", "measures", "steps", "cold_start", "cost", "gaps", "findings")
 
 
@@ -65,6 +75,8 @@ class Report:
     written_at: datetime
     labs: Mapping[str, Identity]
     """The whole year, by id."""
+    phases: Sequence[Phase]
+    """The year's, in order; the first has number 1."""
     totals: Sequence[Row]
     sections: list[Section]
     """By target, and lab by lab; of one lab, the newest run first."""
@@ -78,6 +90,16 @@ class Report:
     """By target, what that is compared with."""
     money: Mapping[str, Sequence[Row]]
     """By question (`by_lab`, `by_load`, `by_day`): what all runs of each target cost."""
+    prices: Sequence[Row]
+    """What each machine type cost per hour, and what was bought of it."""
+    extremes: Sequence[Row]
+    """The best and the worst of the year."""
+    starts: Sequence[Row]
+    """The cold start of each machine type, phase by phase."""
+    forecast_summary: Sequence[Row]
+    """What came of `forecast` by target and quantity, over all labs."""
+    trouble: Mapping[str, Sequence[Row]]
+    """By question (`TROUBLE`): what failed, what is missing."""
 
     @property
     def targets(self) -> list[str]:
@@ -87,39 +109,66 @@ class Report:
     def labs_with_results(self) -> list[str]:
         return sorted({section.lab for section in self.sections})
 
+    def phase_of(self, lab: str) -> int:
+        """The number of a lab's phase; `WITHDRAWN` of one that is not in the catalog."""
+        return self.labs[lab].phase if lab in self.labs else WITHDRAWN
+
+    def phase_name(self, number: int) -> str:
+        """A phase, as a heading."""
+        return f"Phase {number} · {self.phases[number - 1].name}" if number else "Labs no longer in the catalog"
+
+    def title(self, lab: str) -> str:
+        """A lab's title; results outlive a lab that was withdrawn."""
+        return self.labs[lab].title if lab in self.labs else "not in the catalog"
+
 
 def read_sections(warehouse: WarehouseCore) -> list[Section]:
     """The shown runs, by target and lab, newest first. Raises the warehouse's own error."""
-    overviews = _rows(warehouse, "overview")
-    parts = {name: _by_run(_rows(warehouse, name)) for name in _PARTS}
-    # The runs are fixed by the first query: rows of one that is published meanwhile find no section.
-    return [
-        Section(overview=variants[0], variants=variants, **{name: rows.get(run, []) for name, rows in parts.items()})
-        for run, variants in _by_run(overviews).items()
-    ]
+    return _sections(_answers(warehouse, {name: _SQL / f"{name}.sql" for name in ("overview", *_PARTS)}))
 
 
 def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) -> Report:
-    """Everything the page shows. Raises the warehouse's own error, and `SpecError` for a broken catalog."""
-    sections, year = read_sections(warehouse), _rows(warehouse, "year")
+    """Everything the pages show, of one state of the lake.
+
+    Raises the warehouse's own error, `SpecError` for a broken catalog, `BaselineError` for a baseline that isn't what
+    was pinned.
+    """
+    money = [f"money_{name}" for name in _MONEY]
+    files = {name: _SQL / f"{name}.sql" for name in ("overview", *_PARTS, *_WHOLE, *money)}
+    rows = _answers(warehouse, {**files, "forecast_error": FORECAST_ERROR}, sound=True)
+    sections = _sections(rows)
     shown = {section.overview["run_id"] for section in sections}
     return Report(
         written_at=now,
         labs={lab.id: lab for lab in catalog.labs()},
-        totals=_rows(warehouse, "totals"),
+        phases=load_calendar(catalog.directory).phases,
+        totals=rows["totals"],
         sections=sections,
-        forecast=_rows(warehouse, "forecast"),
-        forecast_error=[row for row in _answer(warehouse, FORECAST_ERROR) if row["run_id"] in shown],
-        year=year,
-        references=references_of(year, _pinned()),
-        money={name: _rows(warehouse, f"money_{name}") for name in ("by_lab", "by_load", "by_day")},
+        forecast=rows["forecast"],
+        forecast_error=[row for row in rows["forecast_error"] if row["run_id"] in shown],
+        forecast_summary=rows["forecast_summary"],
+        year=rows["year"],
+        references=references_of(rows["year"], _pinned()),
+        money={name: rows[f"money_{name}"] for name in _MONEY},
+        prices=rows["prices"],
+        extremes=rows["extremes"],
+        starts=rows["starts"],
+        trouble={name: rows[name] for name in TROUBLE},
     )
+
+
+def _sections(rows: Mapping[str, Sequence[Row]]) -> list[Section]:
+    parts = {name: _by_run(rows[name]) for name in _PARTS}
+    return [
+        Section(overview=variants[0], variants=variants, **{name: of.get(run, []) for name, of in parts.items()})
+        for run, variants in _by_run(rows["overview"]).items()
+    ]
 
 
 def _pinned() -> dict[str, Mapping[str, object]]:
     """The baseline lab's pinned baselines, by target. Raises `BaselineError` for a file that isn't what was pinned."""
-    found = {target: current(BASELINE_LAB, target) for target in TARGETS}
-    return {target: baseline.content for target, baseline in found.items() if baseline is not None}
+    found = {target: baseline.current(BASELINE_LAB, target, baseline.BASELINES_DIR) for target in TARGETS}
+    return {target: pinned.content for target, pinned in found.items() if pinned is not None}
 
 
 def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
@@ -129,14 +178,19 @@ def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
     return runs
 
 
-def _rows(warehouse: WarehouseCore, name: str) -> list[Row]:
-    return _answer(warehouse, _SQL / f"{name}.sql")
+def _answers(warehouse: WarehouseCore, files: Mapping[str, Path], *, sound: bool = False) -> dict[str, list[Row]]:
+    """The answers to questions. Their text is fit to be shown: engines put what they like into an error."""
+    questions = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    answers = warehouse.answers(questions, sound=sound)
+    return {
+        name: [
+            {column: _fit(value) if isinstance(value, str) else value for column, value in row.items()} for row in rows
+        ]
+        for name, rows in answers.items()
+    }
 
 
-def _answer(warehouse: WarehouseCore, question: Path) -> list[Row]:
-    """The answer to one question. Its text is fit to be shown: engines put what they like into an error."""
-    answer = warehouse.query(question.read_text(encoding="utf-8"))
-    return [
-        {column: printable(value) if isinstance(value, str) else value for column, value in row.items()}
-        for row in answer
-    ]
+def _fit(text: str) -> str:
+    """`text` without control characters, and no longer than a reader would read it."""
+    shown = printable(text[:LONGEST_TEXT])
+    return shown if len(text) <= LONGEST_TEXT else f"{shown}… ({len(text) - LONGEST_TEXT:,} more characters)"

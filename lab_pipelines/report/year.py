@@ -3,8 +3,8 @@
 Belongs here: which result speaks for a lab, and what it is compared with. Doesn't belong here: reading rows (read.py),
 the page around the table (page.py).
 
-A lab that was run in several places has a line for each of them, with the place and whether its numbers were measured:
-no line adds two places up, and none is compared with a baseline of another place.
+Each target has a table of its own, and a lab a line for its measured and one for its modelled numbers: no line adds two
+places up, and none is compared with a baseline of another place.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab_pipelines.catalog.spec import Identity, LabSpec
-from lab_pipelines.report.wording import Row
+from lab_pipelines.report.wording import GAP, Row, short
 
 BASELINE_LAB = "L06"
 """The year's control group."""
@@ -38,6 +38,8 @@ class Line:
     """Its fastest stage's output tokens/s over the baseline's; None where either is not known."""
     price: float | None
     """Its cheapest stage's USD per 1K tokens over the baseline's."""
+    main: Row | None
+    """What came of the claim that its spec names first, of `findings`; None where none was tested."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,31 @@ class YearRow:
     """Measured ones first; empty for a lab without results."""
 
 
-def year_rows(labs: Mapping[str, Identity], rows: Sequence[Row], references: Mapping[str, Reference]) -> list[YearRow]:
-    """One row for each lab of the year. `references` by target."""
-    return [
-        YearRow(
-            lab=lab,
-            complete=isinstance(lab, LabSpec),
-            lines=[_line(row, references.get(row["target"])) for row in rows if row["lab"] == lab.id],
-        )
-        for lab in labs.values()
-    ]
+def year_rows(
+    labs: Mapping[str, Identity],
+    rows: Sequence[Row],
+    references: Mapping[str, Reference],
+    findings: Sequence[Row],
+) -> list[YearRow]:
+    """One row for each lab of the year, of the places that `rows` (of the question `year`) tell of.
+
+    `references` by target; `findings` are those of the shown runs.
+    """
+    lines: dict[str, list[Line]] = {}
+    for row in rows:
+        main = main_finding(labs.get(row["lab"]), row, findings)
+        lines.setdefault(row["lab"], []).append(_line(row, references.get(row["target"]), main))
+    return [YearRow(lab, isinstance(lab, LabSpec), lines.get(lab.id, [])) for lab in labs.values()]
+
+
+def main_finding(lab: Identity | None, row: Row, findings: Sequence[Row]) -> Row | None:
+    """The finding that speaks for a lab in one place: of those that were tested there, the first that its spec names,
+    and of several runs the newest."""
+    order = [claim.id for claim in lab.findings] if isinstance(lab, LabSpec) else []
+    own = [one for one in findings if all(one[key] == row[key] for key in ("lab", "target", "provenance"))]
+    rank = {one["finding"]: len(order) for one in own} | {name: place for place, name in enumerate(order)}
+    newest_first = sorted(own, key=lambda one: one["recorded_at"], reverse=True)
+    return min(newest_first, key=lambda one: rank[one["finding"]], default=None)
 
 
 def references_of(rows: Sequence[Row], pinned: Mapping[str, Mapping[str, object]]) -> dict[str, Reference]:
@@ -75,13 +92,26 @@ def references_of(rows: Sequence[Row], pinned: Mapping[str, Mapping[str, object]
     return found | {target: _pinned(content) for target, content in pinned.items()}
 
 
-def _line(row: Row, reference: Reference | None) -> Line:
+def times(ratio: float | None) -> str:
+    """A ratio to the baseline."""
+    return GAP if ratio is None else f"{short(ratio)} x"
+
+
+def spent(row: Row) -> str:
+    """What all runs of a lab in one place cost, and how many have no price."""
+    if row["usd"] is None:
+        return "no price known"
+    return short(row["usd"]) + (f", {row['unpriced_runs']} runs without a price" if row["unpriced_runs"] else "")
+
+
+def _line(row: Row, reference: Reference | None, main: Row | None) -> Line:
     if reference is None:
-        return Line(row, None, None)
+        return Line(row, None, None, main)
     return Line(
         row,
         _over(row["output_tokens_per_s"], reference.output_tokens_per_s),
         _over(row["usd_per_1k_tokens"], reference.usd_per_1k_tokens),
+        main,
     )
 
 

@@ -43,7 +43,9 @@ def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: floa
         return _told(worst, "refuted", n, method, f"{_said(worst)} is not {comparison} {threshold:g}")
     if open_:
         names = ", ".join(step.name for step in open_)
-        return _told(worst, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(worst)}")
+        return _told(
+            worst, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(worst)}"
+        )
     return _told(worst, "confirmed", n, method, f"all {len(steps)} steps; the least clear is {_said(worst)}")
 
 
@@ -66,7 +68,8 @@ def cliff(steps: Sequence[Step], at: int, *, comparison: Comparison, threshold: 
     open_ = [step for step in others if not _bounded(step.ratio) or _side(step.ratio, comparison) is None]
     if side is None or open_:
         names = ", ".join(step.name for step in ([edge] if side is None else []) + open_)
-        return _told(edge, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(edge)}")
+        reason = f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(edge)}"
+        return _told(edge, "inconclusive", n, method, reason)
     return _told(edge, "confirmed", n, method, f"{_said(edge)}, and no other step is {comparison} {threshold:g}")
 
 

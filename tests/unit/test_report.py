@@ -14,7 +14,9 @@ import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.report import charts
-from lab_pipelines.report.page import headline, render_html, render_markdown
+from lab_pipelines.report.chapters import headline
+from lab_pipelines.report.markdown import render_markdown
+from lab_pipelines.report.page import render_lab, render_pages, render_phase, render_year
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.stage_table import columns, stage_cells, stage_markdown
 from lab_pipelines.report.wording import GAP, decimals_for, duration, markdown_text, number, origin, printable, short
@@ -89,7 +91,17 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.fixture(scope="module")
 def page(filled: Report) -> str:
-    return render_html(filled)
+    """Of Phase 1, which L06 belongs to: its runs with their tables and pictures."""
+    return render_phase(filled, 1)
+
+
+@pytest.fixture(scope="module")
+def year(filled: Report) -> str:
+    return render_year(filled)
+
+
+def all_pages(report: Report) -> str:
+    return "\n".join(render_pages(report).values())
 
 
 @pytest.fixture
@@ -153,9 +165,9 @@ def test_totals_keep_measured_and_modelled_apart(filled: Report) -> None:
     assert "no price known" in render_markdown(filled)
 
 
-def test_labs_without_a_result_are_counted(page: str) -> None:
-    assert page.count('<tbody class="none">') == 77
-    assert "1 of the year&#39;s 78 labs has results" in page
+def test_labs_without_a_result_are_counted(year: str) -> None:
+    assert year.count('<tbody class="none">') == 77
+    assert "1 of the year&#39;s 78 labs has results" in year
 
 
 def test_gaps_are_listed_with_their_reasons(page: str) -> None:
@@ -166,7 +178,9 @@ def test_gaps_are_listed_with_their_reasons(page: str) -> None:
 
 def test_an_empty_warehouse_makes_a_page_that_says_so(tmp_path: Path) -> None:
     report = report_of(warehouse_in(tmp_path))
-    assert "None of the year&#39;s 78 labs has results yet." in render_html(report)
+    assert "None of the year&#39;s 78 labs has results yet." in render_year(report)
+    assert render_year(report).count('<tbody class="none">') == 78
+    assert list(render_pages(report)) == ["year_in_numbers.html"]
     assert "None of the year's 78 labs has results yet." in render_markdown(report)
 
 
@@ -177,13 +191,15 @@ def test_verdicts_on_modelled_and_measured_numbers_are_counted_apart(filled: Rep
 
 
 def test_the_same_report_gives_the_same_page(filled: Report, page: str) -> None:
-    assert re.sub(r"clip\d+", "clip", render_html(filled)) == re.sub(r"clip\d+", "clip", page)
+    assert re.sub(r"clip\d+", "clip", render_phase(filled, 1)) == re.sub(r"clip\d+", "clip", page)
 
 
 # Nothing on the page fetches or runs anything, whatever the rows hold
 
 
-def test_the_page_needs_no_network_and_no_script(page: str) -> None:
+@pytest.mark.parametrize("name", ["year_in_numbers.html", "phase-1.html", "L06.html"])
+def test_a_page_needs_no_network_and_no_script(filled: Report, name: str) -> None:
+    page = {**render_pages(filled), "L06.html": render_lab(filled, "L06")}[name]
     document = parsed(page)
     assert not {tag for tag, _ in document.tags} & {"script", "link", "img", "iframe", "object", "embed", "base"}
     assert set(re.findall(r"https?://[^\s\"'<)]+", page)) <= ALLOWED_ADDRESSES
@@ -206,7 +222,7 @@ def test_text_from_rows_can_t_become_markup(tmp_path: Path) -> None:
     publish_run(warehouse, tables)
     report = report_of(warehouse)
 
-    document = parsed(render_html(report))
+    document = parsed(all_pages(report))
     tags = {tag for tag, _ in document.tags}
     assert not tags & {"script", "img"}
     assert not [name for _, attributes in document.tags for name in attributes if name.startswith("on")]
@@ -345,7 +361,7 @@ def test_a_lab_of_plain_gets_at_rates_has_columns_pictures_and_facts_of_its_own(
     warehouse = warehouse_in(tmp_path)
     publish_run(warehouse, get_run(offered=(2.0, 8.0)))
     report = report_of(warehouse)
-    html, text = render_html(report), render_markdown(report)
+    html, text = render_phase(report, 1), render_markdown(report)
     assert "| offered requests/s | requests | served requests/s | failed, % | latency p50, ms |" in text
     assert "| 2.00 | 40 | 2.00 | 5.0 | 12.0 |" in text
     assert "TTFT" not in text
@@ -433,7 +449,8 @@ def test_writing_again_replaces_the_files_and_leaves_nothing_else(tmp_path: Path
     assert (before.labs_with_results, after.labs_with_results, after.labs, after.stages) == (0, 1, 78, 1)
     # `pictures` keeps what was drawn, for the next time.
     files = {path.name for path in (tmp_path / "report").iterdir()}
-    assert files == {"year_in_numbers.html", "year_in_numbers.md", "pictures"}
+    assert files == {"year_in_numbers.html", "year_in_numbers.md", "phase-1.html", "pictures"}
+    assert [path.name for path in after.phases] == ["phase-1.html"]
     assert "1 of the year&#39;s 78 labs" in after.html.read_text(encoding="utf-8")
     assert after.markdown.read_text(encoding="utf-8") == after.summary
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.report.chapters import chapters
+from lab_pipelines.report.markdown import render_markdown
 from lab_pipelines.report.money import Money
-from lab_pipelines.report.page import chapters, render_html, render_markdown
+from lab_pipelines.report.page import render_year
 from lab_pipelines.report.read import Report, read_report
 from resources.warehouse import Warehouse
 from tests.support.rows import billed, lab_run, publish_run, run_mark_row, warehouse_in
@@ -87,10 +89,10 @@ def test_estimate_and_bill_over_time_are_drawn_where_there_is_more_than_one_day(
 
 
 def test_every_picture_is_of_one_target_and_one_provenance(report: Report) -> None:
-    html = render_html(report)
-    aks, local = html.split('id="local"')
-    assert re.findall(r'aria-label="[^"]*[.] all labs, (.*?)"', aks) == 3 * ["measured · target aks"]
-    assert re.findall(r'aria-label="[^"]*[.] all labs, (.*?)"', local) == 2 * ["modelled · target local"]
+    html = render_year(report)
+    aks, local = html.split('<h2 class="chapter" id="local"')
+    assert re.findall(r'aria-label="[^"]*[.] all labs, (.*?)"', aks) == 4 * ["measured · target aks"]
+    assert re.findall(r'aria-label="[^"]*[.] all labs, (.*?)"', local) == 3 * ["modelled · target local"]
     assert "Money, measured:" in render_markdown(report)
 
 

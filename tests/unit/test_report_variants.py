@@ -12,9 +12,11 @@ import pytest
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import Figure, LabSpec
 from lab_pipelines.report import figures, forecast
-from lab_pipelines.report.charts import standalone
-from lab_pipelines.report.page import comparisons, render_html, render_markdown
-from lab_pipelines.report.read import Report, Section, read_report, read_sections
+from lab_pipelines.report.chapters import chapters, comparisons
+from lab_pipelines.report.markdown import render_markdown
+from lab_pipelines.report.page import YEAR, render_lab, render_pages, render_phase, render_year
+from lab_pipelines.report.read import TROUBLE, Report, Section, read_report, read_sections
+from lab_pipelines.report.svg import standalone
 from lab_pipelines.report.wording import gap_variants, percent
 from tests.support.rows import (
     event_row,
@@ -66,7 +68,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 @pytest.fixture(scope="module")
 def html(report: Report) -> str:
-    return render_html(report)
+    """The page of Phase 2, which L11 belongs to."""
+    return render_phase(report, 2)
 
 
 @pytest.fixture
@@ -105,18 +108,45 @@ def test_each_target_has_a_chapter_and_no_picture_of_one_shows_another(html: str
     rehearsal, _ = rest.split('id="forecast"', 1)
     parts = {"local": local, "rehearsal": rehearsal}
     pictures = {name: re.findall(r'aria-label="([^"]*· target[^"]*)"', part) for name, part in parts.items()}
-    of_runs = [label for label in pictures["rehearsal"] if ". all labs, " not in label]
+    of_runs = [label for label in pictures["rehearsal"] if ". all labs" not in label]
     assert len(of_runs) == 4, "two figures of L11's spec (the third is of 32 users), cold start, cost"
     for target, found in pictures.items():
         assert found
         assert all(f"target {target}" in label for label in found)
 
 
-def test_the_contents_lead_to_every_lab_of_every_target(html: str) -> None:
-    contents = html[html.index("<nav") : html.index("</nav>")]
-    for anchor in ("local", "local-L07", "local-L11", "rehearsal", "rehearsal-L11", "forecast"):
-        assert f'href="#{anchor}"' in contents
-        assert html.count(f'id="{anchor}"') == 1
+def test_contents_and_table_lead_to_every_lab_of_every_target(report: Report) -> None:
+    pages = render_pages(report)
+    assert list(pages) == ["year_in_numbers.html", "phase-1.html", "phase-2.html"]
+    links = {name: set(re.findall(r'href="([^"]+)"', html)) for name, html in pages.items()}
+    assert {"#local", "#local-labs", "#rehearsal-cost", "#rehearsal-trouble", "#forecast"} <= links[YEAR]
+    assert {"phase-1.html#local-L07", "phase-2.html#local-L11", "phase-2.html#rehearsal-L11"} <= links[YEAR]
+    assert {"#local-L11", "#rehearsal-L11", "#forecast", YEAR, "phase-1.html"} <= links["phase-2.html"]
+    for name, html in pages.items():
+        ids = re.findall(r'<[a-z0-9]+ [^>]*\bid="([^"]+)"', html)
+        assert len(ids) == len(set(ids))
+        for link in links[name]:
+            page, _, anchor = link.partition("#")
+            there = pages[page or name]
+            assert not anchor or f'id="{anchor}"' in there, link
+
+
+def test_a_lab_has_a_page_of_its_own_that_leads_nowhere_else(report: Report) -> None:
+    html = render_lab(report, "L11")
+    assert "gmu-0.40" in html and "L07" not in re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
+    assert not re.findall(r'href="(?!#)', html)
+
+
+def test_what_failed_and_what_is_missing_stands_beside_its_reason(report: Report) -> None:
+    local, rehearsal = chapters(report)
+    names = {chapter.target: [kind.name for kind in chapter.trouble] for chapter in (local, rehearsal)}
+    assert names["local"] == ["Steps that failed", "Numbers that are missing"]
+    assert names["rehearsal"][0] == "Variants that their engine refused"
+    (refused,) = rehearsal.trouble[0].lines
+    assert refused[1:3] == ("L11", "gmu-0.40") and "No available memory" in refused[3]
+    (failed,) = local.trouble[0].lines
+    assert failed[:4] == ("modelled", "L07", "baseline", "quota (apply)")
+    assert failed[3] in render_year(report)
 
 
 def test_a_load_s_variants_stand_below_one_another(walk: Section) -> None:
@@ -134,18 +164,22 @@ def test_a_load_s_variants_stand_below_one_another(walk: Section) -> None:
 
 
 def render_markdown_of(section: Section) -> str:
+    rows = (
+        "totals",
+        "forecast",
+        "forecast_error",
+        "forecast_summary",
+        "year",
+        "prices",
+        "extremes",
+        "starts",
+        "phases",
+    )
     return render_markdown(
         Report(
-            **{
-                "written_at": NOW,
-                "labs": {},
-                "totals": [],
-                "sections": [section],
-                "forecast": [],
-                "forecast_error": [],
-            },
-            **{"year": [], "references": {}},
+            **{"written_at": NOW, "labs": {}, "sections": [section], "references": {}, **{name: [] for name in rows}},
             money={"by_lab": [], "by_load": [], "by_day": []},
+            trouble={name: [] for name in TROUBLE},
         )
     )
 
@@ -162,8 +196,9 @@ def test_stages_outside_of_the_model_s_range_are_marked_and_the_reason_is_given(
     assert "partly outside of what the model was compared with" in drawn(walk)
 
 
-def test_a_lab_without_load_shows_its_steps_and_its_findings(html: str) -> None:
-    section = html[html.index('id="local-L07"') : html.index('id="local-L11"')]
+def test_a_lab_without_load_shows_its_steps_and_its_findings(report: Report) -> None:
+    html = render_phase(report, 1)
+    section = html[html.index('<h2 id="local-L07"') :]
     assert '<th scope="row" class="text">quota</th>' in section
     assert "confirmed" in section
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 
@@ -11,10 +11,12 @@ import pytest
 
 from lab_pipelines.baseline import current
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.report.page import render_html, render_markdown
+from lab_pipelines.report.chapters import chapters
+from lab_pipelines.report.markdown import render_markdown
+from lab_pipelines.report.page import render_year
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.wording import GAP
-from lab_pipelines.report.year import YearRow, references_of, year_rows
+from lab_pipelines.report.year import YearRow, main_finding, references_of, year_rows
 from tests.support.rows import lab_run, publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
@@ -32,23 +34,34 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 @pytest.fixture(scope="module")
-def rows(report: Report) -> dict[str, YearRow]:
-    return {row.lab.id: row for row in year_rows(report.labs, report.year, report.references)}
+def rows(report: Report) -> dict[str, dict[str, YearRow]]:
+    """By target and lab."""
+    return {chapter.target: {row.lab.id: row for row in chapter.year} for chapter in chapters(report)}
 
 
-def test_every_lab_of_the_year_has_a_row_with_its_question(report: Report, rows: dict[str, YearRow]) -> None:
-    html = render_html(report)
-    assert list(rows) == [f"L{number:02}" for number in range(1, 79)]
-    table = html[html.index('<table class="year">') : html.index("</table>", html.index('<table class="year">'))]
-    assert table.count("<tbody") == 78
-    assert table.count('class="none"') == 76
-    assert rows["L78"].lab.question in unescape(table)
-    assert ("written, not run yet" in table, "outlined" in table) == (True, True)
+def test_every_target_has_a_row_for_every_lab_of_the_year_with_its_question(
+    report: Report, rows: dict[str, dict[str, YearRow]]
+) -> None:
+    html = render_year(report)
+    tables = re.findall(r'<table class="year">.*?</table>', html, re.DOTALL)
+    assert list(rows) == ["aks", "local"] and len(tables) == 2
+    for of_target, table, empty in zip(rows.values(), tables, (76, 77), strict=True):
+        assert list(of_target) == [f"L{number:02}" for number in range(1, 79)]
+        assert (table.count("<tbody"), table.count('class="none"')) == (78, empty)
+        assert of_target["L78"].lab.question in unescape(table)
+        assert ("written, not run yet" in table, "outlined" in table) == (True, True)
+    assert "not run here" in tables[1], "L06 was run on AKS alone"
 
 
-def test_a_result_is_compared_with_the_baseline_of_its_own_place(rows: dict[str, YearRow]) -> None:
-    measured, modelled = rows["L11"].lines
-    assert (measured.row["target"], modelled.row["target"]) == ("aks", "local")
+def test_no_table_of_the_year_tells_of_two_targets(report: Report) -> None:
+    assert all(
+        {line.row["target"] for row in chapter.year for line in row.lines} == {chapter.target}
+        for chapter in chapters(report)
+    )
+
+
+def test_a_result_is_compared_with_the_baseline_of_its_own_place(rows: dict[str, dict[str, YearRow]]) -> None:
+    (measured,), (modelled,) = rows["aks"]["L11"].lines, rows["local"]["L11"].lines
     assert measured.throughput == pytest.approx(0.5, rel=0.05), "against L06 on AKS"
     assert measured.price == pytest.approx(2.0, rel=0.05)
     pinned = current("L06", "local")
@@ -58,20 +71,38 @@ def test_a_result_is_compared_with_the_baseline_of_its_own_place(rows: dict[str,
     assert modelled.price is None, "without a price there is nothing to compare"
 
 
+def test_the_claim_that_a_spec_names_first_speaks_for_its_lab() -> None:
+    catalog = load_catalog()
+    first, second = catalog.spec("L11").findings[:2]
+    place = {"lab": "L11", "target": "aks", "provenance": "measured"}
+    told = [
+        place | {"finding": second.id, "recorded_at": NOW, "verdict": "refuted"},
+        place | {"finding": first.id, "recorded_at": NOW - timedelta(days=2), "verdict": "refuted"},
+        place | {"finding": first.id, "recorded_at": NOW - timedelta(days=1), "verdict": "confirmed"},
+        place | {"finding": first.id, "recorded_at": NOW, "verdict": "inconclusive", "target": "local"},
+    ]
+    found = main_finding(catalog.lab("L11"), place, told)
+    assert found is not None and (found["finding"], found["verdict"]) == (first.id, "confirmed")
+    assert main_finding(catalog.lab("L11"), place | {"provenance": "modelled"}, told) is None
+    assert main_finding(None, place, told) is not None, "results outlive a lab that was withdrawn"
+
+
 def test_the_page_says_what_each_place_is_compared_with(report: Report) -> None:
     assert "not pinned" in report.references["aks"].source
     assert re.search(r"pinned \d{4}-\d\d-\d\d", report.references["local"].source)
-    assert report.references["local"].source in render_html(report).replace("&#39;", "'")
+    assert report.references["local"].source in unescape(render_year(report))
 
 
 def test_unknown_money_is_said_and_no_zero(report: Report) -> None:
     text = render_markdown(report)
-    assert "| L11 The KV Cache Budget | local | modelled | 1 confirmed |" in text
-    assert re.search(rf"\| L11 .* local .* {GAP} \| no price known \|", text)
+    local = text[text.index("## On target local") :]
+    assert "| L11 The KV Cache Budget | modelled | confirmed: 1.10, 95 % interval 1.05 to 1.15 | 1 confirmed |" in local
+    assert re.search(rf"\| L11 .* {GAP} \| no price known \|", local)
 
 
 def test_without_any_baseline_nothing_is_compared(tmp_path: Path) -> None:
     publish_run(warehouse := warehouse_in(tmp_path), lab_run(lab="L11", **AKS))
     found = read_report(warehouse, load_catalog(), now=NOW)
-    row = next(row for row in year_rows(found.labs, found.year, references_of(found.year, {})) if row.lines)
+    rows = year_rows(found.labs, found.year, references_of(found.year, {}), [])
+    row = next(row for row in rows if row.lines)
     assert (row.lines[0].throughput, row.lines[0].price) == (None, None)
