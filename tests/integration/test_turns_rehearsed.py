@@ -15,7 +15,8 @@ import pytest
 from lab_pipelines.build import build_defs
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.deployment import REPO_ROOT, Deployment
-from lab_pipelines.report.page import render_html, render_markdown
+from lab_pipelines.report.markdown import render_markdown
+from lab_pipelines.report.page import render_phase
 from lab_pipelines.report.read import Report, read_report
 from resources.labs import Labs
 from resources.warehouse import Warehouse
@@ -210,7 +211,7 @@ def test_the_last_turn_speaks_and_every_turn_is_listed(warehouse: Warehouse, rep
     assert {(row["variant"], row["trial"]) for row in section.stages} == {(name, TURNS) for name in WALKED}
     assert len(section.stages) == len(WALKED)
     assert {row["finding"] for row in section.findings} == set(found(warehouse))
-    for page in (render_html(report), render_markdown(report)):
+    for page in (render_phase(report, 1), render_markdown(report)):
         assert "Turn 6, the last of 6; the cost and comparisons by pairs are of all turns" in page
         assert page.count("one request in twenty waits twice as long") >= 1
 
