@@ -103,7 +103,7 @@ def metrics_snapshot(
     return MaterializeResult(
         metadata={
             "dagster/row_count": len(summaries),
-            "variants": [session.variant for session in sessions],
+            "variants": [session.visit for session in sessions],
             "gaps": MetadataValue.text(", ".join(gaps) or "none"),
             "provenance": shared["provenance"],
             "released_at": MetadataValue.timestamp(released_at),

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from lab_pipelines.catalog.spec import Variant
 
+MOST_VISITS = 200
+"""Of a run. A lease keeps a record of each, of some 4 KB, in a cluster in one ConfigMap of at most 1 MiB."""
+
 
 class Visit(NamedTuple):
     """One variant in one turn: a session of its own, whose rows have the turn as their `trial`."""
@@ -37,10 +40,17 @@ def visit_name(variant: str, trial: int) -> str:
 
 
 def visits(variants: Sequence[Variant], turns: int) -> list[Visit]:
-    """All visits of a run, in order. One that is meant to be refused comes once, in the first turn: it has no rows to
-    repeat, and each refusal costs a cold start."""
+    """All visits of a run, in order.
+
+    A variant that is meant to be refused comes once, in the first turn: it has no rows to repeat, and each refusal
+    costs a cold start. Raises `ValueError` for more than `MOST_VISITS`.
+    """
     again = [variant for variant in variants if variant.refused is None]
     first = [Visit(variant, 1) for variant in variants]
+    if (count := len(first) + len(again) * (turns - 1)) > MOST_VISITS:
+        raise ValueError(
+            f"{turns} turns of {len(variants)} variants are {count} visits, and a run has {MOST_VISITS} at most"
+        )
     later = turn_orders(len(again), turns)[1:]
     return first + [Visit(again[index], trial) for trial, order in enumerate(later, 2) for index in order]
 

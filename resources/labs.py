@@ -53,8 +53,11 @@ class Labs(ConfigurableResource):
             raise Failure(f"{error.args[0]} (set LABS_VARIANT)", allow_retries=False) from None
 
     def visits(self, spec: LabSpec) -> list[Visit]:
-        """The variants turn by turn, as a run walks them. Raises `Failure` as `chosen_variants` does."""
-        return visits(self.chosen_variants(spec), self.turns or spec.turns)
+        """The variants turn by turn, as a run walks them. Raises `Failure` as `chosen_variants`, and for too many."""
+        try:
+            return visits(self.chosen_variants(spec), self.turns or spec.turns)
+        except ValueError as error:
+            raise Failure(f"{error} (set LABS_TURNS or LABS_VARIANT)", allow_retries=False) from None
 
     def pace_of(self, spec: LabSpec) -> tuple[str, Pace]:
         """The pace's name and what it is. Raises `Failure` for an unknown one."""

@@ -21,6 +21,7 @@ from lab_pipelines.deployment import MOST_TURNS, REPO_ROOT, TARGETS, Deployment,
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
     from lab_pipelines.catalog.spec import LabSpec, Outline, Variant
+    from lab_pipelines.turns import Visit
     from resources.warehouse_core import PlainWarehouse
 
 
@@ -123,6 +124,16 @@ def chosen_variants(spec: LabSpec, target: Target, asked: str | None) -> list[Va
         return spec.choose_variants(asked, target)
     except KeyError as error:
         fail(f"{error.args[0]} (--variant)", code=WRONG_CALL)
+
+
+def chosen_visits(spec: LabSpec, variants: Sequence[Variant], turns: int | None) -> list[Visit]:
+    """The variants turn by turn, as often as asked for or as the lab says. Ends the program for too many."""
+    from lab_pipelines.turns import visits
+
+    try:
+        return visits(variants, turns or spec.turns)
+    except ValueError as error:
+        fail(f"{error} (--turns, --variant)", code=WRONG_CALL)
 
 
 def nearest(lab: str, ids: Sequence[str]) -> str | None:

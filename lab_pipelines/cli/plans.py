@@ -20,6 +20,7 @@ from lab_pipelines.cli.options import (
     VariantOption,
     chosen_pace,
     chosen_variants,
+    chosen_visits,
     dagster_home,
     known_lab,
     refuse_target,
@@ -48,7 +49,6 @@ def plan(
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.catalog.spec import LabSpec
     from lab_pipelines.plan import plan_lab, plan_outline
-    from lab_pipelines.turns import visits
     from resources.chart_values import component_arguments
     from resources.contract import WarehouseError
     from resources.price_sheets import known_prices
@@ -64,21 +64,21 @@ def plan(
             refuse_target(found, where)
             pace_name = chosen_pace(found, where, pace or settings.pace)
             variants = chosen_variants(found, where, variant or settings.variant)
-            times = turns or settings.turns or found.turns
+            visits = chosen_visits(found, variants, turns or settings.turns)
             planned = plan_lab(
                 found,
                 sheet,
                 component_arguments,
                 target=where,
                 pace_name=pace_name,
-                visits=visits(variants, times),
+                visits=visits,
                 region=settings.region,
             )
             if rehearsal and "rehearsal" in found.targets:
                 seen = rehearsed_outlook(
                     found,
                     variants,
-                    turns=times,
+                    turns=visits[-1].trial,
                     pace=pace_name,
                     settings=settings,
                     sheet=sheet,
@@ -141,7 +141,8 @@ def _print_plan(planned: Plan) -> None:
             for part in planned.parts
             if part.trial == 1
         ]
-        lines += [_repeats(planned, variant) for variant in planned.variants if planned.turns > 1]
+        again = {part.variant for part in planned.parts if part.trial > 1}
+        lines += [_repeats(planned, variant) for variant in planned.variants if variant in again]
         total = ["", "", "in all", duration(planned.expected_s), duration(planned.at_most_s)]
         print_table(["variant", "step", "", "expected", "at most"], [*lines, total], right=[3, 4])
     print_fields(_costs(planned))

@@ -33,6 +33,7 @@ from lab_pipelines.cli.options import (
     VariantOption,
     chosen_pace,
     chosen_variants,
+    chosen_visits,
     dagster_home,
     known_lab,
     refuse_target,
@@ -78,7 +79,7 @@ def run(
         "LABS_TARGET": settings.target,
         "LABS_VARIANT": ",".join(one.id for one in variants),
         "LABS_PACE": chosen_pace(spec, settings.target, pace or settings.pace),
-        "LABS_TURNS": str(turns or settings.turns or spec.turns),
+        "LABS_TURNS": str(chosen_visits(spec, variants, turns or settings.turns)[-1].trial),
     }
     home = dagster_home()
     command = materialize_command(lab)

@@ -16,6 +16,7 @@ from tests.support.lab_cluster import T4, LabCluster, lab_cluster
 from tests.support.main_command import Place, Run, prepared, processes_of, start
 from tests.support.rows import NOT_BY_RUNS
 
+TWICE = {"LABS_VARIANT": "on", "LABS_TURNS": "2"}
 IDS = {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_KEY_VAULT": "vault"}
 
 
@@ -100,6 +101,25 @@ def test_l11_walks_its_variants_as_upgrades_of_one_release(place: Place, cluster
     )
     assert [row["variant"] for row in blocks] == ["gmu-0.70", "gmu-0.85", "gmu-0.95"]
     assert_nothing_is_left(place, cluster, "L11")
+
+
+def test_a_second_turn_of_one_variant_has_an_engine_that_has_seen_nothing(place: Place, cluster: LabCluster) -> None:
+    """An upgrade to the very same values would leave its pod as it is, with all that its caches hold."""
+    run = start(place, pace="smoke", lab="L17", environ={**cluster.environ(), **IDS, **TWICE})
+    assert run.wait() == 0, run.output()
+    warehouse = Warehouse(data_dir=str(place.data_dir))
+    first, second = warehouse.query(
+        "SELECT * FROM stack_sessions WHERE lab = 'L17' AND state = 'closed' ORDER BY requested_at"
+    )
+    assert [(row["variant"], row["trial"]) for row in (first, second)] == [("on", 1), ("on", 2)]
+    assert first["values_digest"] == second["values_digest"]
+    assert second["session_id"] == f"{first['session_id']}.on.T2"
+    assert second["model_loaded_s"] > 0 and second["engine_ready_s"] > 0
+    started = warehouse.query(
+        "SELECT session_id, started_at FROM events WHERE lab = 'L17' AND kind = 'milestone' AND name = 'started'"
+    )
+    assert len({row["started_at"] for row in started}) == len(started) == 2
+    assert_nothing_is_left(place, cluster, "L17")
 
 
 def test_whatever_these_runs_asked_of_the_cluster_the_run_account_may(place: Place, cluster: LabCluster) -> None:

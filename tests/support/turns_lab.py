@@ -5,6 +5,7 @@ Requests come at random and at moderate rate, so that each turn has a draw of it
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,17 +68,20 @@ FINDINGS: list[dict[str, Any]] = [
 ]
 
 
-def turns_catalogue(folder: Path, *, turns: int, pace: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """A copy of the catalogue whose L06 is this lab, with `changes` of its spec and of its one pace, `smoke`."""
+def turns_catalogue(
+    folder: Path, *, turns: int, pace: Mapping[str, Any] | None = None, then: Sequence[Mapping[str, Any]] = ()
+) -> Path:
+    """A folder whose L06 is this lab: with changes of its one pace, `smoke`, and steps that come after the load."""
     catalog = copied_catalog(folder, labs=["L06"])
     spec: dict[str, Any] = yaml.safe_load((CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8"))
     load = spec["steps"][0]
     load |= {"name": "traffic", "profile": {"kind": "rate", "per_s": [0.8], "arrivals": "poisson"}}
     load["requests"][0] |= {"output_tokens": 64}
     spec["measures"] = [m for m in spec["measures"] if m["name"] in ("ttft_p95_server", "preemptions")]
-    spec["paces"]["smoke"] |= {"hold_s": 60.0, "min_requests": 40, "baseline": True} | (pace or {})
+    spec["steps"] += map(dict, then)
+    spec["paces"]["smoke"] |= {"hold_s": 60.0, "min_requests": 40} | dict(pace or {})
     spec["default_pace"] = dict.fromkeys(spec["default_pace"], "smoke")
     findings = [{name: value for name, value in one.items() if value is not None} for one in FINDINGS]
-    spec |= {"variants": VARIANTS, "findings": findings, "turns": turns, "figures": []} | changes
+    spec |= {"variants": VARIANTS, "findings": findings, "turns": turns}
     (catalog / "L06.yaml").write_text(yaml.safe_dump(spec, sort_keys=False), encoding="utf-8")
     return catalog
