@@ -23,12 +23,12 @@ QuantityOption = Annotated[
 ]
 
 _NEXT = {
-    "regression": "To be sure, run the former and the present version in one job: labs regress {lab} --runs FORMER NEW."
-    " If the change is meant: labs baseline pin {lab} --again.",
+    "regression": "To be sure, run the former and then this version in one job: labs regress {lab} --against previous. "
+    "If the change is meant: labs baseline pin {lab} --again.",
     "missing": "A run that lost a stage or a number proves nothing: labs show-run {lab} says what became of it.",
     "nothing compared": "Nothing could be compared, so nothing is known to be fine.",
     "inconclusive": "No number is sure enough to call: run it again (five earlier runs tell the spread), or run both "
-    "versions in one job and compare them with --runs.",
+    "versions in one job: --against previous.",
     "no regression": "",
 }
 
@@ -36,10 +36,15 @@ _NEXT = {
 def regress(
     lab: LabArgument,
     target: TargetOption = None,
-    against: Annotated[str | None, typer.Option(help="baseline, or history; unset: both.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="baseline, history, or previous: the run before, of the same job. Unset: baseline and history."
+        ),
+    ] = None,
     runs: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="FORMER NEW", help="Compare these two runs of one job instead."),
+        typer.Option(metavar="FORMER NEW", help="Compare these two runs of one job."),
     ] = None,
     quantity: QuantityOption = None,
     threshold: Annotated[float, typer.Option(help="A change that matters, as a share.", min=0.0)] = 0.05,
@@ -56,8 +61,8 @@ def regress(
     from lab_pipelines.regression_runs import runs_of
     from resources.contract import WarehouseError
 
-    if against not in (None, "baseline", "history"):
-        fail(f"--against {against}: expected baseline or history", code=WRONG_CALL)
+    if against not in (None, "baseline", "history", "previous"):
+        fail(f"--against {against}: expected baseline, history or previous", code=WRONG_CALL)
     if runs and against:
         fail("--runs and --against exclude each other; give one", code=WRONG_CALL)
     quantities = chosen_quantities(quantity)
@@ -67,6 +72,8 @@ def regress(
         warehouse = warehouse_of(settings)
         place = (warehouse, lab, settings.target)
         known = runs_of(*place)
+        if against == "previous":
+            runs = _last_two(place, known)
         if runs:
             run, questions, notes = _of_one_job(place, known, runs, quantities, allowance)
         else:
@@ -102,6 +109,23 @@ def chosen_quantities(names: Sequence[str] | None) -> list[Quantity]:
 
 _Place = tuple["PlainWarehouse", str, str]
 _Asked = tuple["Run", "list[Question]", list[str]]
+
+
+def _valid(place: _Place, known: Sequence[Run]) -> list[Run]:
+    """The runs that speak for the lab, oldest first. Ends the program where there are none."""
+    _, lab, target = place
+    valid = [run for run in known if run.invalid_reason is None]
+    if not valid:
+        fail(f"{lab} has no run on target {target} yet: labs run {lab} --target {target}")
+    return valid
+
+
+def _last_two(place: _Place, known: Sequence[Run]) -> tuple[str, str]:
+    """The newest run and the one before it."""
+    valid = _valid(place, known)
+    if len(valid) < 2:
+        fail(f"{place[1]} has one run on target {place[2]}, and none before it: run the former version first")
+    return valid[-2].run_id, valid[-1].run_id
 
 
 def _of_one_job(
@@ -146,9 +170,7 @@ def _of_the_newest(
     from lab_pipelines.regression_runs import with_spreads
 
     warehouse, lab, target = place
-    valid = [run for run in known if run.invalid_reason is None]
-    if not valid:
-        fail(f"{lab} has no run on target {target} yet: labs run {lab} --target {target}")
+    valid = _valid(place, known)
     run = with_spreads(warehouse, valid[-1], lab, target)
     earlier = [one for one in valid[:-1] if run.unlike(one) is None]
     questions, notes = list[Any](), list[str]()

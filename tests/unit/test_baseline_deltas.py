@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import pytest
 
 from lab_pipelines.baseline import BASELINES_DIR, UNITS, Baseline, BaselineError, current
 from lab_pipelines.baseline_rows import baseline_rows, publish_baselines
+from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.report.read import read_report
+from lab_pipelines.report.year import year_rows
 from resources.warehouse import Warehouse
 from tests.support import rows
 
@@ -78,6 +81,15 @@ def test_the_best_stage_stands_beside_the_best_one_where_loads_differ(warehouse:
     assert speed["baseline_value"] == max(s["output_tokens_per_s"] for s in stages)
     assert price["baseline_value"] == min(s["usd_per_1k_tokens"] for s in stages)
     assert (speed["load"], speed["baseline_load"]) == ("64 users", "32 users")
+
+
+def test_the_years_table_and_the_view_say_the_same(warehouse: Warehouse) -> None:
+    publish_baselines(warehouse)
+    lab(warehouse, "a", "L11", slower=1.3)
+    report = read_report(warehouse, load_catalog(), now=datetime(2026, 3, 6, tzinfo=UTC))
+    (line,) = next(row for row in year_rows(report.labs, report.year, report.references) if row.lab.id == "L11").lines
+    speed, price = deltas(warehouse, "L11", comparison="peak")
+    assert (line.throughput, line.price) == pytest.approx((speed["ratio"], price["ratio"]))
 
 
 def test_without_a_pin_l06s_newest_run_in_the_same_place_is_the_baseline(warehouse: Warehouse) -> None:

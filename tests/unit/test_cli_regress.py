@@ -89,7 +89,7 @@ def test_a_run_like_the_ones_before_passes_and_a_slower_one_fails_by_name(wareho
     lines = result.stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("worse: throughput of baseline, all stages, against history")]
     assert "the whole interval is beyond 0.05; spread of 7 earlier runs" in line
-    assert "labs regress L06 --runs FORMER NEW" in result.stdout
+    assert "labs regress L06 --against previous" in result.stdout
     assert "labs baseline pin L06 --again" in result.stdout
     assert any(line.startswith("regression: of ") for line in lines)
     # A stage's number carries its interval, and n.
@@ -102,7 +102,10 @@ def test_a_run_like_the_ones_before_passes_and_a_slower_one_fails_by_name(wareho
 
 
 def test_two_runs_of_one_job_are_compared_without_any_past(warehouse: Warehouse) -> None:
-    former, same, slower = publish(warehouse, 0), publish(warehouse, 1), publish(warehouse, 2, slower=1.15)
+    former = publish(warehouse, 0)
+    assert "none before it" in refused(labs("regress", "L06", "--against", "previous"), 1)
+    same, slower = publish(warehouse, 1), publish(warehouse, 2, slower=1.15)
+    assert shown("--against", "previous")[1] == shown("--runs", same, slower)[1]
     assert shown("--runs", former, same)[0] == 0
     code, told = shown("--runs", former, slower)
     assert (code, told["outcome"], told["run_id"]) == (1, "regression", slower)
@@ -179,7 +182,7 @@ def test_what_changed_since_the_baseline_is_said(warehouse: Warehouse) -> None:
 
 
 def test_a_wrong_call_is_told_in_a_line(warehouse: Warehouse) -> None:
-    assert "--against x: expected baseline or history" in refused(labs("regress", "L06", "--against", "x"), 2)
+    assert "--against x: expected baseline, history or previous" in refused(labs("regress", "L06", "--against", "x"), 2)
     assert "--quantity speed: expected one of throughput" in refused(labs("regress", "L06", "--quantity", "speed"), 2)
     both = labs("regress", "L06", "--runs", "a", "b", "--against", "history")
     assert "--runs and --against exclude each other" in refused(both, 2)
