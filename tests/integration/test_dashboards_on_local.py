@@ -27,6 +27,7 @@ from resources import alert_rules, alertmanager_server, processes, prometheus_se
 from resources.cluster import Endpoint
 from resources.local_components import Place, read_log, start_http_server, start_process, start_vllm
 from resources.prometheus_server import ScrapeTarget
+from tests.support.grafana import filled
 
 NAMESPACE = "lab-05"
 PHI_3 = "microsoft/Phi-3-mini-4k-instruct"
@@ -34,14 +35,22 @@ SCRAPE_S = 0.2
 TIME_SCALE = 20.0
 SOON_S = 60.0
 
-ON_LOCAL = ("l01", "l02", "l03", "l04", "l05", "l06")
+ON_LOCAL = ("l01", "l02", "l03", "l04", "l05", "l06", "gpu-serving")
 """Dashboards of the labs that run on this machine. L07 to L10 ask for series that only a cluster has."""
+ENGINE = [
+    *(PHI_3, "--dtype", "half", "--enable-prefix-caching"),
+    *("--kv-offloading-size", "4", "--kv-offloading-backend", "native"),
+    *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4}'),
+]
+"""With every feature on that has series of its own and that the modelled engine has."""
 
 EMPTY_HERE = {
     ("l02-gpu-metrics", "GPUs held by a pod"): "dcgm-exporter names a GPU's pod only in a cluster",
     ("l05-gpu-and-llm", "Ready"): "the stand-in for kube-state-metrics has no readiness",
     ("l05-gpu-and-llm", "From pod to ready"): "the stand-in for kube-state-metrics has no times",
-    ("l05-gpu-and-llm", "Prefix cache hit rate"): "the modelled engine has no prefix cache",
+    ("gpu-serving", "Ready"): "the stand-in for kube-state-metrics has no readiness",
+    ("gpu-serving", "From pod to ready"): "the stand-in for kube-state-metrics has no times",
+    ("gpu-serving", "LoRA adapters"): "the modelled engine has no adapters",
 }
 """Panels that show nothing on this machine, and why."""
 
@@ -99,7 +108,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     environ = processes.marker(folder, "lease")
     place = Place(folder, environ, TIME_SCALE, cold_start_time_scale=5000)
     try:
-        engine = start_vllm("vllm", [PHI_3, "--dtype", "half", "--no-enable-prefix-caching"], "T4", 1, place)
+        engine = start_vllm("vllm", ENGINE, "T4", 1, place)
         web = start_http_server("http", place)
         write_pods(folder / "pods.state", {"vllm": Pod(restarts=1, running=True)})
         pods = start_process(
@@ -138,8 +147,7 @@ def questions(kind: str) -> list[tuple[str, str, str]]:
         for panel in json.loads(path.read_text(encoding="utf-8"))["panels"]:
             for target in panel.get("targets", []):
                 if target["datasource"]["type"] == kind:
-                    expr = target["expr"].replace("$namespace", NAMESPACE).replace("$__rate_interval", "1m")
-                    found.append((path.stem, panel["title"], expr))
+                    found.append((path.stem, panel["title"], filled(target["expr"], NAMESPACE)))
     return found
 
 

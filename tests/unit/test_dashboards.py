@@ -18,6 +18,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import REPO_ROOT
 from resources.binaries import find
+from tests.support.grafana import filled
 from tests.support.logql import refusal
 
 OF_LABS = sorted(build.FOLDER.glob("l[0-9]*.json"))
@@ -49,12 +50,6 @@ WHOLE_CLUSTER = {
 }
 """Panels that look beyond the dashboard's namespace, and why."""
 
-VARIABLES = {
-    **{"$__rate_interval": "1m", "$__auto": "1m", "$namespace": "lab-06", "$model": ".*", "$pod": ".*"},
-    **{"$ttft_le": "2.5", "$tpot_le": "0.075", "$usd_per_node_hour": "0.526", "$share_of_node": "1"},
-}
-"""What Grafana would fill in."""
-
 ALERT_PANELS = {
     "GpuMemoryHigh": "GPU memory, share in use",
     "PodRestarted": "Restarts",
@@ -78,18 +73,11 @@ def panels(path: Path) -> list[dict[str, Any]]:
     return [panel for panel in dashboard(path)["panels"] if panel["type"] != "row"]
 
 
-def filled(expression: str) -> str:
-    """As Grafana sends it: variables filled in."""
-    for variable, value in VARIABLES.items():
-        expression = expression.replace(variable, value)
-    return expression
-
-
 def expressions(path: Path, kind: str) -> list[tuple[str, str]]:
     """Title and question of every target of the panels, and of the annotations, that asks a `kind` of data source."""
     found = [(p["title"], t) for p in panels(path) for t in p["targets"]]
     found += [(a["name"], a) for a in dashboard(path)["annotations"]["list"]]
-    return [(title, filled(t["expr"])) for title, t in found if t["datasource"]["type"] == kind]
+    return [(title, filled(t["expr"], "lab-06")) for title, t in found if t["datasource"]["type"] == kind]
 
 
 def known_series() -> set[str]:
