@@ -18,7 +18,7 @@ def documents() -> dict[str, str]:
     """The JSON text of every dashboard by its file's name. Pure: the same code gives the same bytes."""
     found = {}
     of_labs = sorted(path.stem for path in FOLDER.glob("l[0-9][0-9]_*.py"))
-    for module in [*of_labs, "cost"]:
+    for module in [*of_labs, "gpu_serving", "cost"]:
         dashboard = importlib.import_module(f"{__package__}.{module}").build()
         found[f"{dashboard.uid}.json"] = json.dumps(dashboard, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.grafana import llm
+from dashboards.grafana import llm, pods
 from dashboards.grafana.gpu import memory_share
 from dashboards.grafana.l01_instrument_panel import ERROR_LIMIT, NOT_USERS
 from dashboards.grafana.panels import PanelBuilder, PromQL, lines, rows, states
@@ -35,7 +35,7 @@ def build() -> Dashboard:
             Section("Alerts", [_states(), _firing()]),
             Section(
                 "The five conditions",
-                [memory_share(), _restarts(), _error_ratio(), _latency(), llm.queue(), _targets()],
+                [memory_share(), pods.restarts(), _error_ratio(), _latency(), llm.queue(), _targets()],
             ),
             Section("Burn rate of the error budget", [_fast_burn(), _slow_burn()]),
             Section("Alertmanager", [_notifications(), _failed_notifications()]),
@@ -61,19 +61,6 @@ def _firing() -> PanelBuilder:
         "Pending and firing, with the labels by which Alertmanager groups and routes them.",
         PromQL("ALERTS{$NS}"),
         hide=("Value", "uid", "prometheus"),
-    )
-
-
-def _restarts() -> PanelBuilder:
-    return lines(
-        "Restarts",
-        "Restarts of each container within ten minutes. The limit is zero: any restart asks for a reason.",
-        PromQL(
-            "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{$NS}[10m]))",
-            "{{pod}} {{container}}",
-        ),
-        unit="short",
-        limit=0,
     )
 
 

@@ -5,7 +5,7 @@ Belongs here: vLLM as of 0.32. Doesn't belong here: the GPU below it (gpu.py), w
 
 from __future__ import annotations
 
-from dashboards.grafana.panels import PanelBuilder, PromQL, lines, quantiles
+from dashboards.grafana.panels import PanelBuilder, PromQL, lines, number, quantiles, rows
 
 QUEUE_LIMIT = 10
 """Requests waiting at which L03's alert fires."""
@@ -121,4 +121,44 @@ def prefix_cache() -> PanelBuilder:
         ),
         unit="percentunit",
         maximum=1,
+    )
+
+
+def answers() -> PanelBuilder:
+    return lines(
+        "HTTP answers",
+        "By status, of the completion endpoints. Health checks and scrapes are left out.",
+        PromQL('sum by (status) (rate(http_requests_total{$NS,handler=~"/v1/.*"}[$__rate_interval]))', "{{status}}"),
+        unit="reqps",
+    )
+
+
+def refusals() -> PanelBuilder:
+    return lines(
+        "Refused before the queue",
+        "Requests that a limit on the queue turned away. Zero unless such a limit is set.",
+        PromQL("sum by (reason) (rate(vllm:admission_rejections_total{$NS}[$__rate_interval]))", "{{reason}}"),
+        unit="reqps",
+    )
+
+
+def age() -> PanelBuilder:
+    return number(
+        "Engine's age",
+        "Since the oldest process started, in wall time. It falls back to zero at a restart.",
+        PromQL("max(time() - process_start_time_seconds{$NS})"),
+        unit="s",
+    )
+
+
+def kv_cache_as_sized() -> PanelBuilder:
+    return rows(
+        "KV cache as the engine sized it",
+        "What the cold start left for the cache after the weights: blocks, their size, and tokens in all.",
+        PromQL(
+            "max by (pod, gpu_memory_utilization, num_gpu_blocks, block_size, kv_cache_size_tokens, "
+            "kv_cache_max_concurrency) (vllm:cache_config_info{$NS})"
+        ),
+        hide=("Value",),
+        width=24,
     )

@@ -50,3 +50,27 @@ def from_creation_to_ready() -> PanelBuilder:
         PromQL("max by (pod) (kube_pod_status_ready_time{$NS} - kube_pod_created{$NS})", "ready, {{pod}}"),
         unit="s",
     )
+
+
+def ready() -> PanelBuilder:
+    return states(
+        "Ready",
+        "Whether each pod passed its readiness probe. The first green is the end of the cold start.",
+        PromQL('max by (pod) (kube_pod_status_ready{$NS,condition="true"})', "{{pod}}"),
+        meanings={0: ("not ready", "orange"), 1: ("ready", "green")},
+        width=8,
+    )
+
+
+def restarts() -> PanelBuilder:
+    """The condition of L03's alert on restarts."""
+    return lines(
+        "Restarts",
+        "Restarts of each container within ten minutes. The limit is zero: any restart asks for a reason.",
+        PromQL(
+            "sum by (pod, container) (increase(kube_pod_container_status_restarts_total{$NS}[10m]))",
+            "{{pod}} {{container}}",
+        ),
+        unit="short",
+        limit=0,
+    )

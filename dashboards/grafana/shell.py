@@ -39,11 +39,37 @@ def lab_dashboard(
     where the dashboard does.
     """
     identity = load_catalog().lab(lab)
+    made = around(
+        f"{lab} · {identity.title}",
+        uid=uid,
+        about=about,
+        tags=["lab", lab],
+        namespaces_of=namespaces_of,
+        namespace=identity.namespace,
+        logs=logs,
+    )
+    return numbered(made, sections)
+
+
+def around(
+    title: str,
+    *,
+    uid: str,
+    about: str,
+    tags: list[str],
+    namespaces_of: str | None,
+    namespace: str,
+    logs: bool = False,
+) -> builders.Dashboard:
+    """What stands around the panels of a dashboard of something that runs, as `lab_dashboard` describes it.
+
+    `namespace` is the one that is chosen at first.
+    """
     made = (
-        builders.Dashboard(f"{lab} · {identity.title}")
+        builders.Dashboard(title)
         .uid(uid)
         .description(about)
-        .tags(["lab", lab])
+        .tags(tags)
         .version(1)
         .editable()
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
@@ -54,7 +80,7 @@ def lab_dashboard(
     )
     if logs:
         made = made.with_variable(builders.DatasourceVariable("logs").label("Loki").type("loki"))
-    made = made.with_variable(_namespace(namespaces_of, current=identity.namespace))
+    made = made.with_variable(_namespace(namespaces_of, current=namespace))
     made = made.annotation(
         builders.AnnotationQuery()
         .name("Alerts")
@@ -63,7 +89,7 @@ def lab_dashboard(
         .icon_color("red")
         .expr('ALERTS{namespace="$namespace",alertstate="firing"}')
     )
-    made = made.link(
+    return made.link(
         builders.DashboardLink("Labs")
         .type(models.DashboardLinkType.DASHBOARDS)
         .tags(["lab"])
@@ -71,7 +97,6 @@ def lab_dashboard(
         .include_vars(True)
         .keep_time(True)
     )
-    return numbered(made, sections)
 
 
 def numbered(made: builders.Dashboard, sections: list[Section]) -> Dashboard:

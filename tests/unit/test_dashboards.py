@@ -12,21 +12,25 @@ from typing import Any
 import pytest
 import yaml
 
-from dashboards.grafana import build, configmaps
+from dashboards.grafana import build, configmaps, gpu_serving
 from dashboards.grafana.gpu import TWELVE, gpu_section
 from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import REPO_ROOT
 from resources.binaries import find
+from tests.support.grafana import filled
 from tests.support.logql import refusal
 
-DASHBOARDS = sorted(build.FOLDER.glob("l[0-9]*.json"))
-"""Those of labs; the one over the warehouse has its own tests (test_cost_dashboard.py)."""
+OF_LABS = sorted(build.FOLDER.glob("l[0-9]*.json"))
+SERVING = build.FOLDER / f"{gpu_serving.UID}.json"
+DASHBOARDS = [*OF_LABS, SERVING]
+"""Those that look at what runs; the one over the warehouse has its own tests (test_cost_dashboard.py)."""
 DATA = REPO_ROOT / "tests" / "data"
 COLUMNS = 24
 """Of Grafana's grid."""
 UNITS = {
     *("percent", "percentunit", "mbytes", "watt", "celsius", "hertz", "s"),
-    *("short", "reqps", "none", "bytes", "Bps", "iops"),
+    *("short", "reqps", "none", "bytes", "Bps", "iops", "joule", "currencyUSD"),
 }
 """Grafana's ids of the units in use (packages/grafana-data/src/valueFormats/categories.ts)."""
 
@@ -69,22 +73,16 @@ def panels(path: Path) -> list[dict[str, Any]]:
     return [panel for panel in dashboard(path)["panels"] if panel["type"] != "row"]
 
 
-def filled(expression: str) -> str:
-    """As Grafana sends it: variables filled in."""
-    for variable, value in {"$__rate_interval": "1m", "$__auto": "1m", "$namespace": "lab-06"}.items():
-        expression = expression.replace(variable, value)
-    return expression
-
-
 def expressions(path: Path, kind: str) -> list[tuple[str, str]]:
     """Title and question of every target of the panels, and of the annotations, that asks a `kind` of data source."""
     found = [(p["title"], t) for p in panels(path) for t in p["targets"]]
     found += [(a["name"], a) for a in dashboard(path)["annotations"]["list"]]
-    return [(title, filled(t["expr"])) for title, t in found if t["datasource"]["type"] == kind]
+    return [(title, filled(t["expr"], "lab-06")) for title, t in found if t["datasource"]["type"] == kind]
 
 
 def known_series() -> set[str]:
-    lines = (DATA / "vllm-0.32-metrics.txt").read_text(encoding="utf-8").splitlines()
+    files = ("vllm-0.32-metrics.txt", "vllm-0.32-series-of-features.txt")
+    lines = [line for name in files for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
     of_vllm = {re.split(r"[{ ]", line)[0] for line in lines if line and not line.startswith("#")}
     exporters = yaml.safe_load((DATA / "exporter-series.yaml").read_text(encoding="utf-8"))
     return of_vllm.union(*(exporter["series"] for exporter in exporters.values()))
@@ -101,7 +99,7 @@ def test_the_committed_json_is_what_the_code_builds() -> None:
 
 def test_every_lab_of_the_first_phase_has_a_dashboard_titled_as_the_catalog_titles_it() -> None:
     labs = {lab.id: lab for lab in load_catalog().labs() if lab.phase == 1 and "consolidation" not in lab.kinds}
-    found = {configmaps.lab_of(path): dashboard(path) for path in DASHBOARDS}
+    found = {configmaps.lab_of(path): dashboard(path) for path in OF_LABS}
     assert [lab for lab in labs if lab <= "L10"] == sorted(found)
     for lab, shown in found.items():
         assert shown["title"] == f"{lab} · {labs[lab].title}"
@@ -213,7 +211,7 @@ def test_a_missing_series_is_a_hole_in_the_line(path: Path) -> None:
 
 def test_every_dashboard_of_a_lab_with_an_engine_or_a_gpu_embeds_the_gpu_section() -> None:
     section = [panel.build().title for panel in gpu_section().panels]
-    for name in ("l02-gpu-metrics", "l05-gpu-and-llm", "l06-load-test-contract"):
+    for name in ("l02-gpu-metrics", "l05-gpu-and-llm", "l06-load-test-contract", "gpu-serving"):
         titles = [panel["title"] for panel in dashboard(build.FOLDER / f"{name}.json")["panels"]]
         start = titles.index("GPU")
         assert titles[start + 1 : start + 1 + len(section)] == section
@@ -267,6 +265,7 @@ def test_all_dashboards_can_go_to_one_namespace(capsys: pytest.CaptureFixture[st
     assert configmaps.main(["--namespace", "monitoring"]) == 0
     found = list(yaml.safe_load_all(capsys.readouterr().out))
     assert [one["metadata"]["name"] for one in found] == [f"dashboard-{path.stem}" for path in DASHBOARDS]
+    assert found[-1]["metadata"]["labels"] == {"grafana_dashboard": "1"}
     assert {one["metadata"]["namespace"] for one in found} == {"monitoring"}
 
 
@@ -274,4 +273,58 @@ def test_a_lab_without_a_dashboard_is_refused_with_those_that_have_one(capsys: p
     assert configmaps.main(["--namespace", "monitoring", "L06", "L96"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.match(r"no dashboard for L96; there is one for: L01, .*L10\n$", err)
+    assert re.match(r"no dashboard for L96; there is one for: L01, .*L10, gpu-serving\n$", err)
+
+
+def test_the_serving_dashboard_is_narrowed_to_a_model_and_its_pods() -> None:
+    selectors = [
+        selector
+        for panel in panels(SERVING)
+        for target in panel["targets"]
+        for selector in re.findall(r"([A-Za-z0-9_:]+)\{([^}]*)\}", target["expr"])
+    ]
+    assert len(selectors) > 50
+    for series, matchers in selectors:
+        assert 'pod=~"$pod"' in matchers, series
+        of_model = series.startswith("vllm:") and series not in gpu_serving.WITHOUT_MODEL
+        assert ('model_name=~"$model"' in matchers) == of_model, series
+
+
+def test_series_that_name_no_model_are_known() -> None:
+    lines = (DATA / "vllm-0.32-metrics.txt").read_text(encoding="utf-8").splitlines()
+    nameless = {re.split(r"[{ ]", line)[0] for line in lines if line.startswith("vllm:") and "model_name=" not in line}
+    assert nameless <= set(gpu_serving.WITHOUT_MODEL)
+
+
+def test_every_variable_of_the_serving_dashboard_is_defined_used_and_offers_bounds_of_the_histograms() -> None:
+    shown = dashboard(SERVING)
+    defined = {variable["name"]: variable for variable in shown["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z_]+)\}?", json.dumps(shown["panels"]))) - {"__rate_interval"}
+    assert used == defined.keys()
+    text = (DATA / "vllm-0.32-metrics.txt").read_text(encoding="utf-8")
+    for name, series in {"ttft_le": "time_to_first_token", "tpot_le": "request_time_per_output_token"}.items():
+        bounds = set(re.findall(rf'vllm:{series}_seconds_bucket{{[^}}]*le="([^"]+)"', text))
+        assert set(defined[name]["query"].split(",")) <= bounds
+    for name in ("model", "pod"):
+        assert (defined[name]["includeAll"], defined[name]["allValue"]) == (True, ".*")
+
+
+def test_the_serving_dashboard_has_every_metric_that_phase_2_measures() -> None:
+    labs = [lab for lab in load_catalog().labs() if lab.phase == 2 and isinstance(lab, LabSpec)]
+    measured = {
+        re.sub(r"_(?:bucket|sum|count)$", "", series)
+        for lab in labs
+        for measure in lab.measures
+        for series in re.findall(r"((?:vllm:|DCGM_)[A-Za-z0-9_:]+)\{", measure.promql or "")
+    }
+    shown = {
+        re.sub(r"_(?:bucket|sum|count)$", "", series)
+        for _, expression in expressions(SERVING, "prometheus")
+        for series in re.findall(r"([A-Za-z_:][A-Za-z0-9_:]*)\{", expression)
+    }
+    assert len(measured) > 10
+    assert measured - shown == NOT_ON_THE_PAGE.keys()
+
+
+NOT_ON_THE_PAGE: dict[str, str] = {}
+"""Series that a lab of Phase 2 measures and the page leaves out, and why."""
