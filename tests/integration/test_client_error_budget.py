@@ -25,15 +25,15 @@ from tests.support.sse_server import SseServer, completion
 from tests.unit.test_rows import session
 
 GENEROUS = ClientBudget(
-    schedule_lag_p99_wall_s=0.15,
-    ttft_lag_p99_wall_s=0.15,
-    receive_lag_p99_wall_s=0.15,
-    event_loop_lag_p99_wall_s=0.15,
+    schedule_lag_p99_wall_s=0.4,
+    ttft_lag_p99_wall_s=0.4,
+    receive_lag_p99_wall_s=0.4,
+    event_loop_lag_p99_wall_s=0.4,
     cpu_share=1.0,
     ttft_error_share=0.5,
 )
-"""What a machine keeps that has other work, too."""
-STOP_S = 0.6
+"""What a machine keeps that has much other work, too."""
+STOP_S = 1.2
 
 
 def judged(load: LoadPlan, result: LoadResult) -> dict[int, dict[str, ClientError]]:
@@ -114,7 +114,7 @@ def test_a_client_that_was_stopped_is_found_out_in_that_stage_alone(tmp_path: Pa
             result = run(load, tmp_path, lines)
     first, second = judged(load, result).values()
     assert first["event_loop_lag_p99"].within and not second["event_loop_lag_p99"].within
-    assert second["event_loop_lag_p99"].value == pytest.approx(STOP_S, abs=0.25)
+    assert second["event_loop_lag_p99"].value == pytest.approx(STOP_S, abs=0.3)
     assert second["receive_lag_p99"].value is not None
     assert valid(load, result) == {0: {True}, 1: {False}}
 
@@ -127,7 +127,7 @@ exec(compile(open({locustfile!r}).read(), {locustfile!r}, "exec"))
 def hog():
     while True:
         gevent.sleep(0.1)
-        end = time.monotonic() + 0.3
+        end = time.monotonic() + 0.7
         while time.monotonic() < end:
             pass
 
@@ -165,8 +165,8 @@ def test_a_frozen_server_is_not_its_clients_error(tmp_path: Path) -> None:
         with stopped_when(started, lambda: server.pid):
             result = run(load, tmp_path, lines)
         server.stdin.close()
-    waited = [r.sent_offset_s for r in result.requests if r.sent_offset_s > 0.3]
-    slow = [r for r in result.requests if r.event_offsets_s and r.event_offsets_s[0] > 0.4]
+    waited = [r.sent_offset_s for r in result.requests if r.sent_offset_s > 0.6]
+    slow = [r for r in result.requests if r.event_offsets_s and r.event_offsets_s[0] > 0.7]
     assert len(waited) > 3 and len(slow) > 10, "the server was frozen while requests were due"
     errors = judged(load, result)[0]
     assert {name: error.reason for name, error in errors.items()} == dict.fromkeys(errors), errors
