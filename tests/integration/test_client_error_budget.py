@@ -197,3 +197,17 @@ def test_of_several_processes_the_one_that_was_stopped_is_told(tmp_path: Path) -
     first, second = judged(load, result).values()
     assert first["event_loop_lag_p99"].within and not second["event_loop_lag_p99"].within
     assert valid(load, result) == {0: {True}, 1: {False}}
+
+
+def test_no_worker_stands_still_when_a_stage_brings_new_users(tmp_path: Path) -> None:
+    """Locust's workers built its argument parser once for every option whenever the number of users changed."""
+    from locust.argument_parser import default_args_dict
+
+    began = time.monotonic()
+    options = default_args_dict()
+    build_s = (time.monotonic() - began) * len(options)
+    with SseServer(completion(ttft_s=0.05, itl_s=0.01)) as server:
+        load = plan(server.base_url, *(stage(number, 2 + 2 * number, hold_s=1.5) for number in range(3)))
+        result = run(load, tmp_path, processes=2)
+    lags = [record.event_loop_lag_p99_s for record in result.stages]
+    assert sorted(lag for lag in lags if lag is not None)[1] < build_s / 2, (lags, build_s)
