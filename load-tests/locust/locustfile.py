@@ -12,6 +12,7 @@ Doesn't belong here: HTTP, events, schedules, records (streaming_load/), or star
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -25,7 +26,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from locust import LoadTestShape, User, events, task
+from locust import LoadTestShape, User, argument_parser, events, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.rpc import Message
@@ -365,6 +366,8 @@ def on_init(environment: Environment, runner: Runner, **_: Any) -> None:
         runner.register_message(SENDER_READY, environment.shape_class.on_sender_ready)
     if not isinstance(runner, MasterRunner):
         runner.register_message(STAGE_BEGINS, process.on_stage_begins)
+    if isinstance(runner, WorkerRunner):
+        _build_parser_once()
     # A full collection walks everything that Locust imported: some 50 ms in which no stream is read.
     gc.collect()
     gc.freeze()
@@ -381,6 +384,16 @@ def on_quitting(environment: Environment, **_: Any) -> None:
     """Failed requests are results; an exception in a user is a defect of this program."""
     if environment.runner is not None and environment.runner.exceptions and environment.process_exit_code is None:
         environment.process_exit_code = EXIT_BROKEN
+
+
+def _build_parser_once() -> None:
+    """Let Locust's workers ask for the names of its own options without building its parser each time.
+
+    On every message that changes the number of users a worker would build it anew for each of some seventy options, and
+    read no stream meanwhile: 0.4 to 0.8 s at the beginning of every stage, seen on two busy cores.
+    """
+    argument_parser.default_args_dict = functools.cache(argument_parser.default_args_dict)
+    argument_parser.default_args_dict()
 
 
 def _workers(environment: Environment) -> int:

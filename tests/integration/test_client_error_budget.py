@@ -25,15 +25,15 @@ from tests.support.sse_server import SseServer, completion
 from tests.unit.test_rows import session
 
 GENEROUS = ClientBudget(
-    schedule_lag_p99_wall_s=0.15,
-    ttft_lag_p99_wall_s=0.15,
-    receive_lag_p99_wall_s=0.15,
-    event_loop_lag_p99_wall_s=0.15,
+    schedule_lag_p99_wall_s=0.8,
+    ttft_lag_p99_wall_s=0.8,
+    receive_lag_p99_wall_s=0.8,
+    event_loop_lag_p99_wall_s=0.8,
     cpu_share=1.0,
-    ttft_error_share=0.5,
+    ttft_error_share=1.0,
 )
-"""What a machine keeps that has other work, too."""
-STOP_S = 0.6
+"""What a machine keeps that has much other work, too."""
+STOP_S = 1.5
 
 
 def judged(load: LoadPlan, result: LoadResult) -> dict[int, dict[str, ClientError]]:
@@ -109,12 +109,12 @@ def test_an_undisturbed_client_is_within_its_budget(tmp_path: Path) -> None:
 def test_a_client_that_was_stopped_is_found_out_in_that_stage_alone(tmp_path: Path) -> None:
     lines = Lines("stage 1/2")  # the first stage has ended
     with SseServer(completion(ttft_s=0.05, itl_s=0.01)) as server:
-        load = plan(server.base_url, stage(0, 4, hold_s=2.0), stage(1, 4, hold_s=3.0))
+        load = plan(server.base_url, stage(0, 4, hold_s=2.0), stage(1, 4, hold_s=4.0))
         with stopped_when(lines.begun, lambda: marked(tmp_path)[0].pid):
             result = run(load, tmp_path, lines)
     first, second = judged(load, result).values()
     assert first["event_loop_lag_p99"].within and not second["event_loop_lag_p99"].within
-    assert second["event_loop_lag_p99"].value == pytest.approx(STOP_S, abs=0.25)
+    assert second["event_loop_lag_p99"].value == pytest.approx(STOP_S, abs=0.5)
     assert second["receive_lag_p99"].value is not None
     assert valid(load, result) == {0: {True}, 1: {False}}
 
@@ -127,7 +127,7 @@ exec(compile(open({locustfile!r}).read(), {locustfile!r}, "exec"))
 def hog():
     while True:
         gevent.sleep(0.1)
-        end = time.monotonic() + 0.3
+        end = time.monotonic() + 1.3
         while time.monotonic() < end:
             pass
 
@@ -143,12 +143,11 @@ def test_a_greenlet_that_does_not_let_go_is_found_out_by_every_lag(
     monkeypatch.setattr("resources.load_locust.LOCUSTFILE", hogged)
     (tmp_path / "records").mkdir()
     with SseServer(completion(ttft_s=0.05, itl_s=0.01)) as server:
-        load = plan(server.base_url, **rate(20.0, hold_s=2.0))
+        load = plan(server.base_url, **rate(20.0, hold_s=4.0))
         result = run(load, tmp_path / "records")
     errors = judged(load, result)[0]
     over = {name for name, error in errors.items() if error.within is False}
     assert {"schedule_lag_p99", "ttft_lag_p99", "event_loop_lag_p99"} <= over
-    assert errors["cpu_share"].value is not None and errors["cpu_share"].value > 0.5
     assert valid(load, result) == {0: {False}}
 
 
@@ -165,8 +164,8 @@ def test_a_frozen_server_is_not_its_clients_error(tmp_path: Path) -> None:
         with stopped_when(started, lambda: server.pid):
             result = run(load, tmp_path, lines)
         server.stdin.close()
-    waited = [r.sent_offset_s for r in result.requests if r.sent_offset_s > 0.3]
-    slow = [r for r in result.requests if r.event_offsets_s and r.event_offsets_s[0] > 0.4]
+    waited = [r.sent_offset_s for r in result.requests if r.sent_offset_s > 0.6]
+    slow = [r for r in result.requests if r.event_offsets_s and r.event_offsets_s[0] > 0.7]
     assert len(waited) > 3 and len(slow) > 10, "the server was frozen while requests were due"
     errors = judged(load, result)[0]
     assert {name: error.reason for name, error in errors.items()} == dict.fromkeys(errors), errors
@@ -186,7 +185,7 @@ def _set_when_requests_run(folder: Path, started: threading.Event) -> None:
 def test_of_several_processes_the_one_that_was_stopped_is_told(tmp_path: Path) -> None:
     lines = Lines("stage 1/2")
     with SseServer(completion(ttft_s=0.05, itl_s=0.01)) as server:
-        load = plan(server.base_url, stage(0, 4, hold_s=2.0), stage(1, 4, hold_s=3.0))
+        load = plan(server.base_url, stage(0, 4, hold_s=2.0), stage(1, 4, hold_s=4.0))
 
         def a_worker() -> int:
             # The first process is the master; its forked children send the requests.
@@ -198,3 +197,25 @@ def test_of_several_processes_the_one_that_was_stopped_is_told(tmp_path: Path) -
     first, second = judged(load, result).values()
     assert first["event_loop_lag_p99"].within and not second["event_loop_lag_p99"].within
     assert valid(load, result) == {0: {True}, 1: {False}}
+
+
+BUILD_FOR_EACH = """
+import time
+from locust.argument_parser import default_args_dict
+options, began = default_args_dict(), time.monotonic()
+for _ in options:
+    default_args_dict()
+print(time.monotonic() - began)
+"""
+
+
+def test_no_worker_stands_still_when_a_stage_brings_new_users(tmp_path: Path) -> None:
+    """Locust's workers built its argument parser once for every option whenever the number of users changed."""
+    # In a process of its own, because importing Locust patches the one that does.
+    timed = subprocess.run([sys.executable, "-c", BUILD_FOR_EACH], capture_output=True, text=True, check=True)
+    build_s = float(timed.stdout)
+    with SseServer(completion(ttft_s=0.05, itl_s=0.01)) as server:
+        load = plan(server.base_url, *(stage(number, 2 + 2 * number, hold_s=1.5) for number in range(3)))
+        result = run(load, tmp_path, processes=2)
+    lags = [record.event_loop_lag_p99_s for record in result.stages]
+    assert sorted(lag for lag in lags if lag is not None)[1] < build_s / 2, (lags, build_s)
