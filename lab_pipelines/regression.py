@@ -43,6 +43,8 @@ class Quantity:
     column: str
     """Of the view stage_table."""
     higher_is_better: bool = False
+    of_gets: bool = False
+    """Of plain GETs alone: a completion's whole latency is its TTFT and its tokens' times, which are asked for."""
 
 
 QUANTITIES = (
@@ -50,8 +52,8 @@ QUANTITIES = (
     Quantity("ttft_p50", "ttft_p50_s"),
     Quantity("ttft_p95", "ttft_p95_s"),
     Quantity("tpot_p50", "tpot_p50_s"),
-    Quantity("e2e_p50", "e2e_p50_s"),
-    Quantity("e2e_p95", "e2e_p95_s"),
+    Quantity("e2e_p50", "e2e_p50_s", of_gets=True),
+    Quantity("e2e_p95", "e2e_p95_s", of_gets=True),
     Quantity("usd_per_1k", "usd_per_1k_tokens"),
 )
 
@@ -154,11 +156,18 @@ class Past:
     note: str
     """What became of the others; empty where there are none."""
     apart: tuple[float, ...] = ()
-    """Of today's level, single runs that lay apart, and the next ones didn't."""
+    """Of single runs that lay apart, while the next ones didn't: their value over their own level's."""
+
+    @property
+    def level(self) -> float | None:
+        """The geometric mean of today's level."""
+        return math.exp(math.fsum(map(math.log, self.values)) / len(self.values)) if self.values else None
 
     def worst_apart(self, cell: Cell, reference: float) -> float:
-        """How much worse than `reference` the worst of these runs was."""
-        return max((_worse(cell, Number(one), Number(reference)) for one in self.apart), default=-math.inf)
+        """How much worse than `reference` the worst of those runs would be today."""
+        level = self.level
+        today = [Number(level * ratio) for ratio in self.apart] if level else []
+        return max((_worse(cell, one, Number(reference)) for one in today), default=-math.inf)
 
 
 @dataclass(frozen=True)
@@ -238,7 +247,9 @@ def against_run(
         spreads = [side.spread for side in sides if side.spread is not None]
         n = f"{sides[0].n} against {sides[1].n} requests"
         question = Question(name, cell, sides[0].value, sides[1].value, n, told, _worse(cell, *sides))
-        if len(past.values) >= MIN_HISTORY and (spread := max([spread_of(past.values), *spreads])):
+        if not spreads:
+            question = replace(question, worse=None, reason=_too_few(cell, n))
+        elif len(past.values) >= MIN_HISTORY and (spread := max([spread_of(past.values), *spreads])):
             freedom = len(past.values) - 1
             told_past = f"spread of {_runs(len(past.values))}{past.note}"
             question = replace(
@@ -248,11 +259,9 @@ def against_run(
                 freedom=freedom,
                 excused_to=past.worst_apart(cell, sides[1].value),
             )
-        elif spreads:
+        else:
             within = [side.spread if side.spread is not None else spreads[0] for side in sides]
             question = replace(question, normal=math.hypot(*within), allowed=math.log1p(share))
-        else:
-            question = replace(question, worse=None, reason=f"{n}: too few for an interval")
         found.append(question)
     return found
 
@@ -276,21 +285,27 @@ def against_history(
         if cell not in mine
     ]
     for cell, number in mine.items():
-        values = pasts[cell].values
+        values, level = pasts[cell].values, pasts[cell].level
         count, told = len(values), f"spread of {_runs(len(values))}{pasts[cell].note}"
-        level = math.exp(math.fsum(map(math.log, values)) / count) if count else None
         question = Question("history", cell, number.value, level, f"1 against {count}", told)
         if level is None or count < MIN_HISTORY:
             reason = f"{_runs(count)}{pasts[cell].note}; their spread takes {MIN_HISTORY} to know"
             question = replace(question, reason=reason)
-        elif spread := max(spread_of(values), number.spread or 0.0):
+        elif number.spread is None:
+            question = replace(question, reason=_too_few(cell, f"{number.n} requests"))
+        elif spread := max(spread_of(values), number.spread):
             worse, student = _worse(cell, number, Number(level)), spread * math.sqrt(1 + 1 / count)
             excused_to = pasts[cell].worst_apart(cell, level)
             question = replace(question, worse=worse, student=student, freedom=count - 1, excused_to=excused_to)
         else:
-            question = replace(question, reason="neither its requests nor the earlier runs tell a spread")
+            question = replace(question, reason="neither its requests nor the earlier runs vary at all")
         found.append(question)
     return found
+
+
+def _too_few(cell: Cell, n: str) -> str:
+    """Of what has no interval within its run, earlier runs don't make a number: it may be one slow request's."""
+    return f"{n}: too few {'in some stage ' if cell.is_whole else ''}for an interval"
 
 
 def numbers_of(run: Run, cells: Collection[Cell]) -> dict[Cell, Number]:
@@ -333,20 +348,26 @@ def _wholes(cells: Collection[Cell]) -> dict[Cell, list[Cell]]:
 
 
 def _past(values: Sequence[float]) -> Past:
-    levels = drift(values)
-    if levels.state == "unknown":
+    told = drift(values)
+    if told.state == "unknown":
         return Past(tuple(values), "")
-    kept = levels.of_last_level()
-    before, apart = levels.levels[-1].start, len(values) - levels.levels[-1].start - len(kept)
+    kept, last = told.of_last_level(), told.levels[-1]
+    apart_today = len(values) - last.start - len(kept)
     left_out = [
-        *([f"{before} before the last step"] if before else []),
-        *([f"{apart} that lie apart"] if apart else []),
+        *([f"{last.start} before the last step"] if last.start else []),
+        *([f"{apart_today} that lie apart"] if apart_today else []),
     ]
-    settled = len(values) - (levels.unsettled or (len(values) - 1 in levels.outliers))
+    # The last ones may be the beginning of a step.
+    settled = len(values) - (told.unsettled or (len(values) - 1 in told.outliers))
     return Past(
         tuple(values[index] for index in kept),
         f" (without {' and '.join(left_out)})" if left_out else "",
-        tuple(values[index] for index in levels.outliers if before <= index < settled),
+        tuple(
+            values[index] / level.value
+            for level in told.levels
+            for index in told.outliers
+            if level.start <= index < min(level.end, settled)
+        ),
     )
 
 

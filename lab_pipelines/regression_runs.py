@@ -55,7 +55,7 @@ def with_spreads(warehouse: WarehouseCore, run: Run, lab: str, target: str) -> R
     spreads: dict[Cell, list[float | None]] = {}
     for row in stages:
         of_stage = series.get((row["session_id"], row["step"], row["stage"]), {})
-        for quantity in QUANTITIES:
+        for quantity in _quantities(row):
             if row[quantity.column]:
                 spreads.setdefault(_cell(row, quantity), []).append(_spread(stage_estimate(of_stage, quantity)))
     numbers = dict(run.numbers)
@@ -85,7 +85,7 @@ def pinned_run(baseline: Baseline) -> Run:
             load = (stage["step"], stage.get("users"), stage.get("offered_per_s"))
             seen[load] = seen.get(load, 0) + 1
             words = f"{load[2]:g}/s" if load[1] is None else f"{load[1]} user{'s' * (load[1] != 1)}"
-            for quantity in QUANTITIES:
+            for quantity in _quantities(stage):
                 if value := stage.get(quantity.column):
                     cell = Cell(variant, *load, seen[load], quantity, words)
                     numbers[cell] = Number(value, None, stage["requests"])
@@ -104,7 +104,7 @@ def _run(rows: Sequence[Row]) -> Run:
     first = rows[0]
     values: dict[Cell, list[tuple[float, int]]] = {}
     for row in rows:
-        for quantity in QUANTITIES:
+        for quantity in _quantities(row):
             if value := row[quantity.column]:
                 values.setdefault(_cell(row, quantity), []).append((value, row["requests"]))
     return Run(
@@ -119,6 +119,11 @@ def _run(rows: Sequence[Row]) -> Run:
         details=_details(rows),
         invalid_reason=first["invalid_reason"],
     )
+
+
+def _quantities(stage: Row) -> list[Quantity]:
+    """Those of the kind of requests that the stage sent: plain GETs have no tokens."""
+    return [quantity for quantity in QUANTITIES if quantity.of_gets == (stage["output_tokens_per_s"] is None)]
 
 
 def _details(rows: Sequence[Row]) -> dict[str, str]:

@@ -246,16 +246,15 @@ def _print(compared: Sequence[Comparison], outcome: str) -> None:
         print_table(columns, [_line(one) for one in shown], right=[4, 5, 6])
     for one in compared:
         if one.verdict in ("worse", "missing"):
-            say(_sentence(one))
+            say(f"{one.verdict}: {one.cell.quantity.name} of {one.cell.place}, against {one.against}: {one.reason}")
+    undecided: dict[str, list[str]] = {}
     for one in shown:
         if one.verdict == "inconclusive":
-            say(_sentence(one), style="dim")
+            undecided.setdefault(f"against {one.against}: {one.reason}", []).append(one.cell.quantity.name)
+    for reason, names in undecided.items():
+        say(f"inconclusive: {', '.join(dict.fromkeys(names))}, {reason}", style="dim")
     counted = ", ".join(f"{sum(one.verdict == v for one in compared)} {v}" for v in order)
     say(f"{outcome}: of {len(compared)} comparisons {counted}", style="bold")
-
-
-def _sentence(one: Comparison) -> str:
-    return f"{one.verdict}: {one.cell.quantity.name} of {one.cell.place}, against {one.against}: {one.reason}"
 
 
 def _line(one: Comparison) -> list[str]:

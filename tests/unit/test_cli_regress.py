@@ -17,9 +17,10 @@ from lab_pipelines.baseline import pin, spec_digest
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.cli.app import app
 from lab_pipelines.cli.drift import sparkline
+from lab_pipelines.regression_runs import runs_of, with_spreads
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import lab_run, publish_run, run_mark_row, warehouse_in
+from tests.support.rows import get_run, lab_run, publish_run, run_mark_row, warehouse_in
 
 SPEC = load_catalog().spec("L06")
 USERS = [users for users in SPEC.load_steps[0].stage_users if users is not None]
@@ -187,6 +188,46 @@ def test_a_wrong_call_is_told_in_a_line(warehouse: Warehouse) -> None:
     both = labs("regress", "L06", "--runs", "a", "b", "--against", "history")
     assert "--runs and --against exclude each other" in refused(both, 2)
     assert "did you mean L06" in refused(labs("regress", "l6"), 2)
+
+
+def test_plain_gets_have_their_latency(warehouse: Warehouse) -> None:
+    for number in range(6):
+        tables = get_run(run_id=f"get-{number}", session_id=f"get-{number}")
+        for rows in tables.values():
+            for row in rows:
+                row["recorded_at"] += timedelta(days=number)
+                if row.get("e2e_s"):
+                    row["e2e_s"] *= 1 + 0.01 * number
+        publish_run(warehouse, tables)
+    result = labs("regress", "L01", "--json")
+    assert result.exit_code == 0, result.stdout
+    told = json.loads(result.stdout)
+    assert {row["quantity"] for row in told["comparisons"]} == {"e2e_p50", "e2e_p95"}
+    assert {row["load"] for row in told["comparisons"]} == {"2/s", "8/s", "all stages"}
+
+
+def test_several_trials_of_a_variant_are_one_number(warehouse: Warehouse) -> None:
+    for trial in (1, 2):
+        tables = lab_run(users=(4,), run_id="r", session_id=f"s{trial}", trial=trial, slower=float(trial))
+        for table, rows in tables.items():
+            warehouse.publish(table, rows, target="local", lab="L06", run_id="r", part=f"t{trial}")
+    (run,) = runs_of(warehouse, "L06", "local")
+    ttft = next(number for cell, number in run.numbers.items() if cell.quantity.name == "ttft_p50")
+    assert ttft.value == pytest.approx(0.38 * 2**0.5)
+    assert ttft.n == 2 * 24
+
+
+def test_a_number_knows_its_spread_by_its_own_requests(warehouse: Warehouse) -> None:
+    publish(warehouse, 0)
+    (run,) = runs_of(warehouse, "L06", "local")
+    assert {number.spread for number in run.numbers.values()} == {None}
+    spreads = {
+        (cell.quantity.name, cell.users): number.spread
+        for cell, number in with_spreads(warehouse, run, "L06", "local").numbers.items()
+    }
+    # Of 96 values that vary by 3 % a median's standard error is 1.25 * 3 % / sqrt(96).
+    assert spreads["ttft_p50", 8] == pytest.approx(0.0038, rel=0.5)
+    assert spreads["usd_per_1k", 8] == spreads["throughput", 8]
 
 
 def test_drift_tells_steps_outliers_and_noise_apart(warehouse: Warehouse) -> None:
