@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from lab_pipelines.blog.template import (
     COLD_START,
@@ -68,43 +68,42 @@ def questions(warehouse: WarehouseCore) -> Iterator[Questions]:
     from resources.snapshot import open_snapshot
 
     with open_snapshot(warehouse.rebuild()) as connection:
-        yield Questions(connection)
+        yield Questions(warehouse, connection)
 
 
 @dataclass
 class Questions:
-    """One labs.duckdb, and what of it several posts need."""
+    """One labs.duckdb, and what several posts need."""
 
+    warehouse: WarehouseCore
     connection: duckdb.DuckDBPyConnection
 
     def ask(self, template: Template, target: Target) -> dict[Asked, Answer]:
-        """The answers. Raises `TemplateError` for a question that breaks the rules for its kind."""
+        """The answers. Raises `TemplateError` for a question that breaks the rules for its kind, `WarehouseError`."""
         return {asked: self._answer(template, asked, target) for asked in template.asked}
-
-    def query(self, sql: str) -> list[dict[str, Any]]:
-        cursor = self.connection.execute(sql)
-        names = [column[0] for column in cursor.description or []]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     @cached_property
     def sections(self) -> Sequence[Section]:
         """What pictures are drawn from."""
         from lab_pipelines.report.read import read_sections
 
-        # Of a warehouse it needs `query`; the lake would take five times as long.
-        return read_sections(cast("WarehouseCore", self))
+        return read_sections(self.warehouse)
 
     def _answer(self, template: Template, asked: Asked, target: Target) -> Answer:
         import duckdb
 
         sql = filled_in(asked.path.read_text(encoding="utf-8"), {**dict(asked.params), "target": target})
         try:
-            found = self.query(sql)
-            names = [column[0] for column in self.connection.description or []]
+            cursor = self.connection.execute(sql)
+            names = [column[0] for column in cursor.description or []]
+            found = cursor.fetchall()
         except duckdb.Error as error:
             raise _refused(template, asked, str(error)) from None
         rows = [
-            {name: printable(value) if isinstance(value, str) else value for name, value in row.items()}
+            {
+                name: printable(value) if isinstance(value, str) else value
+                for name, value in zip(names, row, strict=True)
+            }
             for row in found
         ]
         if problem := _problem(asked, names, rows):
