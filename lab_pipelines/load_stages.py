@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streaming_load.schedule import requests_within
+
 from lab_pipelines.catalog.spec import Pace
 from lab_pipelines.catalog.steps import Burst, Constant, LoadStep, Ramp, Rate, RateProfile, TracedRequest, TraceReplay
 from lab_pipelines.traces import replayed_by
@@ -62,7 +64,8 @@ def load_stages(step: LoadStep, pace: Pace) -> list[LoadStage]:
         case RateProfile() as profile:
             points = profile.walked
             hold_s = _within(step, points[-1][0], pace)
-            needed = min(pace.min_requests, int(profile.expected_requests))
+            due = requests_within(points, profile.arrivals, profile.burstiness, step=step.name, stage=0)
+            needed = min(pace.min_requests, due)
             return [LoadStage(0, None, profile.mean_per_s, hold_s, needed, pace.max_hold_s, points)]
         case TraceReplay() as profile:
             [request] = step.requests
