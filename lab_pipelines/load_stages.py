@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streaming_load.schedule import requests_within
+
 from lab_pipelines.catalog.spec import Pace
 from lab_pipelines.catalog.steps import Burst, Constant, LoadStep, Ramp, Rate, RateProfile, TracedRequest, TraceReplay
 from lab_pipelines.traces import replayed_by
@@ -31,8 +33,8 @@ class LoadStage:
     """Of a rate that changes: (stack seconds, requests per stack second)."""
 
 
-def load_stages(step: LoadStep, pace: Pace) -> list[LoadStage]:
-    """The stages of `step` at `pace`.
+def load_stages(step: LoadStep, pace: Pace, *, trial: int = 1) -> list[LoadStage]:
+    """The stages of `step` at `pace`; each turn, the `trial`, draws its own arrivals.
 
     `max_users` leaves out the high stages of a ramp. A burst doesn't hold: it ends with its last request. A rate
     profile and a trace hold for their own time, and every request that is due in it counts. Raises `ValueError` when no
@@ -62,7 +64,8 @@ def load_stages(step: LoadStep, pace: Pace) -> list[LoadStage]:
         case RateProfile() as profile:
             points = profile.walked
             hold_s = _within(step, points[-1][0], pace)
-            needed = min(pace.min_requests, int(profile.expected_requests))
+            due = requests_within(points, profile.arrivals, profile.burstiness, step=step.name, stage=0, trial=trial)
+            needed = min(pace.min_requests, due)
             return [LoadStage(0, None, profile.mean_per_s, hold_s, needed, pace.max_hold_s, points)]
         case TraceReplay() as profile:
             [request] = step.requests

@@ -286,7 +286,7 @@ def load_plan(
                 max_hold_wall_s=stage.max_hold_s / scale,
                 points=stage.points and [(at_s / scale, per_s * scale) for at_s, per_s in stage.points],
             )
-            for stage in load_stages(step, pace)
+            for stage in load_stages(step, pace, trial=session.trial)
         ],
     )
 

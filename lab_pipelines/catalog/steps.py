@@ -165,7 +165,7 @@ class RateProfile(Drawn):
 
     @property
     def expected_requests(self) -> float:
-        """The integral of the rate: exactly so many, down to the whole one, where arrivals are even."""
+        """The integral of the rate: exactly so many, to the nearest whole one, where arrivals are even."""
         return sum((b.at_s - a.at_s) * (a.per_s + b.per_s) / 2 for a, b in pairwise(self.points)) * self.repeat
 
     @property

@@ -155,6 +155,8 @@ def test_a_changing_rate_has_its_own_time_and_its_mean_is_what_is_offered() -> N
     load = plan(step({**RAMP_UP, "repeat": 2, "arrivals": "gamma", "burstiness": 0.5}))
     assert (load.profile, load.arrivals, load.burstiness, load.max_in_flight) == ("rate_profile", "gamma", 0.5, 9)
     [stage] = load.stages
+    even = plan(step({**RAMP_UP, "points": [{"at_s": 0, "per_s": 0.5}, {"at_s": 9, "per_s": 0.5}]}))
+    assert [one.min_requests for one in even.stages] == [4], "no more than there are, before any is sent to keep it up"
     assert stage.points == [(0.0, 0.0), (6.0, 10.0), (6.0, 0.0), (12.0, 10.0)], "the second ramp begins with a jump"
     assert (stage.per_wall_s, stage.hold_wall_s, stage.min_requests, stage.users) == (5.0, 12.0, 20, None)
     result = at_a_rate(got()).model_copy(update={"stages": at_a_rate().stages[:1]})

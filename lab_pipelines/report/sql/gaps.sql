@@ -11,7 +11,7 @@ SELECT
     run_id, lab, target, measure, reason,
     list_sort(list_distinct(flatten(list(variants)))) AS variants,
     list(users ORDER BY step, stage) FILTER (users IS NOT NULL AND profile IS DISTINCT FROM 'burst') AS users,
-    list(load ORDER BY step, stage) FILTER (profile = 'burst' OR users IS NULL) AS loads
+    list(load ORDER BY step, stage) FILTER (profile NOT IN ('ramp', 'constant')) AS loads
 FROM places
 GROUP BY run_id, lab, target, measure, reason
 ORDER BY run_id, measure, reason;

@@ -1,6 +1,7 @@
 """What one Locust process needs to stream completions and time them honestly.
 
     plan        the load plan, as read from its JSON file
+    traces      the requests of real traffic, read from files
     schedule    when an open loop's requests are due, and which shape each request has
     prompts     the bodies of completions: exact token ids that no prefix cache can serve
     messages    the bytes of every request

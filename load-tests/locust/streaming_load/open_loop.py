@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain, count, islice
 
@@ -27,6 +28,12 @@ SPARE_CONNECTIONS = 2
 ALERT_S = 0.001
 """Before a request is due. The event loop's timers are up to 2 ms late (0.7 ms at the median), so this last bit is
 waited for turn by turn: 0.003 ms, for 0.2 ms of CPU time per request."""
+
+AHEAD_REQUESTS, AHEAD_BYTES = 64, 8_000_000
+"""As many are rendered before it is their turn, so that those which are due together go out together. A prompt of
+100,000 tokens takes a millisecond."""
+AHEAD_S = 0.01
+"""Nothing is rendered ahead within so many seconds before the next request is due."""
 
 
 class OpenLoop:
@@ -61,7 +68,7 @@ class OpenLoop:
         )
         self._begun: list[tuple[Stage, float]] = []
         self._news = Event()
-        self._schedule: Iterator[Exchange] = iter(())
+        self._schedule = _Ahead(iter(()))
         self._next: Exchange | None = None
         """Taken from the schedule, and not sent yet."""
         self._requests = Group()
@@ -81,9 +88,11 @@ class OpenLoop:
         """Send the stages' requests as they begin. Ends only when it is killed."""
         for position in count():
             self._wait_for_stage(position)
-            self._schedule = self._scheduled(*self._begun[position])
+            self._schedule = _Ahead(self._scheduled(*self._begun[position]))
             if self._plan.profile == "burst":
-                self._schedule = iter(list(self._schedule))  # rendered before they are due, all at once
+                self._schedule.render(
+                    all_of_them=True
+                )  # they are due at once, and none goes out before the last is ready
             for exchange in self._schedule:
                 self._next = exchange
                 if not self._wait_until_due(exchange.scheduled, position):
@@ -145,7 +154,9 @@ class OpenLoop:
             left = due - time.monotonic()
             if left <= 0:
                 return True
-            if left > ALERT_S:
+            if left > AHEAD_S and self._schedule.render():
+                gevent.sleep(0)  # the streams of this process go on meanwhile
+            elif left > ALERT_S:
                 self._wait(left - ALERT_S)
             else:
                 os.sched_yield()  # to a server that waits for this core
@@ -166,6 +177,35 @@ class OpenLoop:
             self._connections.give(connection)
             self._slots.put(time.monotonic())
         self._on_finished(exchange)
+
+
+class _Ahead:
+    """A stage's requests in the order in which they are due, some of them rendered before it is their turn."""
+
+    def __init__(self, schedule: Iterator[Exchange]) -> None:
+        self._schedule = schedule
+        self._ready: deque[Exchange] = deque()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return self
+
+    def __next__(self) -> Exchange:
+        if not self._ready:
+            return next(self._schedule)
+        exchange = self._ready.popleft()
+        self._bytes -= len(exchange.message)
+        return exchange
+
+    def render(self, *, all_of_them: bool = False) -> bool:
+        """Render one more, unless enough are ready or none is left. Whether it did."""
+        if not all_of_them and (len(self._ready) >= AHEAD_REQUESTS or self._bytes >= AHEAD_BYTES):
+            return False
+        before = len(self._ready)
+        for exchange in islice(self._schedule, None if all_of_them else 1):
+            self._ready.append(exchange)
+            self._bytes += len(exchange.message)
+        return len(self._ready) > before
 
 
 class _Connections:

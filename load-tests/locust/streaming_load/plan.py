@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from streaming_load.traces import TraceError, TraceFormat, TraceRow, replayed
 
 ProfileKind = Literal["ramp", "constant", "burst", "rate", "rate_profile", "trace"]
+Arrivals = Literal["even", "poisson", "gamma"]
 
 
 class PlanError(ValueError):
@@ -134,7 +135,7 @@ class Plan:
     base_url: str
     model: str | None
     profile: ProfileKind
-    arrivals: Literal["even", "poisson", "gamma"]
+    arrivals: Arrivals
     max_in_flight: int | None
     shapes: tuple[Shape, ...]
     stages: tuple[Stage, ...]

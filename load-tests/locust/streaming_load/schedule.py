@@ -14,9 +14,9 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, count, pairwise, repeat
+from itertools import accumulate, count, pairwise, repeat, takewhile
 
-from streaming_load.plan import Plan, Stage
+from streaming_load.plan import Arrivals, Plan, Stage
 
 _SEED = "labs"
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -37,25 +37,40 @@ def offsets(plan: Plan, stage: Stage) -> Iterator[float]:
         assert plan.trace is not None
         yield from (row.at_s / plan.trace.per_wall_s for row in plan.trace.rows)
     elif stage.points is not None:
-        yield from _times(stage.points, _arrivals(plan, stage))
+        yield from _times(stage.points, _arrivals(plan.arrivals, plan.burstiness, plan.step, stage.stage, plan.trial))
     else:
         assert stage.per_wall_s is not None
-        yield from (arrival / stage.per_wall_s for arrival in _arrivals(plan, stage))
+        arrivals = _arrivals(plan.arrivals, plan.burstiness, plan.step, stage.stage, plan.trial)
+        yield from (arrival / stage.per_wall_s for arrival in arrivals)
 
 
-def _arrivals(plan: Plan, stage: Stage) -> Iterator[float]:
+def requests_within(
+    points: Sequence[tuple[float, float]],
+    arrivals: Arrivals,
+    burstiness: float | None,
+    *,
+    step: str,
+    stage: int,
+    trial: int,
+) -> int:
+    """How many requests of a rate that goes from point to point are due before the last of them."""
+    times = _times(points, _arrivals(arrivals, burstiness, step, stage, trial))
+    return sum(1 for _ in takewhile(lambda at: at < points[-1][0], times))
+
+
+def _arrivals(arrivals: Arrivals, burstiness: float | None, step: str, stage: int, trial: int) -> Iterator[float]:
     """Arrivals of a process with rate 1, without end.
 
     Even ones lie in the middle of their intervals, so that any whole number of intervals holds as many. Poisson and
     gamma arrivals have drawn gaps with mean 1.
     """
-    if plan.arrivals == "even":
+    if arrivals == "even":
         yield from (number + 0.5 for number in count())
     # Only random() promises the same sequence in every version of Python.
-    numbers = random.Random(json.dumps([_SEED, plan.step, stage.stage, *([plan.trial] if plan.trial > 1 else [])]))
+    numbers = random.Random(json.dumps([_SEED, step, stage, *([trial] if trial > 1 else [])]))
     at = 0.0
     while True:
-        at += _gap(numbers, plan.burstiness)
+        at += _gap(numbers, burstiness)
         yield at
 
 
