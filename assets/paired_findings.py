@@ -11,11 +11,18 @@ from dataclasses import replace
 
 from lab_pipelines.catalog.claims import Paired
 from lab_pipelines.rows import Row
+from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.findings import Judgement
 from lab_pipelines.statistics.paired import judge_pairs
 
 
-def judge_paired(finding: Paired, sessions: Sequence[Row], value_of: Callable[[Row], float | str]) -> Judgement:
+def judge_paired(
+    finding: Paired,
+    sessions: Sequence[Row],
+    value_of: Callable[[Row], float | str],
+    *,
+    confidence: float = CONFIDENCE,
+) -> Judgement:
     """The verdict on a run's `sessions`, rows of `stack_sessions`; `value_of` gives one's value, or why it has none.
 
     A turn without both values is no pair. It is left out, and the reason says so: what is missing may be missing
@@ -38,6 +45,7 @@ def judge_paired(finding: Paired, sessions: Sequence[Row], value_of: Callable[[R
         [below for _, below in pairs],
         comparison=finding.comparison,
         threshold=finding.threshold,
+        confidence=confidence,
     )
     return replace(judged, reason="; ".join([judged.reason, *left_out])) if left_out else judged
 

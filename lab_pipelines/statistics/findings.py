@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab_pipelines.statistics import quantiles
-from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate
+from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.multiple import simultaneous
 
 Verdict = Literal["confirmed", "refuted", "inconclusive"]
@@ -104,15 +104,6 @@ def _against(
     if holds[1]:
         return Judgement("refuted", effect, low, high, n, method, f"{interval} is not {comparison} {threshold:g}")
     return Judgement("inconclusive", effect, low, high, n, method, f"{interval} contains {threshold:g}")
-
-
-def of_estimate(estimate: Estimate, *, comparison: Literal["above", "below"], threshold: float) -> Judgement:
-    """The verdict of an estimate: of its interval, or inconclusive for the reason why it has none."""
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None or low is None or high is None:
-        reason = estimate.reason or "it has no interval"
-        return Judgement("inconclusive", value, None, None, estimate.n, estimate.method, reason)
-    return _against(value, low, high, estimate.n, estimate.method, comparison, threshold)
 
 
 def quantile_ratio(
