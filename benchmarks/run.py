@@ -31,7 +31,6 @@ from benchmarks import (
     overhead,
     rehearsal,
     replicas,
-    rivals,
     sheet,
 )
 from benchmarks.demo import BenchmarkError

@@ -63,7 +63,8 @@ def show(lab: LabArgument, as_json: JsonOption = False) -> None:
 
 def _show_complete(spec: LabSpec) -> None:
     where = ", ".join(spec.targets)
-    print_fields([("targets", f"{where}. {spec.needs}" if spec.needs else where)])
+    turns = [("turns", f"the variants are walked {spec.turns} times")] if spec.turns > 1 else []
+    print_fields([("targets", f"{where}. {spec.needs}" if spec.needs else where), *turns])
     if spec.stack.components:
         say("\nstack", style="bold")
         columns = ["component", "kind", "chart", "version", "values", "repository"]

@@ -57,9 +57,10 @@ def sheet_markdown(rows: Sequence[Row]) -> str:
 
 def _session_markdown(rows: Sequence[Row]) -> str:
     first, prices = rows[0], [_prices(shown, rows) for shown in PRICES]
+    turn = "" if first["trial"] == 1 else f", turn {first['trial']}"
     names = ["load", "requests", *(s.name for s in (*PRICES, *SHARES)), "idle GPU-h", "USD"]
     lines = [
-        f"**{markdown_text(first['lab'])} {markdown_text(first['variant'])}** · "
+        f"**{markdown_text(first['lab'])} {markdown_text(first['variant'])}**{turn} · "
         + markdown_text(f"{first['state']} · {provenance_line(first)}"),
         "",
         "| " + " | ".join(names) + " |",

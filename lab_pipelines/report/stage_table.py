@@ -61,6 +61,8 @@ _LOAD = {
 """What was applied, by profile."""
 _VARIANT = Column("variant", "", "variant", text=True)
 """Of a run that compares several."""
+_TURN = Column("trial", "", "turn", at_most=0)
+"""Of a run that walks them several times, where all turns are shown."""
 _REQUESTS = Column("requests", "", "requests", at_most=0)
 _SERVED = Column("requests_per_s", "served", "requests/s")
 """What came of a load that isn't given in users: an overloaded stack serves less than is offered."""
@@ -85,7 +87,9 @@ _GETS = (
 
 def columns(rows: Sequence[Row]) -> tuple[Column, ...]:
     """The columns of one ladder, by its first row: they follow the profile, and plain GETs have no tokens."""
-    lead = [_LOAD[rows[0]["profile"]], *([_VARIANT] if len(variants_of(rows)) > 1 else []), _REQUESTS]
+    several = {"variant": _VARIANT, "trial": _TURN}
+    told_apart = [column for name, column in several.items() if len({row[name] for row in rows}) > 1]
+    lead = [_LOAD[rows[0]["profile"]], *told_apart, _REQUESTS]
     if rows[0]["request_kind"] == "http":
         return (*lead, _SERVED, *_GETS)
     return (*lead, *([_SERVED] if rows[0]["users"] is None else []), *_COMPLETIONS)
@@ -148,7 +152,7 @@ def ladders(rows: Iterable[Row]) -> list[list[Row]]:
 
 def _side_by_side(rows: Sequence[Row]) -> list[Row]:
     variants = variants_of(rows)
-    return sorted(rows, key=lambda r: (r["stage"], variants.index(r["variant"])))
+    return sorted(rows, key=lambda r: (r["stage"], variants.index(r["variant"]), r["trial"]))
 
 
 def notes(cells: Iterable[Iterable[Cell]]) -> list[str]:

@@ -71,43 +71,30 @@ def judge_pairs(
     The verdict is that of `paired_ratio`'s interval. `reason` also has the p value of `sign_flip_p`, which assumes
     less, and where nothing is decided, how many turns it would take.
     """
-    estimate = paired_ratio(candidate, baseline, confidence=confidence)
-    judged = _verdict(estimate, comparison, threshold, confidence)
+    found = paired_ratio(candidate, baseline, confidence=confidence)
+    value, low, high, n = found.value, found.low, found.high, found.n
+
+    def told(verdict: Verdict, reason: str) -> Judgement:
+        return Judgement(verdict, value, low, high, n, f"{found.method} ({confidence * 100:.4g} %)", reason)
+
+    if value is None or low is None or high is None:
+        more = f": walk the variants in {MIN_PAIRS} turns or more" if n < MIN_PAIRS else ""
+        return told("inconclusive", f"{found.reason}{more}")
     logs = _logs(candidate, baseline) or []
-    if judged.low is None:
-        if judged.n < MIN_PAIRS:
-            return _because(judged, f"{judged.reason}: walk the variants in {MIN_PAIRS} turns or more")
-        return judged
-    p = sign_flip_p([one - math.log(threshold) for one in logs])
-    judged = _because(judged, f"{judged.reason} (sign flips alone: p = {p:.2g})")
-    if judged.verdict != "inconclusive":
-        return judged
-    spread = _spread(logs)
-    factor = minimum_detectable_ratio(spread, judged.n)
-    found = f"{judged.n} turns find a difference of {factor - 1:.2%} in {POWER * 10:.0f} of 10 runs"
-    assert judged.effect is not None
-    seen = max(judged.effect / threshold, threshold / judged.effect)
-    needed = pairs_needed(spread, seen)
+    alone = f"(sign flips alone: p = {sign_flip_p([one - math.log(threshold) for one in logs]):.2g})"
+    interval = f"[{low:.4g}, {high:.4g}]"
+    if (held := holds(low, high, comparison, threshold)) is not None:
+        said = f"{interval} is {'' if held else 'not '}{comparison} {threshold:g} {alone}"
+        return told("confirmed" if held else "refuted", said)
+    spread, seen = _spread(logs), max(value / threshold, threshold / value)
+    factor = minimum_detectable_ratio(spread, n, confidence=confidence)
+    needed = pairs_needed(spread, seen, confidence=confidence)
     takes = f"more than {MOST_TURNS} turns" if needed is None else f"{needed} turns"
-    return _because(judged, f"{judged.reason}; {found}, and one like this, of {seen - 1:.2%}, takes {takes}")
-
-
-def _verdict(one: Estimate, comparison: Literal["above", "below"], threshold: float, confidence: float) -> Judgement:
-    """That of the estimate's interval, or inconclusive for the reason why it has none."""
-    method = f"{one.method}, {confidence * 100:.4g} %"
-    if one.low is None or one.high is None:
-        return Judgement("inconclusive", one.value, None, None, one.n, method, one.reason or "it has no interval")
-    held = holds(one.low, one.high, comparison, threshold)
-    verdict: Verdict = "inconclusive" if held is None else "confirmed" if held else "refuted"
-    said = {None: "contains", True: f"is {comparison}", False: f"is not {comparison}"}[held]
-    reason = f"[{one.low:.4g}, {one.high:.4g}] {said} {threshold:g}"
-    return Judgement(verdict, one.value, one.low, one.high, one.n, method, reason)
-
-
-def _because(judged: Judgement, reason: str) -> Judgement:
-    from dataclasses import replace
-
-    return replace(judged, reason=reason)
+    return told(
+        "inconclusive",
+        f"{interval} contains {threshold:g} {alone}; {n} turns find a difference of {factor - 1:.2%} in "
+        f"{POWER * 10:.0f} of 10 runs, and one like this, of {seen - 1:.2%}, takes {takes}",
+    )
 
 
 def _logs(candidate: Series, baseline: Series) -> list[float] | None:

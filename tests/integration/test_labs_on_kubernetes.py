@@ -115,10 +115,15 @@ def test_a_second_turn_of_one_variant_has_an_engine_that_has_seen_nothing(place:
     assert first["values_digest"] == second["values_digest"]
     assert second["session_id"] == f"{first['session_id']}.on.T2"
     assert second["model_loaded_s"] > 0 and second["engine_ready_s"] > 0
-    started = warehouse.query(
-        "SELECT session_id, started_at FROM events WHERE lab = 'L17' AND kind = 'milestone' AND name = 'started'"
+    # Its phases are those of a pod that was not there before.
+    phases = warehouse.query(
+        "SELECT name, started_at, ended_at FROM events WHERE kind = 'cold_start' AND session_id = ? ORDER BY ended_at",
+        [second["session_id"]],
     )
-    assert len({row["started_at"] for row in started}) == len(started) == 2
+    assert {row["name"] for row in phases} >= {"model_loaded", "engine_ready", "first_token"}
+    assert min(row["ended_at"] for row in phases) > second["requested_at"]
+    loaded = next(row for row in phases if row["name"] == "model_loaded")
+    assert loaded["started_at"] >= second["requested_at"] and loaded["ended_at"] > loaded["started_at"]
     assert_nothing_is_left(place, cluster, "L17")
 
 

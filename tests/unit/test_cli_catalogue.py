@@ -217,6 +217,20 @@ def test_a_plan_is_refused_for_a_pace_variant_or_target_that_the_lab_does_not_ha
     assert "It runs on: rehearsal, kubernetes, aks" in refused(labs("plan", "L07", "--target", "local"), 1)
 
 
+def test_turns_are_planned_with_their_time_and_cost(labs: Labs) -> None:
+    once, thrice = (
+        json.loads(labs("plan", "L11", "--no-rehearsal", "--turns", turns, "--json").stdout) for turns in ("1", "3")
+    )
+    assert (once["turns"], thrice["turns"], thrice["variants"]) == (1, 3, once["variants"])
+    assert {part["trial"] for part in thrice["parts"]} == {1, 2, 3}
+    assert 2.5 * float(once["at_most_usd"]) < float(thrice["at_most_usd"]) < 3 * float(once["at_most_usd"])
+    shown = labs("plan", "L11", "--no-rehearsal", "--turns", "3").stdout
+    assert "gmu-0.95 · 3 turns" in shown
+    assert shown.count("2 more turns") == 3
+    assert shown.count("ramp") == 3, "a line for each step of the first turn alone"
+    assert "2 more turn" not in labs("plan", "L11", "--no-rehearsal").stdout
+
+
 def test_a_lab_that_this_machine_can_t_serve_is_planned_for_a_target_that_can(labs: Labs) -> None:
     spec = load_catalog().spec("L07")
     assert "local" not in spec.targets

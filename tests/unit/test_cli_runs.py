@@ -66,6 +66,11 @@ def test_settings_of_the_environment_are_checked_too(labs: Labs, monkeypatch: py
     monkeypatch.setenv("LABS_PACE", "smoke")
     monkeypatch.setenv("LABS_VARIANT", "big")
     assert "L06 has no variant 'big'" in refused(labs("run", "L06"), 2)
+    monkeypatch.setenv("LABS_TURNS", "0")
+    assert "LABS_TURNS='0' is no number from 1 to 100" in refused(labs("run", "L06"), 2)
+    monkeypatch.setenv("LABS_TURNS", "90")
+    too_many = refused(labs("run", "L11", "--pace", "smoke", "--variant", "gmu-0.70,gmu-0.85,gmu-0.95"), 2)
+    assert "90 turns of 3 variants are 270 visits, and a run has 200 at most (--turns, --variant)" in too_many
 
 
 def test_a_target_that_can_t_serve_the_lab_is_refused_with_the_reason_and_those_that_can(labs: Labs) -> None:

@@ -23,6 +23,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         {
             "LABS_PACE": "smoke",
             "LABS_VARIANT": "gmu-0.85",
+            "LABS_TURNS": "6",
             "LABS_DATA_DIR": str(tmp_path),
             "LABS_LAKE_URL": "abfss://lake@account.dfs.core.windows.net/lake",
             "LABS_OPENAI_BASE_URL": "http://127.0.0.1:8000/v1/",
@@ -33,11 +34,17 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         }
     )
     assert (deployment.pace, deployment.data_dir, deployment.sku) == ("smoke", tmp_path, "Standard_NC4as_T4_v3")
-    assert deployment.variant == "gmu-0.85"
+    assert (deployment.variant, deployment.turns) == ("gmu-0.85", 6)
     assert deployment.lake_url == "abfss://lake@account.dfs.core.windows.net/lake"
     assert deployment.external_engine is not None
     assert deployment.external_engine.base_url == "http://127.0.0.1:8000/v1"
     assert deployment.external_engine.prometheus_selector == 'namespace="llm"'
+
+
+@pytest.mark.parametrize("value", ["0", "101", "-1", "six", "1.5"])
+def test_a_wrong_number_of_turns_names_the_variable_and_the_bounds(value: str) -> None:
+    with pytest.raises(DeploymentError, match=r"LABS_TURNS='.*' is no number from 1 to 100"):
+        Deployment.from_env({"LABS_TURNS": value})
 
 
 def test_budgets_are_read_where_a_changed_configmap_s_link_goes(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from lab_pipelines.report.chapters import chapters, comparisons
 from lab_pipelines.report.markdown import render_markdown
 from lab_pipelines.report.page import YEAR, render_lab, render_pages, render_phase, render_year
 from lab_pipelines.report.read import TROUBLE, Report, Section, read_report, read_sections
+from lab_pipelines.report.sheet_table import sheet_markdown
+from lab_pipelines.report.stage_table import stage_markdown
 from lab_pipelines.report.svg import standalone
 from lab_pipelines.report.wording import gap_variants, percent
 from tests.support.rows import (
@@ -336,3 +338,26 @@ def test_a_relative_number_is_said_as_a_percentage() -> None:
 def test_a_run_is_shown_as_recorded_and_a_rehearsal_s_own_date_beside_it(html: str) -> None:
     recorded = session_row()["recorded_at"]
     assert f"recorded {recorded:%Y-%m-%d %H:%M} UTC; its own clock began" in html
+
+
+def test_where_all_turns_are_shown_each_is_told_apart(tmp_path: Path) -> None:
+    tables: dict[str, list[Any]] = {}
+    for trial in (1, 2):
+        own = variants_run({"gmu-0.70": 2.0, "gmu-0.95": 1.0}, session_id=f"walk-{trial}", trial=trial, users=(1, 4))
+        for table, rows in own.items():
+            tables.setdefault(table, []).extend(rows)
+    publish_run(warehouse := warehouse_in(tmp_path), tables)
+    table = stage_markdown(warehouse.query("SELECT * FROM stage_table ORDER BY started_at"))
+    lines = [line.split(" | ")[:3] for line in table.splitlines() if line.startswith("| ")][2:]
+    assert lines == [
+        [f"| {users}", variant, str(turn)]
+        for users in (1, 4)
+        for variant in ("gmu-0.70", "gmu-0.95")
+        for turn in (1, 2)
+    ]
+    sheet = sheet_markdown(warehouse.query("FROM finops_sheet ORDER BY session_id, stage"))
+    assert sheet.count("**L11 gmu-0.95** · ") == sheet.count("**L11 gmu-0.95**, turn 2 · ") == 1
+    # A run's own section shows the last turn alone, and needs no column for it.
+    [section] = read_sections(warehouse)
+    assert {row["trial"] for row in section.stages} == {2}
+    assert " turn " not in stage_markdown(section.stages)

@@ -6,9 +6,12 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
+from dagster import Failure
 
+from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import Variant
 from lab_pipelines.turns import turn_orders, visit_name, visits
+from resources.labs import Labs
 
 
 def variants(*ids: str, refused: str | None = None) -> list[Variant]:
@@ -60,3 +63,15 @@ def test_no_two_visits_share_a_name() -> None:
     assert len({name.lower() for name in names if name != "a.t2"}) == len(names) - 1
     assert len(set(names)) == len(names)
     assert (visit_name("wide", 1), visit_name("wide", 2)) == ("wide", "wide.T2")
+
+
+def test_the_deployment_s_turns_go_before_the_lab_s_and_too_many_visits_are_refused() -> None:
+    spec = load_catalog().spec("L11")
+    assert len(Labs(target="rehearsal").visits(spec)) == len(spec.variants)
+    asked = Labs(target="rehearsal", turns=4, variant="gmu-0.70,gmu-0.95").visits(spec)
+    assert [visit.name for visit in asked[:4]] == ["gmu-0.70", "gmu-0.95", "gmu-0.95.T2", "gmu-0.70.T2"]
+    assert len(asked) == 8
+    with pytest.raises(
+        Failure, match=r"100 turns of 3 variants are 300 visits, and a run has 200 at most \(set LABS_T"
+    ):
+        Labs(target="rehearsal", turns=100).visits(spec)

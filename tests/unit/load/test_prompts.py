@@ -12,6 +12,7 @@ from streaming_load.prompts import NONCE_TOKENS, RequestBodies, TracedBodies, no
 from streaming_load.traces import TraceRow
 
 from lab_pipelines.deployment import REPO_ROOT
+from tests.support.load_plans import gets
 
 PROMPTS = REPO_ROOT / "load-tests" / "prompts"
 
@@ -45,6 +46,11 @@ def test_a_fixture_holds_different_prompts_of_safe_ids(tokens: int, count: int) 
     prompts = read_prompts(PROMPTS / f"fixed-{tokens}.json", tokens)
     assert len(prompts) == count
     assert len({tuple(prompt) for prompt in prompts}) == count
+
+
+def test_each_turn_of_a_run_has_prompts_that_no_cache_has_seen() -> None:
+    plans = [gets("rate", trial=trial, run_id="run-1") for trial in (1, 2, 3)]
+    assert [plan.prompt_key for plan in plans] == ["run-1", "run-1.T2", "run-1.T3"]
 
 
 def test_every_request_starts_with_a_nonce_of_its_own() -> None:

@@ -54,6 +54,8 @@ def test_poisson_arrivals_are_the_same_in_every_run_and_differ_by_step_and_stage
     assert due(stage(), "poisson", 3) == pytest.approx([0.340250, 0.642001, 0.944789], abs=1e-6), "in every release"
     assert due(stage(), "poisson") != due(stage(1), "poisson")
     assert due(stage(), "poisson") != due(stage(), "poisson", step="other")
+    assert due(stage(), "poisson", trial=1) == due(stage(), "poisson")
+    assert due(stage(), "poisson", trial=2) == due(stage(), "poisson", trial=2) != due(stage(), "poisson")
 
 
 def test_a_faster_clock_plays_the_same_pattern_faster() -> None:

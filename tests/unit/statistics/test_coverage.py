@@ -229,13 +229,14 @@ def walked(numbers: np.random.Generator, turns: int, drift: str, noise: str, *, 
     return paired_ratio(1.1 * values[:, 0], values[:, 1])
 
 
-@pytest.mark.parametrize("turns", [6, 12, 30])
+@pytest.mark.parametrize("turns", [5, 12, 30])
 @pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("drift", DRIFT)
 def test_the_interval_of_a_paired_ratio_covers_it(drift: str, noise: str, turns: int) -> None:
     numbers = np.random.default_rng(3)
     found = [walked(numbers, turns, drift, noise) for _ in range(SAMPLES)]
-    assert 0.93 <= coverage(found, 1.1) <= 0.97
+    # Five pairs are hardly ever without a disturbance, or never with two: the interval is then a little wide.
+    assert 0.93 <= coverage(found, 1.1) <= (0.98 if turns == 5 else 0.97)
 
 
 def test_in_an_order_that_never_changes_a_drift_passes_for_an_effect() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab_pipelines.statistics.bootstrap import block_bootstrap
 from scipy.stats import binom
 
-from lab_pipelines.statistics.bootstrap import block_bootstrap
 from lab_pipelines.statistics.means import inflation, mean
 from lab_pipelines.statistics.multiple import holm, simultaneous
 from lab_pipelines.statistics.paired import (
