@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetChecksDefinition, AssetCheckSeverity, AssetKey, DagsterInstance, asset, materialize
+from dagster import (
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    TableMetadataValue,
+    asset,
+    materialize,
+)
 
 from assets import checks, claim_checks
 from lab_pipelines.partitions import lab_partitions
@@ -140,6 +148,8 @@ def test_a_lab_s_claims_are_shown_beside_its_asset_and_block_nothing(
     assert result.success and not evaluation.blocking
     assert (evaluation.passed, evaluation.severity) == (passes, AssetCheckSeverity.WARN)
     assert (evaluation.description or "").startswith(f"{int(passes)} of 1 claims confirmed")
-    [record] = evaluation.metadata["findings"].value
+    table = evaluation.metadata["findings"]
+    assert isinstance(table, TableMetadataValue)
+    [record] = table.records
     assert (record.data["verdict"], record.data["low"], record.data["n"]) == (said, 1.05, 2)
     assert record.data["reason"] == "[1.05, 1.15] is below 1.25"

@@ -176,6 +176,22 @@ def test_requests_of_a_stage_that_does_not_count_give_no_numbers(tmp_path: Path)
     assert rows[0, "error_rate"]["value"] == 0.0, "that none failed is known all the same"
 
 
+def test_useful_is_what_the_finops_sheet_calls_useful(tmp_path: Path) -> None:
+    stage, requests = stage_of(0, 4, 4 * latencies(200))
+    requests[7] |= {"tpot_s": None}  # an answer of a single token
+    requests[8] |= {"tpot_s": 0.2}
+    requests[9] |= {"ttft_s": None}
+    kept = ("stage", "users", "run_id", "session_id", "request_id", "sent_at")
+    requests[10] = failed_request_row(**{name: requests[10][name] for name in kept})
+    warehouse = published(tmp_path, (stage, requests))
+    sql = (REPO_ROOT / "lab_pipelines" / "session_work.sql").read_text(encoding="utf-8")
+    for slo in (INTERACTIVE, Slo(e2e_s=2.5), Slo(tpot_s=0.1)):
+        [work] = warehouse.query(sql, {"session_id": "lease-1", **slo.model_dump()})
+        (found,) = Samples(warehouse, slo).of(of_session())
+        assert found.sample.useful is not None
+        assert 0 < found.sample.useful.sum() == work["useful_requests"] < 200
+
+
 # Findings
 
 
