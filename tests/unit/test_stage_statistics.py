@@ -172,6 +172,7 @@ def test_requests_of_a_stage_that_does_not_count_give_no_numbers(tmp_path: Path)
     spoilt = [row | {"valid": False, "invalid_reasons": ["the client was too late"]} for row in requests]
     rows = told_of(published(tmp_path, (stage, spoilt)))
     assert (rows[0, "ttft_p50"]["value"], rows[0, "ttft_p50"]["reason"]) == (None, "no value")
+    assert rows[0, "throughput"]["value"] is None, "what a client could not keep up with is no measurement"
     assert rows[0, "goodput"]["value"] is None and rows[0, "steady_state"]["state"] == "unknown"
     assert rows[0, "error_rate"]["value"] == 0.0, "that none failed is known all the same"
 
