@@ -157,10 +157,13 @@ def _more(found: _Bounds, threshold: float, confidence: float, scale: Scale) -> 
         far = reach * (found.high - found.low) / 2
         seen = f"{threshold - far:.3g} or {threshold + far:.3g}"
     factor = requests_factor(found.effect, found.low, found.high, threshold, scale=scale)
+    # Rounded up, so that it never says that as many would do.
     needs = (
-        f"about {factor:.2g} times the requests" if factor is not None else "no number of requests, it is that near,"
+        "the effect lies at the threshold, and no number of requests decides that"
+        if factor is None
+        else f"about {math.ceil(factor * 10) / 10:.3g} times the requests would decide it at this effect"
     )
-    return f"{needs} would decide it at this effect; so many tell {seen} from it (8 times in 10)"
+    return f"{needs}; so many tell {seen} from it (8 times in 10)"
 
 
 def _known(side: Side) -> _Bounds:

@@ -51,7 +51,7 @@ def is_dependent(values: np.ndarray) -> bool:
     n = len(values)
     if n <= LAGS + 1:
         return False
-    ranks = _ranks(values)
+    ranks = centred_ranks(values)
     spread = float(ranks @ ranks)
     if spread == 0:
         return False
@@ -82,7 +82,7 @@ def inflation(values: np.ndarray) -> tuple[float, int]:
     return max(1.0, 2 * float(pairs[:kept].sum()) - 1), 2 * kept
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def centred_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks about their mean; equal values share the middle of theirs."""
     import numpy as np
 

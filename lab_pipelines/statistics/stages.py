@@ -129,11 +129,18 @@ class StageSample:
     def series(self, quantity: str, shape: int | None = None) -> np.ndarray:
         """The values behind a latency's quantiles or the throughput, in the order of time, after the warm-up."""
         if quantity == "throughput":
-            assert self.tokens_per_s is not None
-            return self.tokens_per_s[math.ceil(len(self.tokens_per_s) * self.warm_up_s / self.duration_s) :]
+            flow = self._flow
+            return flow[math.ceil(len(flow) * self.warm_up_s / self.duration_s) :]
         values = self.latencies[latency_of(quantity)[0]]
         kept = self.valid & ~_unknown(values) & (self.due_s >= self.warm_up_s)
         return values[kept if shape is None else kept & (self.shape == shape)]
+
+    @property
+    def _flow(self) -> np.ndarray:
+        """Nothing of a stage that asks for no tokens, or whose requests don't count, none of them."""
+        import numpy as np
+
+        return self.tokens_per_s if self.tokens_per_s is not None and self.valid.any() else np.empty(0)
 
     def _without_warm_up(self, estimate: Estimate) -> Estimate:
         if not self.warm_up.cut:

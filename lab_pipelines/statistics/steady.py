@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lab_pipelines.statistics.dependence import inflation
+from lab_pipelines.statistics.dependence import centred_ranks, inflation
 from lab_pipelines.statistics.estimate import Series, as_array
 from lab_pipelines.statistics.means import batch_means
 from lab_pipelines.statistics.multiple import holm
@@ -94,7 +94,7 @@ def _inflation(values: np.ndarray) -> float:
 def _mann_kendall(values: np.ndarray) -> tuple[float, float]:
     """The two-sided p value and Sen's slope per value."""
     import numpy as np
-    from scipy.stats import norm, rankdata
+    from scipy.special import ndtr, ndtri
 
     n = len(values)
     later = np.triu_indices(n, k=1)
@@ -105,12 +105,11 @@ def _mann_kendall(values: np.ndarray) -> tuple[float, float]:
     _, ties = np.unique(values, return_counts=True)
     variance = (n * (n - 1) * (2 * n + 5) - float((ties * (ties - 1) * (2 * ties + 5)).sum())) / 18
     # Hamed and Rao: significant correlations of the ranks, once the trend is taken out, inflate the variance.
-    ranks = rankdata(values - slope * np.arange(n))
-    centred = ranks - ranks.mean()
+    centred = centred_ranks(values - slope * np.arange(n))
     spread = float((centred**2).sum())
     inflated = 1.0
     if spread:
-        limit = float(norm.ppf(0.975)) / math.sqrt(n)
+        limit = float(ndtri(0.975)) / math.sqrt(n)
         for lag in range(1, n - 2):
             correlation = float((centred[lag:] * centred[:-lag]).sum()) / spread
             if abs(correlation) > limit:
@@ -119,16 +118,15 @@ def _mann_kendall(values: np.ndarray) -> tuple[float, float]:
     if variance <= 0 or score == 0:
         return 1.0, slope
     z = (abs(score) - 1) / math.sqrt(variance)
-    return 2 * float(norm.sf(z)), slope
+    return 2 * float(ndtr(-z)), slope
 
 
 def _pettitt(values: np.ndarray) -> tuple[float, int]:
     """The p value, and the index of the first value after the likeliest shift."""
     import numpy as np
-    from scipy.stats import rankdata
 
     n = len(values)
-    sums = 2 * np.cumsum(rankdata(values)) - np.arange(1, n + 1) * (n + 1)
+    sums = 2 * np.cumsum(centred_ranks(values))
     at = int(np.argmax(np.abs(sums[:-1]))) + 1
     height = float(abs(sums[at - 1]))
     return min(1.0, 2 * math.exp(-6 * height**2 / (n**3 + n**2))), at

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lab_pipelines.statistics.dependence import inflation
+from lab_pipelines.statistics.dependence import centred_ranks, inflation
 from lab_pipelines.statistics.estimate import Series, as_array
 
 BATCH = 5
@@ -38,13 +38,12 @@ def warm_up(series: Series, *, tolerance: float = 0.0) -> WarmUp:
     """
     import numpy as np
     from scipy.special import ndtr
-    from scipy.stats import rankdata
 
     values = as_array(series)
     batches = len(values) // BATCH
     if batches < MIN_BATCHES:
         return WarmUp(None, f"{len(values)} values; a warm-up is looked for in {BATCH * MIN_BATCHES} or more")
-    ranks = rankdata(values)
+    ranks = centred_ranks(values)
     means = ranks[: batches * BATCH].reshape(batches, BATCH).mean(axis=1)
     # Sums over the rest from each cut on, all at once.
     left = np.arange(batches, 0, -1)

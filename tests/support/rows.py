@@ -324,14 +324,15 @@ def statistic_row(**columns: Any) -> Row:
 
 
 def statistic_rows(**columns: Any) -> list[Row]:
-    """A steady stage without a warm-up: its two rows of that, its median TTFT, and a p95 that has no interval."""
+    """A stage without a warm-up, steady unless `columns` say otherwise: two rows of that, its median TTFT, and a p95
+    that has no interval."""
     without = {"low": None, "high": None, "n_effective": None}
     refusal = "20 values; an interval of the p95 needs 72"
     quiet = {"method": "MSER-5", "reason": "none: the beginning is like the rest"}
     steady = {"method": "Mann-Kendall", "reason": "no trend (p = 1), no shift (p = 1)"}
     return [
         statistic_row(
-            **(without | quiet | {"quantity": "warm_up", "value": 0.0, "state": None, "drift": None} | columns)
+            **(without | quiet | columns | {"quantity": "warm_up", "value": 0.0, "state": None, "drift": None})
         ),
         statistic_row(**(without | steady | {"quantity": "steady_state", "unit": "ratio", "value": 0.0} | columns)),
         statistic_row(**columns),
@@ -614,7 +615,8 @@ def lab_run(
             summaries.append(summary_row(**where, **window, measure=measure, unit=unit, value=value) | columns)
         summaries.append(gap_row(**where, **window, measure="gpu_power", unit="watts") | columns)
         samples.append(sample_row(**where, sampled_at=at + (ended - at) / 2) | columns)
-        statistics += [row | columns for row in statistic_rows(**where)]
+        last = {"state": "trend", "drift": 0.12} if n == users[-1] else {}
+        statistics += [row | columns for row in statistic_rows(**where, **last)]
         at = ended
     released_at = at + timedelta(seconds=1)
     held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale
@@ -691,7 +693,7 @@ def get_run(
     columns = {"lab": "L01", "engine": "none", "run_id": "get-run", "session_id": "get-session"} | columns
     scale = columns.get("time_scale", 5.0)
     at = REQUESTED_AT + timedelta(seconds=5)
-    stages, requests, summaries = [], [], []
+    stages, requests, summaries, statistics = [], [], [], list[Row]()
     for index, per_s in enumerate(offered):
         where = {"step": "traffic", "stage": index, "users": None} | columns
         latency_s, gap = 0.010 + per_s / 1000, timedelta(seconds=1 / per_s / scale)
@@ -718,6 +720,8 @@ def get_run(
         )
         window = {"window_start": at, "window_end": ended, "measure": "request_rate", "unit": "requests/s"}
         summaries.append(summary_row(**(where | window), value=per_s) if index == 0 else gap_row(**(where | window)))
+        said = {"quantity": "e2e_p50", "value": latency_s, "low": latency_s, "high": latency_s, "n": requests_per_stage}
+        statistics.append(statistic_row(**(where | said), offered_per_s=per_s, state="level_shift", drift=-0.1))
         at = ended
     phases = dict.fromkeys([f"{name}_s" for name in COLD_START_S] + ["cold_start_s"])
     released_at = at + timedelta(seconds=1)
@@ -735,6 +739,7 @@ def get_run(
         "load_stages": stages,
         "requests": requests,
         "client_errors": [client_error_row(step=s["step"], stage=s["stage"]) | columns for s in stages],
+        "stage_statistics": statistics,
         "metric_summaries": summaries,
         "cost_records": costs,
         "finops_sheet": finops.sheet_rows(

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetChecksDefinition, AssetKey, DagsterInstance, asset, materialize
+from dagster import (
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetKey,
+    DagsterInstance,
+    TableMetadataValue,
+    asset,
+    materialize,
+)
 
-from assets import checks
+from assets import checks, claim_checks
 from lab_pipelines.partitions import lab_partitions
 from resources.labs import Labs
 from tests.support import rows as support
@@ -116,3 +124,32 @@ def test_a_cent_too_much_stops_the_run(tmp_path: Path, run: Rows) -> None:
 def test_a_session_without_a_price_still_adds_up(tmp_path: Path) -> None:
     passed, said = verdict(tmp_path, checks.cost_parts_sum_to_the_session, support.lab_run(priced=False))
     assert passed and "without a price" in said
+
+
+@pytest.mark.parametrize(("said", "passes"), [("confirmed", True), ("refuted", False), ("inconclusive", False)])
+def test_a_lab_s_claims_are_shown_beside_its_asset_and_block_nothing(
+    tmp_path: Path, run: Rows, said: str, passes: bool
+) -> None:
+    run["findings"] = [support.finding_row(verdict=said, reason="[1.05, 1.15] is below 1.25")]
+    [key] = claim_checks.claims.check_keys
+    warehouse = support.warehouse_in(tmp_path)
+    support.publish_run(warehouse, run)
+
+    @asset(key=key.asset_key, partitions_def=lab_partitions)
+    def checked() -> None: ...
+
+    result = materialize(
+        [checked, claim_checks.claims],
+        partition_key="L06",
+        instance=DagsterInstance.ephemeral(),
+        resources={"labs": Labs(target="local"), "warehouse": warehouse},
+    )
+    [evaluation] = result.get_asset_check_evaluations()
+    assert result.success and not evaluation.blocking
+    assert (evaluation.passed, evaluation.severity) == (passes, AssetCheckSeverity.WARN)
+    assert (evaluation.description or "").startswith(f"{int(passes)} of 1 claims confirmed")
+    table = evaluation.metadata["findings"]
+    assert isinstance(table, TableMetadataValue)
+    [record] = table.records
+    assert (record.data["verdict"], record.data["low"], record.data["n"]) == (said, 1.05, 2)
+    assert record.data["reason"] == "[1.05, 1.15] is below 1.25"

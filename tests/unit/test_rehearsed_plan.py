@@ -94,7 +94,5 @@ def test_requests_needed_fall_with_the_distance_and_never_below_what_an_interval
     close, far = needed(1.05), needed(1.5)
     assert close is not None and far is not None and close > 100 > far
     assert needed(1.005) is None
-    assert needed(5.0, quantity="ttft_p95") == needed_for(0.95, confidence=0.975)
-    assert requests_needed("ttft_p99", threshold=1, effect=None, low=None, high=None, requests=0) == (
-        needed_for(0.99, confidence=0.975)
-    )
+    assert needed(5.0, quantity="ttft_p95") == needed_for(0.95)
+    assert requests_needed("ttft_p99", threshold=1, effect=None, low=None, high=None, requests=0) == (needed_for(0.99))

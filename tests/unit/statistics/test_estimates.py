@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_pipelines.statistics.bootstrap import block_bootstrap
 from scipy.stats import binom
 
-from lab_pipelines.statistics.means import inflation, mean
+from lab_pipelines.statistics.dependence import inflation, is_dependent
+from lab_pipelines.statistics.means import mean
 from lab_pipelines.statistics.multiple import holm, simultaneous
 from lab_pipelines.statistics.paired import (
     judge_pairs,
@@ -22,19 +22,27 @@ from lab_pipelines.statistics.paired import (
     sign_flip_p,
 )
 from lab_pipelines.statistics.quantiles import needed_for, quantile
-from lab_pipelines.statistics.rates import rate, rate_in_order
+from lab_pipelines.statistics.rates import rate
 from lab_pipelines.statistics.steady import steadiness
 from lab_pipelines.statistics.warmup import warm_up
 
 numbers = np.random.default_rng(1)
 
 
+def unordered(n: int) -> np.ndarray:
+    """1 … n in an order without dependence."""
+    for seed in range(20):
+        series = np.random.default_rng(seed).permutation(np.arange(1.0, n + 1))
+        if not is_dependent(series):
+            return series
+    raise AssertionError("twenty shuffles that all seem to depend on each other")
+
+
 @pytest.mark.parametrize(("q", "needed"), [(0.95, 72), (0.99, 368), (0.999, 3688), (0.5, 6)])
 def test_a_quantile_needs_so_many_values(q: float, needed: int) -> None:
     assert needed_for(q) == needed
-    series = numbers.normal(size=needed)
-    assert quantile(series, q, in_order=False).bounded
-    small = quantile(series[1:], q, in_order=False)
+    assert quantile(unordered(needed), q).bounded
+    small = quantile(unordered(needed - 1), q)
     assert not small.bounded and small.value is not None and f"needs {needed}" in (small.reason or "")
 
 
@@ -42,7 +50,7 @@ def test_a_quantile_needs_so_many_values(q: float, needed: int) -> None:
 @pytest.mark.parametrize("n", [80, 120, 400, 3000])
 def test_the_ranks_are_the_binomial_distribution_s(n: int, q: float) -> None:
     """The widest ranks that miss with no more than half of what is left on either side, counted with whole numbers."""
-    found = quantile(np.arange(1.0, n + 1), q, in_order=False)
+    found = quantile(unordered(n), q)
     ranks = np.arange(1, n + 1)
     misses_below, misses_above = binom.cdf(ranks - 1, n, q), binom.sf(ranks - 1, n, q)
     assert found.low == ranks[misses_below <= 0.025].max()
@@ -50,14 +58,14 @@ def test_the_ranks_are_the_binomial_distribution_s(n: int, q: float) -> None:
 
 
 def test_a_mean_of_few_or_of_all_too_similar_values_has_no_interval() -> None:
-    assert "needs 40" in (mean([1.0] * 39).reason or "")
+    assert "needs 40" in (mean(numbers.normal(size=39)).reason or "")
     walk = np.cumsum(numbers.normal(size=200))
     refused = mean(walk)
     assert refused.value == pytest.approx(walk.mean())
     assert not refused.bounded and "depend on each other too much" in (refused.reason or "")
 
 
-@pytest.mark.parametrize("estimate", [mean, warm_up, steadiness, lambda s: quantile(s, 0.5), rate_in_order])
+@pytest.mark.parametrize("estimate", [mean, warm_up, steadiness, lambda s: quantile(s, 0.5), rate])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gap_is_no_number(estimate: Callable[[list[float]], object], bad: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
@@ -67,18 +75,22 @@ def test_a_gap_is_no_number(estimate: Callable[[list[float]], object], bad: floa
 def test_nothing_at_all_is_no_value() -> None:
     assert mean([]).value is None
     assert quantile([], 0.5).value is None
-    assert rate(0, 0).value is None
+    assert rate([]).value is None
     assert sign_flip_p([]) == 1.0
     assert steadiness([]).state == "unknown"
     assert warm_up([]).cut is None
 
 
 def test_a_rate_of_none_or_all_keeps_a_width() -> None:
-    none, all_of_them = rate(0, 50), rate(50, 50)
+    none, all_of_them = rate([False] * 50), rate([True] * 50)
     assert (none.low, all_of_them.high) == (0.0, 1.0)
     assert none.high == pytest.approx(0.0713, abs=1e-3)
-    with pytest.raises(ValueError, match="51 successes of 50"):
-        rate(51, 50)
+
+
+def test_failures_in_one_clump_are_no_sample_of_clumps() -> None:
+    clump = rate([False] * 60 + [True] * 20 + [False] * 60)
+    assert clump.value == pytest.approx(1 / 7)
+    assert not clump.bounded and "depend on each other too much" in (clump.reason or "")
 
 
 def test_pairs_must_be_enough_equal_in_number_and_positive() -> None:
@@ -153,12 +165,15 @@ def test_estimates_follow_a_change_of_unit(seed: int, factor: float, offset: flo
             assert other == pytest.approx(one * factor + offset, rel=1e-6, abs=1e-6 * (1 + abs(offset)))
 
 
-def test_dependence_is_seen_and_its_absence_costs_little() -> None:
-    assert inflation(np.repeat(numbers.normal(size=100), 10)) == pytest.approx(10, rel=0.5)
-    assert inflation(numbers.normal(size=2000)) < 1.8
+def test_dependence_is_seen_and_its_absence_costs_nothing() -> None:
+    assert inflation(np.repeat(numbers.normal(size=100), 10))[0] == pytest.approx(10, rel=0.5)
+    independent = [numbers.lognormal(size=120) for _ in range(400)]
+    assert sum(is_dependent(series) for series in independent) / 400 <= 0.08
+    assert all(quantile(s, 0.5).n_effective == 120 for s in independent if not is_dependent(s))
+    assert not is_dependent(np.ones(50)) and not is_dependent(np.array([1.0, 2.0]))
 
 
-def test_a_bootstrap_of_few_blocks_is_refused() -> None:
-    walk = np.cumsum(numbers.normal(size=300))
-    found = block_bootstrap(walk, lambda samples: samples.mean(axis=-1))
-    assert not found.bounded and "blocks" in (found.reason or "")
+def test_a_dependent_series_must_be_worth_twice_what_independent_ones_need() -> None:
+    series = np.repeat(numbers.normal(size=30), 4)
+    found = quantile(series, 0.95)
+    assert not found.bounded and "worth" in (found.reason or "") and "needs 144" in (found.reason or "")
