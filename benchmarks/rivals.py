@@ -137,7 +137,10 @@ class CpuMeter:
 
 
 def measure(*, repeats: int, quick: bool = False) -> list[Figure]:
-    """Every tool at every level, by turns, `repeats` times over. Raises `BenchmarkError` if ours or the bare one fails."""
+    """Every tool at every level, by turns, `repeats` times over.
+
+    Raises `BenchmarkError` when ours fails, or the bare client; another is left out with a note.
+    """
     tools, notes = _tools()
     levels = _LEVELS if not quick else [Level(4, waves=1, tokens=32, ttft_s=0.2, itl_s=0.02)]
     runs: list[Run] = []
