@@ -9,6 +9,9 @@
     overhead    where the time of both went
     client_lag  how late the load generator sees what the server sent
     imports     the code location's import against `import dagster`
+    rivals      our load generator beside others; rivals_server, rivals_tools, rivals_bare, rivals_install are its parts
+    frozen      a server that stands still, under an open and a closed loop (frozen_users)
+    row_writing what the rows of 10,000 requests cost
 
 A figure over its bound is reported, not an error; a benchmark that can't be run is.
 Doesn't belong here: numbers of a lab's stack (those are rows in the warehouse).

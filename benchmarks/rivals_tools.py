@@ -26,6 +26,8 @@ from resources.load_locust import LOCUSTFILE, locust_arguments
 from resources.load_records import begin_folder, read_result
 
 _RUN_ID = "rivals"
+_NOT_OUR_PACKAGES = {"PYTHONPATH": ""}
+"""For a program of another virtual environment."""
 _SPARE_S = 0.5
 """What a wave of our closed loop may take longer than the server alone does. What begins after the last one is cut."""
 
@@ -198,7 +200,7 @@ class AIPerf(Tool):
     @property
     def environ(self) -> dict[str, str]:
         # No model hub: its address is a port on which nobody listens. (Told to be offline, it refuses a folder.)
-        return {"HF_ENDPOINT": "http://127.0.0.1:9"}
+        return {"HF_ENDPOINT": "http://127.0.0.1:9", **_NOT_OUR_PACKAGES}
 
     def seen(self, folder: Path, sent: Sequence[Sent]) -> list[Seen]:
         by_name = {answer.asked_as: answer for answer in sent}
@@ -232,7 +234,7 @@ class GuideLLM(Tool):
 
     @property
     def environ(self) -> dict[str, str]:
-        return {"HF_HUB_OFFLINE": "1"}
+        return {"HF_HUB_OFFLINE": "1", **_NOT_OUR_PACKAGES}
 
     def seen(self, folder: Path, sent: Sequence[Sent]) -> list[Seen]:
         by_id = {answer.id: answer for answer in sent}

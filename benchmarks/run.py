@@ -27,10 +27,13 @@ from benchmarks import (
     demo,
     engine_loop,
     figures,
+    frozen,
     imports,
     overhead,
     rehearsal,
     replicas,
+    rivals,
+    row_writing,
     sheet,
 )
 from benchmarks.demo import BenchmarkError
@@ -116,6 +119,7 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "sheet" in wanted:
         _say("asking the sheet of " + ("100,000" if quick else "10 million") + " cost records")
         measured += sheet.measure(cost_records=100_000 if quick else sheet.COST_RECORDS)
+    measured += _of_the_load_generator(wanted, quick=quick)
     if not set(wanted) & {"overhead", "lag", "memory"}:
         return measured
     pace = "smoke" if quick else "short"
@@ -131,6 +135,20 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
         if "overhead" in wanted:
             _say("doing the bare work")
             measured += overhead.figures(run, Path(folder))
+    return measured
+
+
+def _of_the_load_generator(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]:
+    measured: list[Figure] = []
+    if "rivals" in wanted:
+        _say("streaming to our load generator and to others, by turns")
+        measured += rivals.measure(repeats=1, quick=quick)
+    if "frozen" in wanted:
+        _say("freezing a server under two loops")
+        measured += frozen.measure()
+    if "rows" in wanted:
+        _say("writing the rows of 10,000 requests")
+        measured += row_writing.measure(requests=500 if quick else row_writing.REQUESTS)
     return measured
 
 

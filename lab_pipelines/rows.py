@@ -358,7 +358,8 @@ def request_rows(
 def _request_row(shared: Row, plan: LoadPlan, users: int | None, record: RequestRecord, faults: Sequence[str]) -> Row:
     scale = shared["time_scale"]
     shape = plan.shapes[record.shape]
-    offsets = [offset * scale for offset in record.event_offsets_s]
+    # As they are where the clock is the wall's: a measured run's lists would take 100 MiB twice at 10,000 requests.
+    offsets = record.event_offsets_s if scale == 1 else [offset * scale for offset in record.event_offsets_s]
     ttft_s = offsets[0] if offsets else None
     e2e_s = record.finished_offset_s * scale if record.outcome == "ok" else None
     tokens = tpot_s = ttft_lag_wall_s = None

@@ -9,12 +9,14 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from benchmarks import sheet
+from benchmarks import frozen, rivals, sheet
 from benchmarks.attribution import Took, exponent
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
 from benchmarks.overhead import ASSETS, Span, demo_parts
 from benchmarks.replicas import ARGUMENTS, GPU, Router
+from benchmarks.rivals import Run
+from benchmarks.rivals_tools import Level, Seen, Sent
 from lab_pipelines.engine.replica import Replica, Tracked
 from lab_pipelines.engine.setup import EngineModel
 from resources.snapshot import open_snapshot
@@ -118,3 +120,44 @@ def test_the_sheet_s_made_up_year_has_as_many_records_as_asked_for_and_answers_i
         assert connection.execute("SELECT count(*), count(DISTINCT state) FROM sheet_current").fetchall() == [(2500, 1)]
         for question in sheet.QUESTIONS.values():
             assert connection.execute(question).fetchall() != []
+
+
+@pytest.mark.parametrize(
+    ("due", "latency_s"),
+    [(1.0, 0.5), (4.5, 0.5), (4.75, 5.5), (5.0, 5.5), (9.5, 1.0), (10.0, 0.5), (12.0, 0.5)],
+)
+def test_a_request_waits_for_what_is_left_of_the_freeze_and_then_for_its_own_time(due: float, latency_s: float) -> None:
+    assert frozen.latency_s(due, needed_s=0.5, froze_at=5.0, went_on_at=10.0) == pytest.approx(latency_s)
+
+
+def test_errors_are_of_the_tools_times_against_the_servers() -> None:
+    sent = Sent("c0", "", received_ns=0, sent_ns=[200_000_000, 220_000_000, 250_000_000])
+    seen = Seen.of(sent, 0.203, [0.021, 0.028, 0.5])  # the last gap is that of the event without a token
+    run = Run("ours", Level(1, 1, 3, 0.2, 0.02), [seen], events=3, cpu_s=1.0, server_cpu_s=1.0)
+
+    assert run.ttft_errors_s == pytest.approx([0.003])
+    assert run.itl_errors_s == pytest.approx([0.001, 0.002])
+    assert seen.last_event_error_s == pytest.approx(0.203 + 0.049 - 0.25)
+    mean_only = Run("guidellm", run.level, [Seen(sent, 0.2, 0.026)], events=3, cpu_s=1.0, server_cpu_s=1.0)
+    assert mean_only.itl_errors_s == pytest.approx([0.001])
+    assert run.pace_s == pytest.approx(0.025)
+    assert not run.sustained, "the server was asked for 20 ms and took 25"
+
+
+def test_our_generator_is_held_against_the_best_of_the_others_and_against_the_bare_client() -> None:
+    def run(tool: str, streams: int, error_s: float, cpu_s: float) -> Run:
+        sent = Sent("c0", "", received_ns=0, sent_ns=[200_000_000, 220_000_000])
+        level = Level(streams, 2, 2, 0.2, 0.02)
+        return Run(tool, level, [Seen.of(sent, 0.2 + error_s, [0.02])], events=1_000_000, cpu_s=cpu_s, server_cpu_s=1)
+
+    runs = [run("ours", 32, 0.004, 12.0), run("bare aiohttp", 32, 0.008, 10.0), run("AIPerf", 32, 0.002, 90.0)]
+    by_name = {figure.name: figure for figure in rivals.figures(runs, {"guidellm": "not measured"})}
+
+    assert by_name["ours at 32: TTFT error, p99"].value == pytest.approx(4.0)
+    assert by_name["ours at 32: TTFT error, p99"].met is True
+    assert by_name["at 32: our TTFT error p99 over the best other's"].value == pytest.approx(2.0)
+    assert by_name["at 32: our TTFT error p99 over the best other's"].note == "AIPerf"
+    assert by_name["at 32: our CPU per event over the bare client's"].value == pytest.approx(1.2)
+    assert by_name["AIPerf at 32: CPU per event"].value == pytest.approx(90)
+    assert by_name["guidellm"].note == "not measured"
+    assert by_name["ours: highest rate sustained"].value == pytest.approx(1600)
