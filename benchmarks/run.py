@@ -31,6 +31,7 @@ from benchmarks import (
     overhead,
     rehearsal,
     replicas,
+    report,
     sheet,
 )
 from benchmarks.demo import BenchmarkError
@@ -53,6 +54,7 @@ BENCHMARKS = (
     "ticks",
     "attribution",
     "sheet",
+    "report",
 )
 
 
@@ -113,8 +115,17 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
     if "sheet" in wanted:
         _say("asking the sheet of " + ("100,000" if quick else "10 million") + " cost records")
         measured += sheet.measure(cost_records=100_000 if quick else sheet.COST_RECORDS)
-    if not set(wanted) & {"overhead", "lag", "memory"}:
-        return measured
+    if "report" in wanted:
+        _say("writing the report of 78 labs, and of " + ("10" if quick else "1,000") + " times the requests")
+        measured += report.measure(factor=10 if quick else report.FACTOR)
+    if set(wanted) & {"overhead", "lag", "memory"}:
+        measured += _of_a_run(wanted, quick=quick)
+    return measured
+
+
+def _of_a_run(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]:
+    """The figures that one run of L06 gives."""
+    measured: list[Figure] = []
     pace = "smoke" if quick else "short"
     _say(f"running L06 at pace {pace}")
     with demo.demonstrated(pace) as run, TemporaryDirectory(prefix="labs-bench-") as folder:
