@@ -164,7 +164,17 @@ def test_a_load_s_variants_stand_below_one_another(walk: Section) -> None:
 
 
 def render_markdown_of(section: Section) -> str:
-    rows = ("totals", "forecast", "forecast_error", "forecast_summary", "year", "prices", "extremes", "starts", "phases")
+    rows = (
+        "totals",
+        "forecast",
+        "forecast_error",
+        "forecast_summary",
+        "year",
+        "prices",
+        "extremes",
+        "starts",
+        "phases",
+    )
     return render_markdown(
         Report(
             **{"written_at": NOW, "labs": {}, "sections": [section], "references": {}, **{name: [] for name in rows}},
