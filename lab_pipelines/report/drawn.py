@@ -29,8 +29,9 @@ def kept_in(folder: Path, *, sweep: bool = True) -> Iterator[None]:
         yield
     finally:
         _kept.reset(token)
-    for path in folder.glob("*.json"):
-        if sweep and path.name not in used:
+    # .svg: what versions left that kept pictures by their specification.
+    for path in [*folder.glob("*.json"), *folder.glob("*.svg")] if sweep else []:
+        if path.name not in used:
             path.unlink(missing_ok=True)
 
 

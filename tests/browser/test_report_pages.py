@@ -1,4 +1,4 @@
-"""The report's pages as a reader sees them: in a real Chromium, on a phone and on a desk, by day and by night, on paper.
+"""The report as a reader sees it: in a real Chromium, on a phone and on a desk, by day and by night, on paper.
 
 The pictures land in the test's folder, and in the one that LABS_SCREENSHOTS names, such as docs/images.
 """
