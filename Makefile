@@ -29,8 +29,9 @@ sql: ## ask the warehouse: make sql Q="select 1", or Q=the name of a file in war
 report: ## write the year in numbers from what the warehouse holds
 	@bash scripts/labs.sh report
 
-baseline: ## pin L06's newest numbers in results/baselines; ARGS=--again for a further one
+baseline: ## pin L06's newest numbers in results/baselines and show them in README; ARGS=--again for a further one
 	@bash scripts/labs.sh baseline pin L06 $(ARGS)
+	@bash scripts/labs.sh baseline readme
 
 bench: ## measure the pipeline's overhead and the load generator's lag
 	@bash scripts/bench.sh

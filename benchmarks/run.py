@@ -32,6 +32,7 @@ from benchmarks import (
     overhead,
     rehearsal,
     replicas,
+    report,
     rivals,
     row_writing,
     sheet,
@@ -59,6 +60,7 @@ BENCHMARKS = (
     "rivals",
     "frozen",
     "rows",
+    "report",
 )
 
 
@@ -120,8 +122,17 @@ def measure(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]
         _say("asking the sheet of " + ("100,000" if quick else "10 million") + " cost records")
         measured += sheet.measure(cost_records=100_000 if quick else sheet.COST_RECORDS)
     measured += _of_the_load_generator(wanted, quick=quick)
-    if not set(wanted) & {"overhead", "lag", "memory"}:
-        return measured
+    if "report" in wanted:
+        _say("writing the report of 78 labs, and of " + ("10" if quick else "1,000") + " times the requests")
+        measured += report.measure(factor=10 if quick else report.FACTOR)
+    if set(wanted) & {"overhead", "lag", "memory"}:
+        measured += _of_a_run(wanted, quick=quick)
+    return measured
+
+
+def _of_a_run(wanted: tuple[str, ...] | list[str], *, quick: bool) -> list[Figure]:
+    """The figures that one run of L06 gives."""
+    measured: list[Figure] = []
     pace = "smoke" if quick else "short"
     _say(f"running L06 at pace {pace}")
     with demo.demonstrated(pace) as run, TemporaryDirectory(prefix="labs-bench-") as folder:

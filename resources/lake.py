@@ -21,7 +21,8 @@ from resources.contract import Row, Table, WarehouseError, check_rows, contract
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_STAMP = b"lab_pipelines.path"
+STAMP = b"lab_pipelines.path"
+"""The key in a file's metadata below which it says its own name."""
 _PATH_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -56,7 +57,7 @@ class Lake:
                 raise WarehouseError(f"{table}: {what}={value!r} can't be part of a path; use letters, digits, . _ -")
         checked = check_rows(self.table(table), rows, key={"target": target, "lab": lab, "run_id": run_id})
         path = self.root / table / f"target={target}" / f"lab={lab}" / f"{name}.parquet"
-        if not self._create(path, checked.replace_schema_metadata({_STAMP: self._stamp(path)})):
+        if not self._create(path, checked.replace_schema_metadata({STAMP: self._stamp(path)})):
             self._require_same(path, checked)
         return path
 
@@ -153,7 +154,7 @@ def _footer(path: Path, modified_ns: int, size: int) -> tuple[bytes, frozenset[s
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise WarehouseError(_damaged(path, error)) from None
-    return (schema.metadata or {}).get(_STAMP, b""), frozenset(schema.names)
+    return (schema.metadata or {}).get(STAMP, b""), frozenset(schema.names)
 
 
 def _damaged(path: Path, error: Exception) -> str:

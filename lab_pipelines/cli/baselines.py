@@ -70,3 +70,23 @@ def verify() -> None:
     with explained(baseline.BaselineError):
         checked = baseline.verify(baseline.BASELINES_DIR)
     typer.echo(f"{len(checked)} baselines, every one as it was pinned")
+
+
+@app.command()
+def readme() -> None:
+    """Write L06's pinned baseline into the README's table, between its markers."""
+    from lab_pipelines import baseline
+    from lab_pipelines.deployment import REPO_ROOT
+    from lab_pipelines.report.readme import with_baseline
+    from lab_pipelines.report.write import replace_file
+
+    path = REPO_ROOT / "README.md"
+    with explained(baseline.BaselineError):
+        pinned = baseline.current("L06", "local", baseline.BASELINES_DIR)
+        if pinned is None:
+            raise baseline.BaselineError("L06 has no baseline on local: labs baseline pin L06")
+        before = path.read_text(encoding="utf-8")
+        after = with_baseline(before, pinned.content)
+    if after != before:
+        replace_file(path, after)
+    typer.echo(f"{path} {'has' if after == before else 'now has'} the numbers of {pinned.path}")

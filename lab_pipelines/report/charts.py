@@ -27,7 +27,7 @@ from lab_pipelines.report.axes import (
     number_axis,
     value_axis,
 )
-from lab_pipelines.report.svg import Picture, framed, provenance_of, unchecked
+from lab_pipelines.report.svg import Picture, framed, picture, provenance_of
 from lab_pipelines.report.wording import GAP, Row, duration, in_order, provenance_line, short
 
 PARTS = {"serve": "serving", "failed": "failed requests", "idle": "idle", "cold_start": "cold start"}
@@ -124,7 +124,7 @@ def of_ladder(rows: Sequence[Row]) -> list[Picture]:
     return [throughput(rows), ttft(rows), itl(rows), usd_per_1k_tokens(rows)]
 
 
-@unchecked
+@picture
 def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
     """The view `cold_start_timeline` as a waterfall, or as a bar for each of several variants. `shown_for`: any row of
     the run."""
@@ -157,7 +157,7 @@ def cold_start(rows: Sequence[Row], shown_for: Row) -> Picture:
     return framed(f"Cold start: {duration(total)} to the first token", [shown_for], bars + labels)
 
 
-@unchecked
+@picture
 def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     """What the node time went into, by the view `session_cost`, variant by variant; hours where there is no price."""
     if not rows:
@@ -197,7 +197,7 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
     return framed(title, [shown_for], bars + labels)
 
 
-@unchecked
+@picture
 def stacked_picture(
     title: str,
     parts: Sequence[tuple[str, str, float]],
@@ -266,7 +266,7 @@ def _against_load(title: str, rows: Sequence[Row], lines: Sequence[Line], unit: 
     return bars_picture(f"{name}, at {rows[0]['load']}", [replace(mark, series="") for mark in marks], rows)
 
 
-@unchecked
+@picture
 def lines_picture(
     title: str,
     marks: Sequence[Mark],
@@ -311,7 +311,7 @@ def lines_picture(
     return framed(f"{title}{' (log scale)' * logarithmic}", shown_for, whole, subtitle=subtitle)
 
 
-@unchecked
+@picture
 def dates_picture(title: str, points: Sequence[Mapping[str, Any]], row: Row, *, subtitle: Sequence[str]) -> Picture:
     """Lines over days. Each point has `day` (ISO 8601), `series` and `value`; None breaks the line."""
     names = in_order(point["series"] for point in points)
@@ -335,7 +335,7 @@ def dates_picture(title: str, points: Sequence[Mapping[str, Any]], row: Row, *, 
     return framed(title, row, path + marks, subtitle=subtitle)
 
 
-@unchecked
+@picture
 def bars_picture(title: str, marks: Sequence[Mark], rows: Sequence[Row]) -> Picture:
     """Horizontal bars from zero, in the groups that `x` names, one for each series. `rows` are the stages behind."""
     known = [mark.y for mark in marks if mark.y is not None]

@@ -1,6 +1,6 @@
 """Pictures that were drawn for an earlier report: kept beside it, and taken again while they are the same.
 
-A picture takes some 0.15 s, a report of Phase 2 has two hundred, and every run writes it anew.
+A picture takes some 0.1 s, a report of 78 labs has a thousand, and every run writes it anew.
 Doesn't belong here: what is drawn (charts.py).
 """
 
@@ -29,24 +29,25 @@ def kept_in(folder: Path, *, sweep: bool = True) -> Iterator[None]:
         yield
     finally:
         _kept.reset(token)
-    for path in folder.glob("*.svg"):
-        if sweep and path.name not in used:
+    # .svg: what versions left that kept pictures by their specification.
+    for path in [*folder.glob("*.json"), *folder.glob("*.svg")] if sweep else []:
+        if path.name not in used:
             path.unlink(missing_ok=True)
 
 
 def drawn(spec: str, draw: Callable[[str], str], *, renderer: str) -> str:
-    """The picture of `spec`, drawn by `draw` unless it is kept. `renderer` names what draws, and of which version."""
+    """What `draw` makes of `spec`, unless that is kept. `renderer` names what draws, and of which version."""
     kept = _kept.get()
     if kept is None:
         return draw(spec)
     folder, used = kept
-    name = hashlib.sha256(renderer.encode() + b"\0" + spec.encode()).hexdigest() + ".svg"
+    name = hashlib.sha256(renderer.encode() + b"\0" + spec.encode()).hexdigest() + ".json"
     used.add(name)
     path = folder / name
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        svg = draw(spec)
+        made = draw(spec)
         with suppress(FileExistsError), new_file(path) as stream:  # another process may have drawn the same
-            stream.write(svg.encode())
-        return svg
+            stream.write(made.encode())
+        return made

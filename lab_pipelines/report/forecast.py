@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab_pipelines.report import svg
 from lab_pipelines.report.axes import category_axis, legend, looks
-from lab_pipelines.report.svg import Picture, framed, unchecked
+from lab_pipelines.report.svg import Picture, framed
 from lab_pipelines.report.wording import Row, in_order, provenance_line
 
 QUANTITIES = {
@@ -39,7 +40,7 @@ def against(row: Row) -> str:
     return f"model against model: {row['target']} ran the modelled server, so nothing was measured"
 
 
-@unchecked
+@svg.picture
 def picture(rows: Sequence[Row]) -> Picture:
     """The error of each quantity at each stage of one run. `rows` are the view's, of one lab, target and run."""
     import altair as alt

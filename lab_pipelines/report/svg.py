@@ -10,16 +10,17 @@ Doesn't belong here: what is drawn (charts.py, figures.py, money.py, forecast.py
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import asdict, dataclass
+from functools import cache, wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import vl_convert
 from altair.utils.schemapi import debug_mode
@@ -28,7 +29,6 @@ from lab_pipelines.report.drawn import drawn
 from lab_pipelines.report.wording import Row, clock, engine, in_order, outside_range, provenance_line
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 WIDTH, HEIGHT = 380, 264
 """CSS pixels: the width of a phone, so that text keeps its size there."""
@@ -67,15 +67,30 @@ class Picture:
     """None: there is nothing to draw."""
 
 
-def unchecked(draw: Callable[P, T]) -> Callable[P, T]:
-    """`draw` without Altair's check of every part as it is made."""
+def picture(draw: Callable[P, Picture]) -> Callable[P, Picture]:
+    """`draw`, but not where a picture of the same values is kept (drawn.py); without Altair's check of every part.
+
+    Making a specification takes a quarter of the time that drawing it does. So a picture is known by what it is made
+    of: the arguments, whose `repr` must say all of it, and the code.
+    """
 
     @wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
-        with debug_mode(False):
-            return draw(*args, **kwargs)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> Picture:
+        def anew(_: str) -> str:
+            with debug_mode(False):
+                return json.dumps(asdict(draw(*args, **kwargs)))
 
-    return drawn
+        made_of = f"{draw.__module__}.{draw.__qualname__}{args!r}{sorted(kwargs.items())!r}"
+        return Picture(**json.loads(drawn(made_of, anew, renderer=_drawn_by())))
+
+    return shown
+
+
+@cache
+def _drawn_by() -> str:
+    """What draws: the renderers' versions, and this package's code."""
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    return f"vl-convert {version('vl-convert-python')}, altair {version('altair')}, {code.hexdigest()}"
 
 
 def framed(
@@ -107,7 +122,10 @@ def framed(
         },
         "config": _CONFIG,
     }
-    svg = _svg(json.dumps(spec, sort_keys=True))
+    text = json.dumps(spec, sort_keys=True)
+    svg = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
+    # The renderer counts these from 0 in every process, and a page has pictures of several.
+    svg = re.sub(r"\bclip(\d+)\b", rf"clip-{hashlib.sha256(text.encode()).hexdigest()[:12]}-\1", svg)
     return Picture(title, provenance, _inline(svg, f"{title}. {row['lab']}, {provenance}"))
 
 
@@ -126,15 +144,6 @@ def _subtitle(shown_for: Row | Sequence[Row], more: Sequence[str]) -> list[str]:
         all_of_it = "" if outside == len(rows) else "partly "
         subtitle.append(f"{all_of_it}outside of what the model was compared with")
     return subtitle
-
-
-def _svg(spec: str) -> str:
-    """The picture of a Vega-Lite specification."""
-    return drawn(
-        spec,
-        lambda spec: vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]),
-        renderer=f"vl-convert {version('vl-convert-python')}",
-    )
 
 
 def standalone(svg: str) -> str:

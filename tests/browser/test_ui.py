@@ -26,6 +26,7 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from lab_pipelines.deployment import REPO_ROOT
 from tests.support import main_command
+from tests.support.browser import BROWSER_ARGUMENTS, found_browser
 from tests.support.main_command import Place
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -34,17 +35,6 @@ LAB_ASSETS = ["deployed_stack", "load_run", "metrics_snapshot", "cost_attributio
 BILL = "bill"
 REPORT = "year_in_numbers"
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER_ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",  # root in a container has no sandbox; the only pages are ours
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 START_TIMEOUT_S = 120
 RUN_TIMEOUT_MS = 240_000
 STEP_TIMEOUT_MS = 60_000
@@ -66,13 +56,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser_program() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        reason = f"none of {', '.join(BROWSERS)} is on PATH: sudo apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{reason} (in CI a missing browser is an error)")
-        pytest.skip(reason)
-    return found
+    return found_browser()
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
+from lab_pipelines import baseline
 from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.report.readme import baseline_markdown, with_baseline
 
 README = (REPO_ROOT / "README.md").read_text(encoding="utf-8")
 BASELINES = REPO_ROOT / "results" / "baselines" / "L06" / "local"
@@ -31,6 +33,23 @@ def test_the_table_is_the_newest_baseline() -> None:
     for cells, stage in zip(table, stages, strict=True):
         for column, (key, unit) in COLUMNS.items():
             assert float(cells[column]) * unit == pytest.approx(stage[key], rel=0.01), (key, cells)
+
+
+def test_the_table_is_what_labs_baseline_readme_writes() -> None:
+    pinned = baseline.current("L06", "local")
+    assert pinned is not None
+    assert with_baseline(README, pinned.content) == README, "run: labs baseline readme"
+    assert "modelled" in baseline_markdown(pinned.content)
+
+
+def test_a_number_that_was_edited_and_a_readme_without_markers_are_found() -> None:
+    pinned = baseline.current("L06", "local")
+    assert pinned is not None
+    table = baseline_markdown(pinned.content)
+    edited = README.replace(table, table.replace("254.9", "354.9"))
+    assert edited != README and with_baseline(edited, pinned.content) == README
+    with pytest.raises(baseline.BaselineError, match="baseline:begin"):
+        with_baseline("no markers", pinned.content)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
