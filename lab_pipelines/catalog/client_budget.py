@@ -16,7 +16,8 @@ class ClientBudget(SpecModel):
 
     Unlike the rest of a spec in *wall* seconds: a client is late by the wall clock, however fast the stack's runs.
 
-    The defaults are five to ten times what is seen on two quiet cores, and hold on busy ones (docs/load-generation.md).
+    The defaults hold on two busy cores, and not on ones that have several times the work they can do
+    (docs/load-generation.md).
     """
 
     schedule_lag_p99_wall_s: float = Field(default=0.05, gt=0)
