@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def write_post(template: Template, rendered: Rendered, out_dir: Path) -> Path:
     """Write `<slug>.md` and the folder `<slug>` into `out_dir`, replacing the former ones; the post's path."""
-    from lab_pipelines.report.charts import standalone
+    from lab_pipelines.report.svg import standalone
 
     evidence = out_dir / template.slug
     wanted = dict[str, str]()

@@ -35,6 +35,7 @@ from dagster._utils.interrupts import raise_interrupts_as
 from assets.steps import Walk
 from assets.variants import publish_opening, switch
 from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.turns import Visit
 from resources import cluster_kubernetes, helm, kube_api
 from resources.billing import PriceSheetBilling
 from resources.cluster import StackOrder
@@ -130,7 +131,9 @@ def _run(parent: Parent) -> None:
             for number, variant in enumerate(spec.variants):
                 if number:
                     parent.begins("switch")
-                    session = switch(session, spec, variant, cluster=cluster, warehouse=warehouse, progress=progress)
+                    session = switch(
+                        session, spec, Visit(variant, 1), cluster=cluster, warehouse=warehouse, progress=progress
+                    )
                 walk = Walk(
                     spec=spec,
                     variant=variant,

@@ -87,7 +87,9 @@ def test_the_years_table_and_the_view_say_the_same(warehouse: Warehouse) -> None
     publish_baselines(warehouse)
     lab(warehouse, "a", "L11", slower=1.3)
     report = read_report(warehouse, load_catalog(), now=datetime(2026, 3, 6, tzinfo=UTC))
-    (line,) = next(row for row in year_rows(report.labs, report.year, report.references) if row.lab.id == "L11").lines
+    (line,) = next(
+        row for row in year_rows(report.labs, report.year, report.references, []) if row.lab.id == "L11"
+    ).lines
     speed, price = deltas(warehouse, "L11", comparison="peak")
     assert (line.throughput, line.price) == pytest.approx((speed["ratio"], price["ratio"]))
 
