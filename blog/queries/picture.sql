@@ -10,7 +10,7 @@ WITH newest AS (
 SELECT
     $figure AS figure, variant, step, load, output_tokens_per_s, ttft_p50_s, ttft_p95_s, itl_p50_s, tpot_p50_s,
     e2e_p50_s, kv_cache_usage, preemptions, usd_per_1k_output_tokens,
-    lab, target, provenance, pace, time_scale, engine, run_id, newest.recorded_at
+    lab, target, provenance, pace, time_scale, engine, model_range, run_id, newest.recorded_at
 FROM stage_table
 SEMI JOIN latest_run USING (session_id)
 JOIN newest USING (run_id)

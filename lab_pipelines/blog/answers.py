@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 ORIGIN = ("target", "provenance", "run_id", "recorded_at")
 """Columns that every row of an answer has: where it is from. `run_id` may be a list."""
 OPTIONAL_ORIGIN = ("lab", "pace", "time_scale", "engine", "model_range")
-VALUE = {"value", "unit", "low", "high", "n", "gap"}
-"""Columns of a number; the last four may be left out. `gap`: why there is no value."""
+VALUE = {"value", "unit", "low", "high", "gap"}
+"""Columns of a number; the last three may be left out. `gap`: why there is no value."""
 UNITS = {"s", "USD", "share", "times", "count", "percent", "tokens/s", "tokens", "h", "text"}
 """What a number's `unit` may be. `share` is shown as a percentage, `times` as a ratio, `text` as it is."""
 
@@ -53,13 +53,6 @@ class Answer:
     """The comment above it: the question in words."""
     rows: Sequence[Row]
     picture: Picture | None = None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether the rows bring a number at all."""
-        if not self.rows:
-            return False
-        return self.rows[0]["value"] is not None if "value" in self.rows[0] else True
 
 
 @contextmanager

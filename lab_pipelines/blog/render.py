@@ -19,7 +19,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from lab_pipelines.blog.answers import Answer
+from lab_pipelines.blog.answers import OPTIONAL_ORIGIN, ORIGIN, Answer
 from lab_pipelines.blog.template import (
     ENVIRONMENT,
     Asked,
@@ -49,7 +49,8 @@ from lab_pipelines.report.wording import (
 
 _OUTCOMES = "each step's outcome"
 """Begins the method of a finding whose effect is a yes or no."""
-_ORIGIN = {"model_range", "lab", "target", "provenance", "pace", "time_scale", "engine", "run_id", "recorded_at"}
+_ORIGIN = {*ORIGIN, *OPTIONAL_ORIGIN}
+"""Columns that say where a row is from, and are no column of a table."""
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 

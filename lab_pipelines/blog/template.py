@@ -218,7 +218,10 @@ def question_of(sql: str) -> str:
 
 
 def _front_matter(path: Path) -> tuple[Front, str]:
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(path, 1, "file", f"can't be read: {error}") from None
     found = re.match(r"---\n(.*?\n)---\n", text, flags=re.DOTALL)
     if found is None:
         raise _wrong(path, 1, "front matter", "begin the file with ---, number: and labs:, ---")

@@ -57,7 +57,8 @@ def _write(filled: Sequence[tuple[Template, Rendered]], out: Path, *, quiet: boo
     from lab_pipelines.blog.write import write_post
 
     for template, rendered in filled:
-        path = write_post(template, rendered, out)
+        with explained(OSError):
+            path = write_post(template, rendered, out)
         if not quiet:
             say(str(path))
             for gap in dict.fromkeys(rendered.gaps):
