@@ -23,9 +23,18 @@ SELECT
     END AS unit,
     'the stage has no such number' AS gap,
     s.lab, s.target, s.provenance, s.pace, s.time_scale, s.engine, s.model_range,
-    s.run_id, r.recorded_at
+    s.run_id, r.recorded_at,
+    -- The interval is of the stage without its warm-up; where there was one it isn't this number's.
+    CASE WHEN i.left_out = 0 THEN i.low END AS low,
+    CASE WHEN i.left_out = 0 THEN i.high END AS high
 FROM stage_table AS s
 JOIN latest_run AS r USING (session_id)
+LEFT JOIN stage_statistics AS i
+    ON i.session_id = s.session_id AND i.step = s.step AND i.stage = s.stage
+    AND i.quantity = CASE $quantity
+        WHEN 'output_tokens_per_s' THEN 'throughput'
+        ELSE regexp_replace($quantity, '_s$', '')
+    END
 WHERE s.target = $target AND s.lab = $lab AND s.variant = $variant AND s.step = $step
     AND coalesce(s.users, s.offered_per_s) = $load
 QUALIFY row_number() OVER (ORDER BY (s.provenance = 'measured') DESC, r.recorded_at DESC, s.run_id, s.stage) = 1;

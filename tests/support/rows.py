@@ -323,7 +323,7 @@ def statistic_row(**columns: Any) -> Row:
     } | columns
 
 
-def statistic_rows(**columns: Any) -> list[Row]:
+def statistic_rows(*, ttft_s: float = 0.4, **columns: Any) -> list[Row]:
     """A stage without a warm-up, steady unless `columns` say otherwise: two rows of that, its median TTFT, and a p95
     that has no interval."""
     without = {"low": None, "high": None, "n_effective": None}
@@ -335,7 +335,7 @@ def statistic_rows(**columns: Any) -> list[Row]:
             **(without | quiet | columns | {"quantity": "warm_up", "value": 0.0, "state": None, "drift": None})
         ),
         statistic_row(**(without | steady | {"quantity": "steady_state", "unit": "ratio", "value": 0.0} | columns)),
-        statistic_row(**columns),
+        statistic_row(**({"value": ttft_s, "low": 0.95 * ttft_s, "high": 1.05 * ttft_s} | columns)),
         statistic_row(**(without | {"quantity": "ttft_p95", "reason": refusal} | columns)),
     ]
 
@@ -616,7 +616,7 @@ def lab_run(
         summaries.append(gap_row(**where, **window, measure="gpu_power", unit="watts") | columns)
         samples.append(sample_row(**where, sampled_at=at + (ended - at) / 2) | columns)
         last = {"state": "trend", "drift": 0.12} if n == users[-1] else {}
-        statistics += [row | columns for row in statistic_rows(**where, **last)]
+        statistics += [row | columns for row in statistic_rows(ttft_s=(0.3 + 0.02 * n) * slower, **where, **last)]
         at = ended
     released_at = at + timedelta(seconds=1)
     held_s = (released_at - session_row()["ready_at"]).total_seconds() * scale

@@ -263,7 +263,7 @@ def test_a_number_that_rows_bring_is_the_one_that_is_shown(
     [answer] = (answers := ask(years["confirmed"], post, "rehearsal")).values()
     # The rows' maker: 0.3 + 0.02 s for each of 8 users.
     assert answer.rows[0]["value"] == pytest.approx(0.46)
-    assert "0.460 s (modelled)[^1]" in render(post, answers, "rehearsal").text
+    assert "0.460 s (95 % interval 0.437 s to 0.483 s; modelled)[^1]" in render(post, answers, "rehearsal").text
 
 
 # How numbers read
