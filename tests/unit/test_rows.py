@@ -172,6 +172,7 @@ def test_a_trace_brings_its_own_time_its_own_number_of_requests_and_their_tokens
     assert (load.profile, load.request_kind, load.max_in_flight) == ("trace", "completion", 7)
     assert (load.trace.per_wall_s, load.trace.start_s, load.trace.duration_s) == (10.0, 0.0, 30.0)
     [stage] = load.stages
+    assert stage.per_wall_s is not None
     assert (stage.users, stage.hold_wall_s, stage.min_requests) == (None, 3.0, round(stage.per_wall_s * 3.0))
     sent = record(asked_tokens=(512, 3), input_tokens=512)
     result = LoadResult(requests=[sent], stages=at_a_rate().stages[:1])
