@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -108,9 +109,11 @@ class CpuMeter:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, whole_s: float) -> None:
+        """`whole_s` is what all of them took by the kernel's account, now that they have ended."""
         self._over.set()
         self._thread.join()
+        self._samples.append((time.monotonic_ns(), max(whole_s, sum(self._spent.values()))))
 
     def between(self, start_ns: int, end_ns: int) -> float:
         """By CLOCK_MONOTONIC; evenly spent between two samples."""
@@ -195,6 +198,7 @@ def run(tool: Tool, level: Level) -> Run:
         url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
         command = tool.command(level, url=url, folder=folder)
         with (Path(scratch) / "output.txt").open("w+b") as output:
+            before_s = _ended_children_s()
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -213,7 +217,7 @@ def run(tool: Tool, level: Level) -> Run:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                meter.stop()
+                meter.stop(_ended_children_s() - before_s)
             output.seek(0)
             words = output.read()[-600:].decode(errors="replace")
         server_cpu = psutil.Process(server.pid).cpu_times()
@@ -238,6 +242,12 @@ def run(tool: Tool, level: Level) -> Run:
             cpu_s=meter.between(begin_ns, end_ns),
             server_cpu_s=server_cpu.user + server_cpu.system,
         )
+
+
+def _ended_children_s() -> float:
+    """CPU seconds of the children that were waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @contextlib.contextmanager
