@@ -30,7 +30,8 @@ def test_a_frozen_server_is_seen_by_all_that_was_due_and_by_few_who_wait_for_the
 
     assert ours.requests == true.requests == ideal.requests == 80
     assert ours.slow == pytest.approx(true.slow, abs=0.1)
-    assert ideal.slow == pytest.approx(1.5 / 4, abs=0.05)
+    # Two seconds stood still, and all but the last half second of what was due in them: however slow this machine is.
+    assert min(true.slow, ideal.slow) >= 29 / 80
 
     closed = frozen.closed_loop(experiment)
     assert closed.requests < 80
