@@ -107,7 +107,7 @@ def test_an_effect_is_confirmed_by_pairs_and_its_denial_refuted(warehouse: Wareh
     rows = found(warehouse)
     longer, never = rows["narrow-waits-longer"], rows["never-so-long"]
     assert (longer["verdict"], longer["n"], longer["variant"], longer["trial"]) == ("confirmed", TURNS, "narrow", TURNS)
-    assert longer["interval_low"] > 2.0
+    assert longer["interval_low"] > 1.2
     assert "pairs" in longer["method"] and "sign flips alone" in longer["reason"]
     assert never["verdict"] == "refuted"
     assert rows["by-the-server"]["verdict"] == "confirmed"
@@ -212,7 +212,7 @@ def test_the_last_turn_speaks_and_every_turn_is_listed(warehouse: Warehouse, rep
     assert {row["finding"] for row in section.findings} == set(found(warehouse))
     for page in (render_html(report), render_markdown(report)):
         assert "Turn 6, the last of 6; the cost and comparisons by pairs are of all turns" in page
-        assert page.count("one request in twenty waits twice as long") >= 1
+        assert page.count("one request in twenty waits longer") >= 1
 
 
 def test_the_reference_sheet_takes_turns_as_trials(warehouse: Warehouse) -> None:
