@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipelines import cost, finops
+from lab_pipelines.baseline import UNITS
 from lab_pipelines.catalog.prices import UnitPrice
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.finops_split import TimedRequest, phase_times
@@ -490,6 +491,20 @@ def run_mark_row(**columns: Any) -> Row:
         "scope": "month",
         "marked_by": "budget_guard",
         "reason": "the budget guard has cut this run, for the budget of the month",
+    } | columns
+
+
+def baseline_row(**columns: Any) -> Row:
+    """The first stage of a pinned run."""
+    return {
+        **{name: value for name, value in shared().items() if name not in ("trial", "session_id")},
+        "file": "0001.json",
+        "digest": "9" * 64,
+        "pinned_at": REQUESTED_AT + timedelta(hours=1),
+        **{name: session_row()[name] for name in ("spec_digest", "values_digest", "model", "sku", "nodes")},
+        **{"step": "ramp", "stage": 0, "users": 1, "offered_per_s": None},
+        **dict.fromkeys(UNITS),
+        **{"requests": 20, "requests_ok": 20, "error_rate": 0.0, "output_tokens_per_s": 51.2},
     } | columns
 
 

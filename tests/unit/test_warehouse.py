@@ -45,6 +45,7 @@ def test_a_run_of_every_table_comes_back_as_it_was_published(warehouse: Warehous
         "gpu_decisions": [rows.gpu_decision_row()],
         "budget_decisions": [rows.budget_decision_row()],
         "run_marks": [rows.run_mark_row()],
+        "baselines": [rows.baseline_row()],
         "bill_days": [rows.bill_day_row()],
         "bill_asks": [rows.bill_ask_row()],
         "bill_shares": [rows.bill_share_row()],
