@@ -224,7 +224,7 @@ def _total_facts(total: Row) -> list[Fact]:
     without = f", without those of {_count(unknown, 'session')} that did not record them" if unknown else ""
     unsaid = f", without {_count(unpriced, 'run')} of unknown price" if unpriced else ""
     return [
-        Fact(number(total["labs"], 0), f"labs, in {number(total['runs'], 0)} runs"),
+        Fact(number(total["labs"], 0), f"lab{'' if total['labs'] == 1 else 's'}, in {_count(total['runs'], 'run')}"),
         Fact(_known(total["gpu_hours"]), f"GPU-hours{without}"),
         Fact(number(total["requests_ok"], 0), "requests served"),
         Fact(number(total["output_tokens"], 0), "output tokens"),
