@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 import pytest
 from rich.console import Console
 
-from benchmarks import sheet
+from benchmarks import report, sheet
 from benchmarks.attribution import Took, exponent
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
 from benchmarks.overhead import ASSETS, Span, demo_parts
 from benchmarks.replicas import ARGUMENTS, GPU, Router
+from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.engine.replica import Replica, Tracked
 from lab_pipelines.engine.setup import EngineModel
+from lab_pipelines.report.read import read_report
 from resources.snapshot import open_snapshot
+from resources.warehouse_core import PlainWarehouse
 
 
 def test_a_figure_is_met_up_to_its_bound_and_neither_without_a_bound_or_a_value() -> None:
@@ -118,3 +122,12 @@ def test_the_sheet_s_made_up_year_has_as_many_records_as_asked_for_and_answers_i
         assert connection.execute("SELECT count(*), count(DISTINCT state) FROM sheet_current").fetchall() == [(2500, 1)]
         for question in sheet.QUESTIONS.values():
             assert connection.execute(question).fetchall() != []
+
+
+def test_the_report_s_made_up_lake_has_all_labs_in_two_places_and_can_be_true(tmp_path: Path) -> None:
+    requests = report.make_lake(tmp_path, requests=3)
+    found = read_report(PlainWarehouse(str(tmp_path)), load_catalog(), now=datetime.now(UTC))
+    assert (found.targets, len(found.labs_with_results)) == (["aks", "rehearsal"], 78)
+    stages = [stage for section in found.sections for stage in section.stages]
+    assert sum(total["requests_ok"] for total in found.totals) == requests == 3 * len(stages)
+    assert all(stage["ttft_p50_s"] and stage["itl_p95_s"] for stage in stages)
