@@ -7,7 +7,7 @@ Belongs here: which of a report's rows stand in which chapter, and in which orde
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -126,17 +126,17 @@ def phases_with_results(report: Report) -> list[int]:
     return sorted({report.phase_of(lab) for lab in report.labs_with_results})
 
 
-def comparisons(report: Report) -> list[Comparison]:
-    """The shown runs that were rehearsed, lab by lab."""
+def comparisons(report: Report, labs: Collection[str] | None = None) -> list[Comparison]:
+    """The shown runs that were rehearsed, lab by lab; `labs`: of these alone."""
     runs: dict[tuple[str, str, str], list[Row]] = {}
     for row in report.forecast:
-        runs.setdefault((row["lab"], row["target"], row["run_id"]), []).append(row)
+        if labs is None or row["lab"] in labs:
+            runs.setdefault((row["lab"], row["target"], row["run_id"]), []).append(row)
+    errors: dict[str, list[Row]] = {}
+    for row in report.forecast_error:
+        errors.setdefault(row["run_id"], []).append(row)
     return [
-        Comparison(
-            row=rows[0],
-            errors=forecast.in_quantity_order([row for row in report.forecast_error if row["run_id"] == run_id]),
-            picture=forecast.picture(rows),
-        )
+        Comparison(rows[0], forecast.in_quantity_order(errors.get(run_id, [])), forecast.picture(rows))
         for (_, _, run_id), rows in runs.items()
     ]
 
@@ -224,7 +224,7 @@ def _total_facts(total: Row) -> list[Fact]:
     without = f", without those of {_count(unknown, 'session')} that did not record them" if unknown else ""
     unsaid = f", without {_count(unpriced, 'run')} of unknown price" if unpriced else ""
     return [
-        Fact(number(total["labs"], 0), f"labs, in {number(total['runs'], 0)} runs"),
+        Fact(number(total["labs"], 0), f"lab{'' if total['labs'] == 1 else 's'}, in {_count(total['runs'], 'run')}"),
         Fact(_known(total["gpu_hours"]), f"GPU-hours{without}"),
         Fact(number(total["requests_ok"], 0), "requests served"),
         Fact(number(total["output_tokens"], 0), "output tokens"),

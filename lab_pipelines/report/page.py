@@ -91,7 +91,7 @@ def render_phase(report: Report, number: int) -> str:
         number=number,
         motto=report.phases[number - 1].motto if number else "",
         chapters=phase_chapters(report, number),
-        comparisons=[one for one in comparisons(report) if report.phase_of(one.row["lab"]) == number],
+        comparisons=comparisons(report, [lab for lab in report.labs_with_results if report.phase_of(lab) == number]),
         written=phases_with_results(report),
     )
 
@@ -104,7 +104,7 @@ def render_lab(report: Report, lab: str) -> str:
         lab=lab,
         title=report.title(lab),
         chapters=lab_chapters(report, lab),
-        comparisons=[one for one in comparisons(report) if one.row["lab"] == lab],
+        comparisons=comparisons(report, [lab]),
     )
 
 

@@ -58,6 +58,9 @@ _CONFIG = {
 }
 """Of every picture, in Vega-Lite's own words."""
 
+_DRAWING = ("svg", "axes", "charts", "forecast", "wording")
+"""Modules of this package whose change may change a picture of the same arguments."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -88,8 +91,8 @@ def picture(draw: Callable[P, Picture]) -> Callable[P, Picture]:
 
 @cache
 def _drawn_by() -> str:
-    """What draws: the renderers' versions, and this package's code."""
-    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    """What draws: the renderers' versions, and the code of the modules that a picture is made by."""
+    code = hashlib.sha256(b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in _DRAWING))
     return f"vl-convert {version('vl-convert-python')}, altair {version('altair')}, {code.hexdigest()}"
 
 

@@ -143,6 +143,8 @@ def users_text(users: Sequence[int]) -> str:
 
 def printable(text: str) -> str:
     """`text` without control characters: a terminal obeys them, and the chart renderer aborts the process on one."""
+    if text.isprintable():  # a report of 78 labs asks this of a million characters
+        return text
     return "".join(
         c if c.isprintable() or c in "\n\N{NARROW NO-BREAK SPACE}" else "\N{REPLACEMENT CHARACTER}" for c in text
     )

@@ -51,10 +51,9 @@ def write_report(warehouse: WarehouseCore, catalog: Catalog, out_dir: Path) -> R
     from lab_pipelines.report.page import YEAR, render_pages
 
     report = _read(warehouse, catalog)
-    summary = render_markdown(report)
     with _writing(out_dir):
         with kept_in(out_dir / PICTURES):
-            pages = render_pages(report)
+            pages, summary = render_pages(report), render_markdown(report)
         replace_files({**{out_dir / name: page for name, page in pages.items()}, out_dir / f"{NAME}.md": summary})
         for stale in out_dir.glob("phase-[0-9].html"):
             if stale.name not in pages:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 import pytest
 from rich.console import Console
 
-from benchmarks import frozen, rivals, sheet
+from benchmarks import frozen, report, rivals, sheet
 from benchmarks.attribution import Took, exponent
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
@@ -17,9 +18,12 @@ from benchmarks.overhead import ASSETS, Span, demo_parts
 from benchmarks.replicas import ARGUMENTS, GPU, Router
 from benchmarks.rivals import Run
 from benchmarks.rivals_tools import Level, Seen, Sent
+from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.engine.replica import Replica, Tracked
 from lab_pipelines.engine.setup import EngineModel
+from lab_pipelines.report.read import read_report
 from resources.snapshot import open_snapshot
+from resources.warehouse_core import PlainWarehouse
 
 
 def test_a_figure_is_met_up_to_its_bound_and_neither_without_a_bound_or_a_value() -> None:
@@ -161,3 +165,12 @@ def test_our_generator_is_held_against_the_best_of_the_others_and_against_the_ba
     assert by_name["AIPerf at 32: CPU per event"].value == pytest.approx(90)
     assert by_name["guidellm"].note == "not measured"
     assert by_name["ours: highest rate sustained"].value == pytest.approx(1600)
+
+
+def test_the_report_s_made_up_lake_has_all_labs_in_two_places_and_can_be_true(tmp_path: Path) -> None:
+    requests = report.make_lake(tmp_path, requests=3)
+    found = read_report(PlainWarehouse(str(tmp_path)), load_catalog(), now=datetime.now(UTC))
+    assert (found.targets, len(found.labs_with_results)) == (["aks", "rehearsal"], 78)
+    stages = [stage for section in found.sections for stage in section.stages]
+    assert sum(total["requests_ok"] for total in found.totals) == requests == 3 * len(stages)
+    assert all(stage["ttft_p50_s"] and stage["itl_p95_s"] for stage in stages)

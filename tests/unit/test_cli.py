@@ -238,10 +238,25 @@ def test_the_report_is_written_and_counted(labs: Labs, warehouse: Warehouse) -> 
     publish_run(warehouse, lab_run(users=(1, 4)))
     result = labs("report")
     assert result.exit_code == 0, result.output
-    count, html, markdown = result.stdout.splitlines()
+    count, html, markdown, phase = result.stdout.splitlines()
     assert count == "1 of 78 labs have results, 2 stages in all"
     assert Path(html).is_file()
     assert Path(markdown).is_file()
+    assert Path(phase).name == "phase-1.html"
+
+
+def test_one_page_of_the_report_is_written_alone_where_it_is_asked_for(
+    labs: Labs, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    publish_run(warehouse, lab_run(users=(1, 4)))
+    for option, value, name in (("--lab", "L06", "L06.html"), ("--phase", "1", "phase-1.html")):
+        result = labs("report", option, value, "--out", str(tmp_path / "out"))
+        assert result.exit_code == 0, result.output
+        assert result.stdout.strip() == str(tmp_path / "out" / name)
+        assert (tmp_path / "out" / name).is_file()
+    assert not (tmp_path / "out" / "year_in_numbers.html").exists()
+    assert "L23 has no results yet" in refused(labs("report", "--lab", "L23"), 1)
+    assert "give one of them" in refused(labs("report", "--lab", "L06", "--phase", "1"), 2)
 
 
 # labs baseline
