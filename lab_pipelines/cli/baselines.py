@@ -85,6 +85,8 @@ def readme() -> None:
         pinned = baseline.current("L06", "local", baseline.BASELINES_DIR)
         if pinned is None:
             raise baseline.BaselineError("L06 has no baseline on local: labs baseline pin L06")
+        if not path.is_file():
+            raise baseline.BaselineError(f"{path} is not there: the table is that of a checkout's README")
         before = path.read_text(encoding="utf-8")
         after = with_baseline(before, pinned.content)
     if after != before:
