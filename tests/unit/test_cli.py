@@ -76,7 +76,9 @@ def test_an_answer_is_printed_as_a_table(labs: Labs) -> None:
 
 @pytest.mark.usefixtures("snapshot")
 def test_an_answer_as_json_keeps_numbers_and_nulls(labs: Labs) -> None:
-    result = labs("sql", "select users, 0.5::decimal(3, 2) as half, null as n, [1, 2] as l from stage_table", "--json")
+    result = labs(
+        "sql", "select users, 0.5::decimal(3, 2) as half, null as n, [1, 2] as l from stage_table order by 1", "--json"
+    )
     assert json.loads(result.stdout) == [
         {"users": users, "half": 0.5, "n": None, "l": [1, 2]} for users in (1, 4)
     ]  # fmt: skip

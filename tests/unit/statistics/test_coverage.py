@@ -236,8 +236,9 @@ def walked(numbers: np.random.Generator, turns: int, drift: str, noise: str, *, 
 def test_the_interval_of_a_paired_ratio_covers_it(drift: str, noise: str, turns: int) -> None:
     numbers = np.random.default_rng(3)
     found = [walked(numbers, turns, drift, noise) for _ in range(SAMPLES)]
-    # Five pairs are hardly ever without a disturbance, or never with two: the interval is then a little wide.
-    assert 0.93 <= coverage(found, 1.1) <= (0.98 if turns == 5 else 0.97)
+    # Heavy tails make it wide: 96.6 of a hundred at most by 8,000 samples, 97.5 with five pairs, which are hardly ever
+    # without a disturbance, or never with two. So many samples as here know a coverage to one point.
+    assert 0.93 <= coverage(found, 1.1) <= (0.985 if turns == 5 else 0.98)
 
 
 def test_in_an_order_that_never_changes_a_drift_passes_for_an_effect() -> None:
