@@ -9,7 +9,8 @@
 --              cheapest for money. A latency has none: at another load it is another question.
 --   none       the baseline has no stage with this load, or there is no baseline
 -- `delta` = value - baseline_value and `ratio` = value / baseline_value stand only where `comparable`; `reason` says
--- why not; of a stage whose load generator was over its own error budget nothing is. `caveat` names what else differs and may matter; NULL where nothing does. `better`: which direction is good.
+-- why not; of a stage whose load generator was over its own error budget nothing is.
+-- `caveat` names what else differs and may matter; NULL where nothing does. `better`: which direction is good.
 -- `supported`: both samples are large enough for the quantile (as in stage_table).
 CREATE VIEW baseline_deltas AS
 WITH newest AS (
