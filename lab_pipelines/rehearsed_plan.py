@@ -87,6 +87,8 @@ class Need:
     requests_rehearsed: int | None
     requests_needed: int | None
     """None: no number of requests decides it, since the effect lies at the threshold."""
+    is_least: bool
+    """The rehearsal gave no interval to go by: with fewer there is none, and with so many there may not be one."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def _needs(spec: LabSpec, stages: Sequence[RehearsedStage], findings: Sequence[R
                     requests=requests or 0,
                     confidence=simultaneous(CONFIDENCE, sum(one.by_interval for one in spec.findings)),
                 ),
+                is_least=row["interval_low"] is None,
             )
         )
     return needs
@@ -191,8 +194,8 @@ def requests_needed(
     """Requests per stage until a ratio's interval clears `threshold`, from one interval that `requests` gave.
 
     The interval shrinks with the root of the sample (`comparisons.requests_factor`); but never fewer than a quantile's
-    takes at all where requests are independent, or than one request for each batch mean. None where the effect is as
-    good as at the threshold.
+    takes at all where requests are independent, or than one request for each batch mean. Where `requests` gave no
+    interval, more than that: they may depend on each other. None where the effect is as good as at the threshold.
     """
     least = (
         BATCHES
@@ -200,7 +203,7 @@ def requests_needed(
         else needed_for(latency_of(quantity)[1], confidence=confidence)
     )
     if effect is None or low is None or high is None:
-        return least
+        return max(least, requests + 1)
     factor = requests_factor(effect, low, high, threshold, scale="ratio")
     return None if factor is None else max(least, math.ceil(requests * factor))
 

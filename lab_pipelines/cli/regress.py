@@ -47,10 +47,12 @@ def regress(
         typer.Option(metavar="FORMER NEW", help="Compare these two runs of one job."),
     ] = None,
     quantity: QuantityOption = None,
-    threshold: Annotated[float, typer.Option(help="A change that matters, as a share.", min=0.0)] = 0.05,
+    threshold: Annotated[float, typer.Option(help="A change that matters, as a share.", min=0.0, max=1.0)] = 0.05,
     allowance: Annotated[
         float | None,
-        typer.Option(help="By what share two runs of the same code may differ, where the past doesn't say.", min=0.0),
+        typer.Option(
+            help="By what share two runs of the same code may differ, where the past doesn't say.", min=0.0, max=1.0
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -78,7 +78,9 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
                     need.verdict,
                     " and ".join(need.stages),
                     str(need.requests_rehearsed or "none"),
-                    "no number decides it" if need.requests_needed is None else str(need.requests_needed),
+                    "no number decides it"
+                    if need.requests_needed is None
+                    else f"{need.requests_needed}{' or more' * need.is_least}",
                 ]
                 for need in seen.needs
             ],

@@ -113,15 +113,13 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 
 def effect(finding: Row) -> str:
-    """A finding's effect, and its 95 % interval where it has one."""
+    """A finding's effect, and its interval where it has one. Its `method` says with which confidence that holds: all
+    of a lab's hold at once with 95 %, so that each alone has more."""
     if finding["effect"] is None:
         return "no effect size"
     if finding["interval_low"] is None or finding["interval_high"] is None:
         return short(finding["effect"])
-    return (
-        f"{short(finding['effect'])}, 95 % interval {short(finding['interval_low'])} to "
-        f"{short(finding['interval_high'])}"
-    )
+    return f"{short(finding['effect'])}, interval {short(finding['interval_low'])} to {short(finding['interval_high'])}"
 
 
 def gap_place(gap: Row) -> str:

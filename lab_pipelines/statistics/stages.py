@@ -150,7 +150,8 @@ class StageSample:
 
     def _goodput(self, quantity: str, confidence: float) -> Estimate:
         assert self.useful is not None
-        share = rates.rate(self.useful[self.told], confidence=confidence)
+        latency = self.latencies[self._first][self.told]
+        share = rates.rate(self.useful[self.told], told_from=latency[~_unknown(latency)], confidence=confidence)
         if quantity == "goodput" or share.value is None:
             return share
         per_s = share.n / self.duration_s

@@ -82,6 +82,19 @@ def test_the_best_stage_stands_beside_the_best_one_where_loads_differ(warehouse:
     assert (speed["load"], speed["baseline_load"]) == ("64 users", "32 users")
 
 
+def test_a_stage_whose_client_was_over_its_error_budget_has_no_delta_and_is_no_peak(warehouse: Warehouse) -> None:
+    publish_baselines(warehouse)
+    tables = rows.lab_run(users=(1, 4), lab="L11", run_id="a", session_id="a")
+    fault = rows.over_budget(tables, 1)
+    rows.publish_run(warehouse, tables)
+    found = deltas(warehouse, "L11", comparison="same load", users=4)
+    assert len(found) == 5
+    for row in found:
+        assert (row["value"], row["delta"], row["comparable"]) == (None, None, False)
+        assert row["reason"] == f"client over its error budget: {fault}"
+    assert {row["load"] for row in deltas(warehouse, "L11", comparison="peak")} == {"1 user"}
+
+
 def test_the_years_table_and_the_view_say_the_same(warehouse: Warehouse) -> None:
     publish_baselines(warehouse)
     lab(warehouse, "a", "L11", slower=1.3)

@@ -20,7 +20,7 @@ from lab_pipelines.cli.drift import sparkline
 from lab_pipelines.regression_runs import runs_of, with_spreads
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import get_run, lab_run, publish_run, run_mark_row, warehouse_in
+from tests.support.rows import get_run, lab_run, over_budget, publish_run, run_mark_row, warehouse_in
 
 SPEC = load_catalog().spec("L06")
 USERS = [users for users in SPEC.load_steps[0].stage_users if users is not None]
@@ -37,9 +37,16 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 
 
 def publish(
-    warehouse: Warehouse, number: int, *, slower: float = 1.0, users: Sequence[int] = USERS, **columns: Any
+    warehouse: Warehouse,
+    number: int,
+    *,
+    slower: float = 1.0,
+    users: Sequence[int] = USERS,
+    overloaded: bool = False,
+    **columns: Any,
 ) -> str:
-    """Run `number` in the order of time; its requests vary by 3 %, and it as a whole by 1 %."""
+    """Run `number` in the order of time; its requests vary by 3 %, and it as a whole by 1 %. `overloaded`: its client
+    was over its error budget in the last stage."""
     rng, name = np.random.default_rng(number), f"run-{number}"
     tables = lab_run(
         users=users,
@@ -53,6 +60,8 @@ def publish(
         for latency in ("ttft_s", "tpot_s", "e2e_s"):
             if row[latency]:
                 row[latency] *= float(np.exp(rng.normal(0, 0.03)))
+    if overloaded:
+        over_budget(tables, len(users) - 1)
     for rows in tables.values():
         for row in rows:
             row["recorded_at"] += timedelta(days=number)
@@ -126,6 +135,19 @@ def test_what_is_missing_fails(warehouse: Warehouse) -> None:
     assert "labs show-run L06" in result.stdout
 
 
+def test_a_stage_whose_client_was_over_its_error_budget_has_no_number_to_compare(warehouse: Warehouse) -> None:
+    publish(warehouse, 0)
+    publish(warehouse, 1, overloaded=True)
+    code, told = shown("--runs", "run-0", "run-1", "--quantity", "throughput")
+    assert (code, told["outcome"]) == (1, "missing")
+    assert {row["users"] for row in told["comparisons"] if row["verdict"] == "missing"} == {USERS[-1]}
+    assert USERS[-1] not in {row["users"] for row in told["comparisons"] if row["verdict"] != "missing"}
+    # Nor does a lower bound stand as the reference of a later run.
+    publish(warehouse, 2)
+    _, told = shown("--runs", "run-1", "run-2", "--quantity", "throughput")
+    assert USERS[-1] not in {row["users"] for row in told["comparisons"]}
+
+
 def test_where_nothing_can_be_compared_it_fails_and_says_why(warehouse: Warehouse) -> None:
     assert "L06 has no run on target local yet" in refused(labs("regress", "L06"), 1)
     publish(warehouse, 0)
@@ -188,6 +210,9 @@ def test_a_wrong_call_is_told_in_a_line(warehouse: Warehouse) -> None:
     both = labs("regress", "L06", "--runs", "a", "b", "--against", "history")
     assert "--runs and --against exclude each other" in refused(both, 2)
     assert "did you mean L06" in refused(labs("regress", "l6"), 2)
+    # 5 for 5 % would be a check that never fails.
+    assert labs("regress", "L06", "--threshold", "5").exit_code == 2
+    assert labs("regress", "L06", "--allowance", "20").exit_code == 2
 
 
 def test_plain_gets_have_their_latency(warehouse: Warehouse) -> None:

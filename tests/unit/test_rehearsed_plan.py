@@ -83,6 +83,10 @@ def test_a_finding_says_which_stages_it_needs_and_how_many_requests() -> None:
     assert need.stages == ["baseline · ramp · 32", "baseline · ramp · 16"]
     assert need.requests_rehearsed == 96
     assert need.requests_needed is not None and 8 <= need.requests_needed < 96
+    assert not need.is_least
+    refused = judged | {"verdict": "inconclusive", "effect": None, "interval_low": None, "interval_high": None}
+    [need] = looked(variant(stage(16), stage(32)), findings=[refused]).needs
+    assert (need.requests_needed, need.is_least) == (97, True)
 
 
 def test_requests_needed_fall_with_the_distance_and_never_below_what_an_interval_takes() -> None:
@@ -95,4 +99,7 @@ def test_requests_needed_fall_with_the_distance_and_never_below_what_an_interval
     assert close is not None and far is not None and close > 100 > far
     assert needed(1.005) is None
     assert needed(5.0, quantity="ttft_p95") == needed_for(0.95)
-    assert requests_needed("ttft_p99", threshold=1, effect=None, low=None, high=None, requests=0) == (needed_for(0.99))
+    none = {"threshold": 1, "effect": None, "low": None, "high": None}
+    assert requests_needed("ttft_p99", **none, requests=0) == needed_for(0.99)
+    # 225 that were refused an interval, since they depend on each other, weren't enough.
+    assert requests_needed("tpot_p95", **none, requests=225) == 226

@@ -16,7 +16,8 @@ CREATE TABLE findings (
     claim           VARCHAR NOT NULL,
     verdict         VARCHAR NOT NULL CHECK (verdict IN ('confirmed', 'refuted', 'inconclusive')),
     effect          DOUBLE,
-    interval_low    DOUBLE,                -- 95 %; NULL where the values are all there are
+    interval_low    DOUBLE,                -- holds with 95 % together with the lab's others, so alone with what
+                                           -- method says; NULL where the values are all there are
     interval_high   DOUBLE,
     n               INTEGER NOT NULL,
     method          VARCHAR NOT NULL,

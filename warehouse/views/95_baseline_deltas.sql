@@ -9,11 +9,18 @@
 --              cheapest for money. A latency has none: at another load it is another question.
 --   none       the baseline has no stage with this load, or there is no baseline
 -- `delta` = value - baseline_value and `ratio` = value / baseline_value stand only where `comparable`; `reason` says
--- why not. `caveat` names what else differs and may matter; NULL where nothing does. `better`: which direction is good.
+-- why not; of a stage whose load generator was over its own error budget nothing is.
+-- `caveat` names what else differs and may matter; NULL where nothing does. `better`: which direction is good.
 -- `supported`: both samples are large enough for the quantile (as in stage_table).
 CREATE VIEW baseline_deltas AS
 WITH newest AS (
-    SELECT t.*, r.recorded_at
+    -- Where the load generator was over its own error budget, throughput and price are but bounds.
+    SELECT
+        t.* REPLACE (
+            CASE WHEN t.client_fault IS NULL THEN t.output_tokens_per_s END AS output_tokens_per_s,
+            CASE WHEN t.client_fault IS NULL THEN t.usd_per_1k_tokens END AS usd_per_1k_tokens
+        ),
+        r.recorded_at
     FROM stage_table AS t
     JOIN latest_run AS r USING (session_id)
     WHERE t.request_kind = 'completion'
@@ -125,6 +132,7 @@ judged AS (
             WHEN c.base IS NULL THEN 'L06 has no run on ' || n.target || ' to compare with'
             WHEN d.comparison = 'none' THEN 'the baseline has no stage with ' || n.load
             WHEN c.provenance <> n.provenance THEN n.provenance || ' against a ' || c.provenance || ' baseline'
+            WHEN n.client_fault IS NOT NULL THEN 'client over its error budget: ' || n.client_fault
             WHEN d.value IS NULL AND d.baseline_value IS NULL THEN 'not known on either side'
             WHEN d.value IS NULL THEN 'not known'
             WHEN d.baseline_value IS NULL THEN 'the baseline does not know it'

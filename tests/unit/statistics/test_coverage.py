@@ -159,6 +159,22 @@ def test_the_interval_of_a_rate_of_clumped_failures_covers_it(phi: float, n: int
     assert 0.93 <= coverage(found, 1 - share) <= 0.975
 
 
+def test_outcomes_that_are_all_alike_are_worth_what_the_values_behind_them_are() -> None:
+    numbers, share, n = np.random.default_rng(13), 0.95, 120
+    limit = float(norm.ppf(share))
+    stages = [autoregressive(numbers, n, 0.9) for _ in range(600)]
+    alike = [series for series in stages if (series < limit).all()]
+    assert len(alike) > 60
+    alone = [rate(series < limit) for series in alike]
+    assert all(one.low is not None and one.low > share for one in alone), "not one of them holds the truth"
+    told = [rate(series < limit, told_from=series) for series in alike]
+    wrong = [one for one in told if one.low is not None and one.low > share]
+    assert len(wrong) <= 0.05 * len(stages)
+    # Where the values behind show no dependence, nothing changes.
+    independent = numbers.normal(0, 1, n)
+    assert rate(independent < 9, told_from=independent) == rate(independent < 9)
+
+
 # Comparisons
 
 

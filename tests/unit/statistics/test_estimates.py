@@ -85,6 +85,8 @@ def test_a_rate_of_none_or_all_keeps_a_width() -> None:
     none, all_of_them = rate([False] * 50), rate([True] * 50)
     assert (none.low, all_of_them.high) == (0.0, 1.0)
     assert none.high == pytest.approx(0.0713, abs=1e-3)
+    for n in range(30, 400):  # rounding must not leave the share outside of its own interval
+        assert rate([True] * n).high == 1.0
 
 
 def test_failures_in_one_clump_are_no_sample_of_clumps() -> None:
