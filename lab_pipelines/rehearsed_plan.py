@@ -86,7 +86,8 @@ class Need:
     """Variant, step and load of both sides."""
     requests_rehearsed: int | None
     requests_needed: int | None
-    """None: no number of requests decides it, since the effect lies at the threshold."""
+    """None: no number of requests decides it, since the effect lies at the threshold; or none is known, since enough of
+    them gave no interval. `reason` says so."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Outlook:
     usd: Interval | None
     """None where a price is missing."""
     needs: list[Need]
+    open: dict[str, str]
+    """Each finding of any kind that the rehearsal leaves open, and why, with what would decide it."""
 
 
 def outlook(spec: LabSpec, variants: Sequence[RehearsedVariant], findings: Sequence[Row]) -> Outlook:
@@ -122,6 +125,7 @@ def outlook(spec: LabSpec, variants: Sequence[RehearsedVariant], findings: Seque
         node_hours=hours,
         usd=usd,
         needs=_needs(spec, [stage for variant in variants for stage in variant.stages], findings),
+        open={row["finding"]: row["reason"] for row in findings if row["verdict"] == "inconclusive"},
     )
 
 
@@ -192,7 +196,7 @@ def requests_needed(
 
     The interval shrinks with the root of the sample (`comparisons.requests_factor`); but never fewer than a quantile's
     takes at all where requests are independent, or than one request for each batch mean. None where the effect is as
-    good as at the threshold.
+    good as at the threshold, and where that many gave no interval: they depend on each other, and are worth fewer.
     """
     least = (
         BATCHES
@@ -200,7 +204,7 @@ def requests_needed(
         else needed_for(latency_of(quantity)[1], confidence=confidence)
     )
     if effect is None or low is None or high is None:
-        return least
+        return least if requests < least else None
     factor = requests_factor(effect, low, high, threshold, scale="ratio")
     return None if factor is None else max(least, math.ceil(requests * factor))
 

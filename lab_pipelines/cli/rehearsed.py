@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab_pipelines.cli.console import fail, print_fields, print_table, say
+from lab_pipelines.cli.console import fail, print_fields, print_list, print_table, say
 from lab_pipelines.report.wording import duration
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.prices import PriceSheet
     from lab_pipelines.catalog.spec import LabSpec, Variant
     from lab_pipelines.deployment import Deployment
-    from lab_pipelines.rehearsed_plan import Interval, Outlook, RehearsedVariant
+    from lab_pipelines.rehearsed_plan import Interval, Need, Outlook, RehearsedVariant
     from lab_pipelines.turns import Visit
     from resources.warehouse_core import PlainWarehouse
 
@@ -78,7 +78,7 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
                     need.verdict,
                     " and ".join(need.stages),
                     str(need.requests_rehearsed or "none"),
-                    "no number decides it" if need.requests_needed is None else str(need.requests_needed),
+                    _needed(need),
                 ]
                 for need in seen.needs
             ],
@@ -88,6 +88,13 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
             "needed: requests in each of the two stages until the interval clears the threshold, by the model's own "
             f"spread. A real engine's is larger; pace {pace} decides how many there are."
         )
+    print_list("open in the rehearsal", [f"{finding}: {reason}" for finding, reason in seen.open.items()])
+
+
+def _needed(need: Need) -> str:
+    if need.requests_needed is not None:
+        return str(need.requests_needed)
+    return "see below" if need.verdict == "inconclusive" else "no number decides it"
 
 
 def _around(interval: Interval, *, digits: int = 2) -> str:
