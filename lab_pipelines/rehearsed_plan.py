@@ -86,8 +86,7 @@ class Need:
     """Variant, step and load of both sides."""
     requests_rehearsed: int | None
     requests_needed: int | None
-    """None: no number of requests decides it, since the effect lies at the threshold; or none is known, since enough of
-    them gave no interval. `reason` says so."""
+    """None: no number of requests decides it, since the effect lies at the threshold."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def requests_needed(
 
     The interval shrinks with the root of the sample (`comparisons.requests_factor`); but never fewer than a quantile's
     takes at all where requests are independent, or than one request for each batch mean. None where the effect is as
-    good as at the threshold, and where that many gave no interval: they depend on each other, and are worth fewer.
+    good as at the threshold.
     """
     least = (
         BATCHES
@@ -204,7 +203,7 @@ def requests_needed(
         else needed_for(latency_of(quantity)[1], confidence=confidence)
     )
     if effect is None or low is None or high is None:
-        return least if requests < least else None
+        return least
     factor = requests_factor(effect, low, high, threshold, scale="ratio")
     return None if factor is None else max(least, math.ceil(requests * factor))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lab_pipelines.catalog.prices import PriceSheet
     from lab_pipelines.catalog.spec import LabSpec, Variant
     from lab_pipelines.deployment import Deployment
-    from lab_pipelines.rehearsed_plan import Interval, Need, Outlook, RehearsedVariant
+    from lab_pipelines.rehearsed_plan import Interval, Outlook, RehearsedVariant
     from lab_pipelines.turns import Visit
     from resources.warehouse_core import PlainWarehouse
 
@@ -78,7 +78,7 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
                     need.verdict,
                     " and ".join(need.stages),
                     str(need.requests_rehearsed or "none"),
-                    _needed(need),
+                    "no number decides it" if need.requests_needed is None else str(need.requests_needed),
                 ]
                 for need in seen.needs
             ],
@@ -89,12 +89,6 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
             f"spread. A real engine's is larger; pace {pace} decides how many there are."
         )
     print_list("open in the rehearsal", [f"{finding}: {reason}" for finding, reason in seen.open.items()])
-
-
-def _needed(need: Need) -> str:
-    if need.requests_needed is not None:
-        return str(need.requests_needed)
-    return "see below" if need.verdict == "inconclusive" else "no number decides it"
 
 
 def _around(interval: Interval, *, digits: int = 2) -> str:

@@ -60,6 +60,12 @@ def test_without_a_price_there_is_no_cost() -> None:
     assert looked(variant(stage(1), price=None)).usd is None
 
 
+def test_what_the_rehearsal_leaves_open_is_told_with_its_reason_whatever_kind_of_claim_it_is() -> None:
+    judged = {"verdict": "confirmed", "reason": "held", "effect": None, "interval_low": None, "interval_high": None}
+    findings = [judged | {"finding": "held"}, judged | {"finding": "pairs", "verdict": "inconclusive", "reason": "few"}]
+    assert looked(variant(stage(16)), findings=findings).open == {"pairs": "few"}
+
+
 def test_the_same_rows_give_the_same_intervals() -> None:
     assert looked(variant(stage(4))) == looked(variant(stage(4)))
 
@@ -96,14 +102,3 @@ def test_requests_needed_fall_with_the_distance_and_never_below_what_an_interval
     assert needed(1.005) is None
     assert needed(5.0, quantity="ttft_p95") == needed_for(0.95)
     assert requests_needed("ttft_p99", threshold=1, effect=None, low=None, high=None, requests=0) == (needed_for(0.99))
-
-
-def test_requests_that_gave_no_interval_though_enough_were_sent_are_no_number_that_decides() -> None:
-    least = needed_for(0.95)
-    assert requests_needed("ttft_p95", threshold=1, effect=None, low=None, high=None, requests=least) is None
-
-
-def test_what_the_rehearsal_leaves_open_is_told_with_its_reason_whatever_kind_of_claim_it_is() -> None:
-    judged = {"verdict": "confirmed", "reason": "held", "effect": None, "interval_low": None, "interval_high": None}
-    findings = [judged | {"finding": "held"}, judged | {"finding": "pairs", "verdict": "inconclusive", "reason": "few"}]
-    assert looked(variant(stage(16)), findings=findings).open == {"pairs": "few"}
