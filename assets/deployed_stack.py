@@ -49,6 +49,7 @@ def deployed_stack(
     spec = labs.spec(context.partition_key)
     variants, visits = labs.chosen_variants(spec), labs.visits(spec)
     pace_name, pace = labs.pace_of(spec)
+    labs.require_loads(spec)
     require_within_budget(labs, spec, visits, pace=pace_name, region=billing.region, sheet=billing.sheet())
     # Nothing is rented whose price can't be looked up, or is too old: its cost would fail after the load.
     for variant in variants:

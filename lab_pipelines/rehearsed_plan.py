@@ -101,6 +101,8 @@ class Outlook:
     usd: Interval | None
     """None where a price is missing."""
     needs: list[Need]
+    open: dict[str, str]
+    """Each finding of any kind that the rehearsal leaves open, and why, with what would decide it."""
 
 
 def outlook(spec: LabSpec, variants: Sequence[RehearsedVariant], findings: Sequence[Row]) -> Outlook:
@@ -124,6 +126,7 @@ def outlook(spec: LabSpec, variants: Sequence[RehearsedVariant], findings: Seque
         node_hours=hours,
         usd=usd,
         needs=_needs(spec, [stage for variant in variants for stage in variant.stages], findings),
+        open={row["finding"]: row["reason"] for row in findings if row["verdict"] == "inconclusive"},
     )
 
 

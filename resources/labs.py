@@ -13,6 +13,7 @@ from dagster import ConfigurableResource, Failure
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog
 from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
 from lab_pipelines.deployment import Target
+from lab_pipelines.load_stages import load_stages
 from lab_pipelines.turns import Visit, visits
 
 
@@ -65,3 +66,15 @@ class Labs(ConfigurableResource):
             return spec.pace(self.pace, cast(Target, self.target))
         except KeyError as error:
             raise Failure(f"{error.args[0]} (set LABS_PACE)", allow_retries=False) from None
+
+    def require_loads(self, spec: LabSpec) -> None:
+        """Raise `Failure` for a load step without stages at this pace, such as one whose trace is missing or broken.
+
+        Asked before a stack comes up, and is paid for.
+        """
+        _, pace = self.pace_of(spec)
+        for step in spec.load_steps:
+            try:
+                load_stages(step, pace)
+            except ValueError as error:
+                raise Failure(f"{spec.id}: {step.name}: {error}", allow_retries=False) from None

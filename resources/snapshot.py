@@ -49,7 +49,12 @@ def rebuild(path: Path, lake: Lake, views: Sequence[Path]) -> Path:
     Processes take turns, so the last one to begin sees every file that was published before. Also sweeps what
     dead writers left. Raises `WarehouseError`, with the former labs.duckdb left in place.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseError(
+            f"{path.parent} can't be made ({error.strerror or error}); name another folder with LABS_DATA_DIR"
+        ) from None
     with (path.parent / f"{SNAPSHOT}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lake.sweep()

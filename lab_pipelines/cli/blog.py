@@ -57,8 +57,11 @@ def _write(filled: Sequence[tuple[Template, Rendered]], out: Path, *, quiet: boo
     from lab_pipelines.blog.write import write_post
 
     for template, rendered in filled:
-        with explained(OSError):
+        try:
             path = write_post(template, rendered, out)
+        except OSError as error:
+            where, why = error.filename or out, error.strerror or error
+            fail(f"{where} can't be written: {why}. Free some space or give it another folder: --out DIR")
         if not quiet:
             say(str(path))
             for gap in dict.fromkeys(rendered.gaps):

@@ -91,6 +91,9 @@ def _show_complete(spec: LabSpec) -> None:
         print_fields([("useful is", f"{spec.objective.line}{origin}")])
     print_list("measures", [f"{one.name} ({one.unit}): {_measure_line(one)}" for one in spec.measures])
     print_list("findings", [f"{one.id}: {one.claim}" for one in spec.findings])
+    if spec.load_steps:
+        client = [f"{name} {value:g}" for name, value in spec.error_budget.client.model_dump().items()]
+        print_fields([("the client's error", f"at most {', '.join(client)}")])
 
 
 def _titled(catalog: Catalog, lab: str) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab_pipelines.cli.console import fail, print_fields, print_table, say
+from lab_pipelines.cli.console import fail, print_fields, print_list, print_table, say
 from lab_pipelines.report.wording import duration
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
             "needed: requests in each of the two stages until the interval clears the threshold, by the model's own "
             f"spread. A real engine's is larger; pace {pace} decides how many there are."
         )
+    print_list("open in the rehearsal", [f"{finding}: {reason}" for finding, reason in seen.open.items()])
 
 
 def _around(interval: Interval, *, digits: int = 2) -> str:

@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from dagster import AssetKey, Failure
 from streaming_load.plan import read_plan
 from streaming_load.schedule import offsets
 
 from lab_pipelines import rows
+from lab_pipelines.build import build_defs
 from lab_pipelines.catalog.spec import Pace
 from lab_pipelines.catalog.steps import LoadStep
+from lab_pipelines.deployment import Deployment
 from lab_pipelines.rehearsal.load import Replay
+from resources.labs import Labs
 from resources.load_generator import LoadError, LoadPlan
 from resources.warehouse import Warehouse
 from tests.integration.test_modelled_server import PHI_3, Server
+from tests.support.copied_catalog import copied_catalog
 from tests.support.locust_runs import run
 from tests.support.rows import warehouse_in
 from tests.support.sessions import endpoint, session
@@ -204,3 +210,27 @@ def test_a_rehearsal_is_offered_the_same_load(tmp_path: Path, step: LoadStep) ->
     assert {t.outcome for t in drawn} == {"ok"}
     sizes = [(t.input_tokens, t.output_tokens) for t in drawn]
     assert sizes == [(r.input_tokens, r.output_tokens) for r in real]
+
+
+def test_a_trace_that_is_missing_fails_the_run_before_a_stack_comes_up(tmp_path: Path) -> None:
+    catalog = copied_catalog(tmp_path / "catalogue", labs=["L06"])
+    spec: dict[str, Any] = yaml.safe_load((catalog / "L06.yaml").read_text(encoding="utf-8"))
+    profile = {"kind": "trace", "file": "load-tests/traces/gone.csv", "format": "azure"}
+    request = {
+        "kind": "traced",
+        "max_input_tokens": 512,
+        "max_output_tokens": 64,
+        "temperature": 0.0,
+        "timeout_s": 60.0,
+    }
+    step = {"kind": "load", "name": "replay", "profile": profile, "requests": [request]}
+    (catalog / "L06.yaml").write_text(yaml.safe_dump(spec | {"steps": [step], "findings": []}), encoding="utf-8")
+    defs = build_defs(
+        target="rehearsal",
+        deployment=Deployment(data_dir=tmp_path / "data"),
+        resource_overrides={"labs": Labs(target="rehearsal", catalog_dir=str(catalog))},
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    with pytest.raises(Failure, match=r"L06: replay: trace: .*gone\.csv can't be read .*load-tests/traces/"):
+        job.execute_in_process(partition_key="L06", asset_selection=[AssetKey("deployed_stack")])
+    assert Warehouse(data_dir=str(tmp_path / "data")).query("FROM stack_sessions") == []

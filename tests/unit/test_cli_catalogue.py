@@ -110,6 +110,7 @@ def test_a_complete_lab_is_shown_with_all_that_its_spec_says(labs: Labs) -> None
         "(default on local)",
         *(measure.name for measure in spec.measures),
         *(finding.claim for finding in spec.findings),
+        "at most schedule_lag_p99_wall_s 0.05, ttft_lag_p99_wall_s 0.05,",
     ):
         assert part in shown, part
 

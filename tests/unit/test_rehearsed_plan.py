@@ -60,6 +60,12 @@ def test_without_a_price_there_is_no_cost() -> None:
     assert looked(variant(stage(1), price=None)).usd is None
 
 
+def test_what_the_rehearsal_leaves_open_is_told_with_its_reason_whatever_kind_of_claim_it_is() -> None:
+    judged = {"verdict": "confirmed", "reason": "held", "effect": None, "interval_low": None, "interval_high": None}
+    findings = [judged | {"finding": "held"}, judged | {"finding": "pairs", "verdict": "inconclusive", "reason": "few"}]
+    assert looked(variant(stage(16)), findings=findings).open == {"pairs": "few"}
+
+
 def test_the_same_rows_give_the_same_intervals() -> None:
     assert looked(variant(stage(4))) == looked(variant(stage(4)))
 

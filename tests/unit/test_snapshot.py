@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from resources.contract import WarehouseError
 from resources.warehouse import Warehouse, open_snapshot
 from tests.support import rows
 
@@ -106,3 +107,9 @@ def test_a_record_that_tells_nothing_costs_nothing_but_time(warehouse: Warehouse
     record.write_text(content)
     publish(warehouse, "second")
     assert runs(warehouse) == ["first", "second"]
+
+
+def test_a_data_folder_that_can_t_be_made_is_told_by_name_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WarehouseError, match=r"file/data can't be made \(Not a directory\); .*LABS_DATA_DIR"):
+        Warehouse(data_dir=str(tmp_path / "file" / "data")).rebuild()
