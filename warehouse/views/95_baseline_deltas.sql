@@ -9,11 +9,16 @@
 --              cheapest for money. A latency has none: at another load it is another question.
 --   none       the baseline has no stage with this load, or there is no baseline
 -- `delta` = value - baseline_value and `ratio` = value / baseline_value stand only where `comparable`; `reason` says
--- why not. `caveat` names what else differs and may matter; NULL where nothing does. `better`: which direction is good.
+-- why not; a stage whose client was over its error budget has no `value`. `caveat` names what else differs and may matter; NULL where nothing does. `better`: which direction is good.
 -- `supported`: both samples are large enough for the quantile (as in stage_table).
 CREATE VIEW baseline_deltas AS
 WITH newest AS (
-    SELECT t.*, r.recorded_at
+    SELECT
+        t.* REPLACE (
+            CASE WHEN client_fault IS NULL THEN output_tokens_per_s END AS output_tokens_per_s,
+            CASE WHEN client_fault IS NULL THEN usd_per_1k_tokens END AS usd_per_1k_tokens
+        ),
+        r.recorded_at
     FROM stage_table AS t
     JOIN latest_run AS r USING (session_id)
     WHERE t.request_kind = 'completion'
@@ -125,6 +130,8 @@ judged AS (
             WHEN c.base IS NULL THEN 'L06 has no run on ' || n.target || ' to compare with'
             WHEN d.comparison = 'none' THEN 'the baseline has no stage with ' || n.load
             WHEN c.provenance <> n.provenance THEN n.provenance || ' against a ' || c.provenance || ' baseline'
+            WHEN d.value IS NULL AND n.client_fault IS NOT NULL
+                THEN 'the client was over its error budget: ' || n.client_fault
             WHEN d.value IS NULL AND d.baseline_value IS NULL THEN 'not known on either side'
             WHEN d.value IS NULL THEN 'not known'
             WHEN d.baseline_value IS NULL THEN 'the baseline does not know it'
