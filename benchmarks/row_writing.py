@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from streaming_load.recorder import PROBE_S
+
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 from lab_pipelines.deployment import REPO_ROOT
@@ -27,6 +29,7 @@ from lab_pipelines.deployment import REPO_ROOT
 NAME = "row writing"
 REQUESTS, USERS, TOKENS = 10_000, 256, 256
 _REQUEST_S, _TTFT_S, _ITL_S = 5.3, 0.2, 0.02
+_SAMPLE_S = 0.5
 _PERCENT, _MIB = 2.0, 300.0
 
 
@@ -83,11 +86,25 @@ def _write_records(folder: Path, requests: int) -> float:
             file.flush()
             spent_s += time.process_time() - before
     ended_at = began_at + _duration_s(requests) + 60
-    cpu = [{"at": began_at, "cpu_s": 1.0, "ended": False}, {"at": ended_at, "cpu_s": 60.0, "ended": True}]
-    (folder / "local.process.ndjson").write_text("".join(json.dumps(line) + "\n" for line in cpu), encoding="utf-8")
+    samples = round((ended_at - began_at) / _SAMPLE_S)
+    told = [_process_line(began_at + n * _SAMPLE_S, n, ended=n == samples) for n in range(samples + 1)]
+    (folder / "local.process.ndjson").write_text("".join(json.dumps(line) + "\n" for line in told), encoding="utf-8")
     stage = {"stage": 0, "users": USERS, "started_at": began_at, "ended_at": ended_at}
     (folder / "stages.ndjson").write_text(json.dumps(stage) + "\n", encoding="utf-8")
     return spent_s
+
+
+def _process_line(at: float, number: int, *, ended: bool) -> dict[str, Any]:
+    """What a load process tells of itself twice a second."""
+    late_s = [0.0012] * round(_SAMPLE_S / PROBE_S)
+    return {
+        "at": at,
+        "cpu_s": 1.0 + 0.2 * number,
+        "probed_from": at - _SAMPLE_S,
+        "probe_s": PROBE_S,
+        "late_s": late_s,
+        "ended": ended,
+    }
 
 
 def _record(number: int, at: float, events: list[float]) -> dict[str, Any]:
@@ -108,6 +125,8 @@ def _record(number: int, at: float, events: list[float]) -> dict[str, Any]:
         "finish_reason": "length",
         "error": None,
         "server_ttft_s": 0.2,
+        "client_lag_s": 0.000123,
+        "first_receive_lag_s": 0.002345,
         "receive_lag_p99_s": 0.004321,
     }
 
@@ -115,6 +134,8 @@ def _record(number: int, at: float, events: list[float]) -> dict[str, Any]:
 def _measured(folder: Path, time_scale: float) -> dict[str, Any]:
     """Read the records in `folder`, make the rows, publish them; what that took of this process."""
     from lab_pipelines import rows
+    from lab_pipelines.catalog.client_budget import ClientBudget
+    from lab_pipelines.client_errors import client_errors, faults
     from resources.load_generator import CompletionShape, LoadPlan, StagePlan
     from resources.load_records import read_result
     from resources.warehouse import Warehouse
@@ -135,12 +156,13 @@ def _measured(folder: Path, time_scale: float) -> dict[str, Any]:
     moments = [time.process_time()]
     result = read_result(folder)
     moments.append(time.process_time())
-    made = rows.request_rows(held, plan, result)
+    errors = client_errors(plan, result, ClientBudget(), judge_share=True)
+    made = rows.request_rows(held, plan, result, faults=faults(errors))
     moments.append(time.process_time())
     warehouse.publish("requests", made, **where, part="baseline.ramp")
     moments.append(time.process_time())
     peak_kib = _memory_kib("VmHWM")
-    parts = ("reading and merging the records", "making rows", "checking and publishing them")
+    parts = ("reading and merging the records", "judging the client and making rows", "checking and publishing them")
     return {
         "cpu_s": moments[-1] - moments[0],
         "parts": dict(zip(parts, (after - before for before, after in pairwise(moments)), strict=True)),

@@ -117,11 +117,12 @@ class Scheduled(SpecModel):
 
 class Drawn(Scheduled):
     """Arrivals that follow a rate: evenly spaced, or drawn with a fixed seed: Poisson, or gamma, whose `burstiness` is
-    the shape of the gaps' distribution: 1 is Poisson, less is burstier.
+    the shape of the gaps' distribution: 1 is Poisson, less is burstier, down to 0.01. Far below, nearly every gap is
+    shorter than any float, and a schedule comes to no end.
     """
 
     arrivals: Arrivals = "even"
-    burstiness: float | None = Field(default=None, gt=0)
+    burstiness: float | None = Field(default=None, ge=0.01)
 
     @model_validator(mode="after")
     def _burstiness_belongs_to_gamma(self) -> Drawn:
@@ -135,6 +136,10 @@ class Rate(Drawn):
 
     kind: Literal["rate"]
     per_s: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
+_MOST_REQUESTS = 1e7
+"""Of a stage: every process walks through the whole schedule before the first request goes out."""
 
 
 class RatePoint(SpecModel):
@@ -188,6 +193,11 @@ class RateProfile(Drawn):
         if self.expected_requests < 1:
             raise ValueError(
                 f"points: {self.expected_requests:g} requests in all; raise per_s, or the time between points"
+            )
+        if self.expected_requests > _MOST_REQUESTS:
+            raise ValueError(
+                f"points: {self.expected_requests:g} requests in all, and a stage has {_MOST_REQUESTS:g} at most; "
+                "lower per_s, or the time between points"
             )
         return self
 

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from rich.console import Console
 
-from benchmarks import frozen, report, rivals, sheet
+from benchmarks import frozen, report, rivals, row_writing, sheet
 from benchmarks.attribution import Took, exponent
 from benchmarks.client_lag import lag_figures
 from benchmarks.figures import Figure, quantile, table
@@ -22,6 +22,8 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.engine.replica import Replica, Tracked
 from lab_pipelines.engine.setup import EngineModel
 from lab_pipelines.report.read import read_report
+from resources.load_generator import RequestRecord
+from resources.load_records import read_result
 from resources.snapshot import open_snapshot
 from resources.warehouse_core import PlainWarehouse
 
@@ -174,3 +176,11 @@ def test_the_report_s_made_up_lake_has_all_labs_in_two_places_and_can_be_true(tm
     stages = [stage for section in found.sections for stage in section.stages]
     assert sum(total["requests_ok"] for total in found.totals) == requests == 3 * len(stages)
     assert all(stage["ttft_p50_s"] and stage["itl_p95_s"] for stage in stages)
+
+
+def test_the_records_whose_writing_is_measured_are_those_of_a_load(tmp_path: Path) -> None:
+    row_writing._write_records(tmp_path, 8)
+    result = read_result(tmp_path)
+    assert len(result.requests) == 8 and result.stages[0].event_loop_probes > 100
+    written = set(row_writing._record(0, 0.0, [0.1])) | {"stage", "in_stage", "asked_tokens"}
+    assert written == set(RequestRecord.model_fields), "a trace's alone say what they asked for"

@@ -75,12 +75,16 @@ def test_a_mix_of_nodes_is_not_weighed_by_it(warehouse: Warehouse) -> None:
         rows.spell_row(on_demand_nodes=1, spot_nodes=0, on_demand_up=1, spot_up=0, spot_starting=0)
     ]
     rows.publish_run(warehouse, tables)
+    p99 = (REPO_ROOT / "warehouse" / "measures" / "mix_ttft_p99.sql").read_text(encoding="utf-8")
+    asked = {"session_id": tables["stack_sessions"][0]["session_id"]}
+    assert warehouse.query(p99, asked)[0]["s"] > 0
     [sound] = warehouse.query("SELECT served_share FROM capacity_results")
     assert sound["served_share"] > 0.9
     over = rows.warehouse_in(Path(warehouse.data_dir) / "over")
     rows.over_budget(tables, 0)
     rows.publish_run(over, tables)
     assert over.query("SELECT served_share FROM capacity_results") == [{"served_share": None}]
+    assert over.query(p99, asked)[0]["s"] is None, "the one that timed out got a first token, too"
 
 
 def test_its_latencies_are_unknown_its_throughput_stands_and_both_say_why(warehouse: Warehouse) -> None:
@@ -187,6 +191,60 @@ def test_the_question_shows_the_clients_errors_and_the_counters_side_by_side(war
     assert {row["quantity"] for row in answer} == {"event_loop_lag_p99", "prometheus_output_tokens"}
     [over] = [row for row in answer if row["within"] is False]
     assert (over["value"], over["allowed"], over["unit"], over["reason"]) == (84.0, 50.0, "wall ms", REASON)
+
+
+def test_it_is_no_extreme_of_the_year_and_no_sign_of_a_regression(warehouse: Warehouse) -> None:
+    published(warehouse, over=1)
+    sql = REPO_ROOT / "lab_pipelines"
+    stages = warehouse.query(
+        (sql / "regression_stages.sql").read_text(encoding="utf-8"), {"lab": "L06", "target": "local"}
+    )
+    assert [stage["stage"] for stage in stages] == [0, 2]
+    dearest = "SELECT max(usd_per_1k_tokens) FILTER (client_fault IS NULL) FROM stage_table"
+    extremes = warehouse.query((sql / "report" / "sql" / "extremes.sql").read_text(encoding="utf-8"))
+    assert "16 users" not in {row["load"] for row in extremes}
+    assert [row["value"] for row in extremes if row["superlative"].startswith("dearest")] == [
+        value for row in warehouse.query(dearest) for value in row.values() if value is not None
+    ]
+
+
+def test_its_distance_from_the_baseline_is_unknown_and_says_why(warehouse: Warehouse) -> None:
+    published(warehouse, over=2)
+    later = rows.lab_run(users=(1, 16, 32), requests_per_stage=80)
+    rows.over_budget(later, 1)
+    for table in later.values():
+        for row in table:
+            row.update(lab="L07", run_id="later", session_id="later")
+    rows.publish_run(warehouse, later)
+    deltas = warehouse.query(
+        "SELECT stage, comparison, value, comparable, reason FROM baseline_deltas "
+        "WHERE lab = 'L07' AND quantity = 'output_tokens_per_s' ORDER BY comparison DESC, stage"
+    )
+    assert [(row["comparison"], row["stage"], row["comparable"]) for row in deltas] == [
+        ("same load", 0, True), ("same load", 1, False), ("same load", 2, False), ("peak", 2, True)
+    ]  # fmt: skip
+    assert deltas[1]["value"] is None
+    assert deltas[1]["reason"] == f"the client was over its error budget: {REASON}"
+    assert deltas[2]["reason"] == "the baseline does not know it"
+
+
+@pytest.mark.parametrize(("over", "users"), [(None, 16.0), (0, None), (1, None), (2, 16.0)])
+def test_from_where_on_a_machine_is_cheaper_is_unknown_behind_it(
+    warehouse: Warehouse, over: int | None, users: float | None
+) -> None:
+    for variant, tokens in (("t4", (100, 100, 100)), ("a100", (100, 800, 900))):
+        tables = rows.lab_run(users=(1, 16, 32), variant=variant, session_id=variant)
+        for stage, output_tokens in zip(tables["load_stages"], tokens, strict=True):
+            stage.update(output_tokens=output_tokens, duration_s=10.0)
+        if over is not None and variant == "a100":
+            rows.over_budget(tables, over)
+        for table, published in tables.items():
+            warehouse.publish(table, published, target="local", lab="L06", run_id=rows.RUN_ID, part=variant)
+    [answer] = warehouse.query(
+        (REPO_ROOT / "warehouse" / "measures" / "users_where_a100_is_cheaper.sql").read_text(encoding="utf-8"),
+        {"run_id": rows.RUN_ID},
+    )
+    assert list(answer.values()) == [users]
 
 
 def test_a_run_from_before_is_shown_as_not_judged(warehouse: Warehouse) -> None:

@@ -5,6 +5,7 @@ WITH points AS (
     FROM load_stages AS s
     JOIN metric_summaries AS m USING (session_id, step, stage)
     SEMI JOIN run_sessions USING (session_id)
+    ANTI JOIN client_faults USING (session_id, step, stage)
     WHERE s.run_id = $run_id AND s.users = 32 AND m.measure = 'kv_blocks'
 ),
 gains AS (

@@ -10,6 +10,8 @@ seen AS (
     FROM spells AS p
     JOIN load_stages AS s ON abs(s.offered_per_s * p.up - p.requests_per_s) < 1e-6
     JOIN requests AS r USING (session_id, step, stage)
+    -- Else the failed ones alone would be left.
+    ANTI JOIN client_faults AS f ON f.session_id = s.session_id AND f.step = s.step AND f.stage = s.stage
     WHERE p.up > 0 AND s.session_id = $session_id AND (r.valid OR r.outcome NOT IN ('ok', 'cut'))
 ),
 ordered AS (SELECT ttft_s, sum(weight) OVER (ORDER BY ttft_s NULLS LAST) AS below FROM seen)

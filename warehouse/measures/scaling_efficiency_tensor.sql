@@ -2,4 +2,7 @@
 SELECT
     max(output_tokens / duration_s) FILTER (variant = 'tensor-2')
         / (2 * max(output_tokens / duration_s) FILTER (variant = 'one-t4'))
-FROM load_stages SEMI JOIN run_sessions USING (session_id) WHERE run_id = $run_id AND users = 16
+FROM load_stages
+SEMI JOIN run_sessions USING (session_id)
+ANTI JOIN client_faults USING (session_id, step, stage)
+WHERE run_id = $run_id AND users = 16

@@ -1,7 +1,7 @@
 -- What were the best and the worst of the year, in each place, measured and modelled apart? One row per superlative, of the
--- runs that speak for their lab.
+-- runs that speak for their lab, without stages whose client was over its error budget.
 WITH stages AS (
-    SELECT * FROM stage_table SEMI JOIN latest_run USING (session_id)
+    SELECT * FROM stage_table SEMI JOIN latest_run USING (session_id) WHERE client_fault IS NULL
 ),
 found AS (
     SELECT

@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from streaming_load.exchange import Answer, Exchange
-from streaming_load.sse import Alike, carries_tokens, events
+from streaming_load.sse import STAMP_DIGITS, Alike, carries_tokens, events
 
 _SLICE = 64
 """Events taken in between two calls of `breathe`, about 0.1 ms; one that is decoded counts for so many:"""
 _DECODED = 4
 _ERROR_CHARACTERS = 500
 _decode = json.JSONDecoder().decode
+_NO_CHUNK = (ValueError, AttributeError, TypeError, RecursionError)
+"""What comes of JSON that isn't what it should be. It is an outcome of its request, and must not end the load."""
+_MOST_TOKENS = 2**31 - 1
+"""As many as a row can hold."""
 
 
 def host_clock() -> str:
@@ -123,20 +127,22 @@ class _Stream:
                 if chunk.get("error") is not None:
                     self.error = _shorten(f"the stream carried an error: {_message(chunk)}")
                     return
-                self.usage = dict(chunk.get("usage") or self.usage)
+                self.usage = _counts(chunk.get("usage")) or self.usage
                 if carries_tokens(chunk):
                     self.arrived.append(event.arrived)
                     self.sent_ns.append(event.sent_ns)
                     alike = alike or Alike.to(event.data, chunk)
                 for choice in chunk.get("choices") or ():
-                    self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            except (ValueError, AttributeError, TypeError):
+                    self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
+            except _NO_CHUNK:
                 self.error = _shorten(f"an event is not a completion's chunk: {event.data.decode(errors='replace')}")
                 return
 
     def server_ttft_s(self, received_ns: str) -> float | None:
         """Both stamps are the server's own, so no clock is compared with another."""
-        if not (self.sent_ns and self.sent_ns[0] is not None and received_ns.isdigit()):
+        if not (self.sent_ns and self.sent_ns[0] is not None and received_ns.isascii() and received_ns.isdigit()):
+            return None
+        if len(received_ns) > STAMP_DIGITS:
             return None
         return round((self.sent_ns[0] - int(received_ns)) / 1e9, 6)
 
@@ -167,7 +173,7 @@ def _refusal(answer: Answer) -> str:
     text = answer.body.decode(errors="replace")
     try:
         return _shorten(_message(json.loads(text)))
-    except (ValueError, AttributeError):
+    except _NO_CHUNK:
         return _shorten(text)
 
 
@@ -178,5 +184,24 @@ def _message(body: dict[str, Any]) -> str:
     return str(message or body)
 
 
+def _counts(usage: Any) -> dict[str, Any]:
+    """A chunk's usage. Raises `TypeError` where it isn't one."""
+    counts = dict(usage or {})
+    for name in ("prompt_tokens", "completion_tokens"):
+        count = counts.get(name)
+        if count is not None and (type(count) is not int or not 0 <= count <= _MOST_TOKENS):
+            raise TypeError(name)
+    return counts
+
+
+def _text(value: Any) -> str | None:
+    """Raises `TypeError` for what is neither a text nor missing."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(value)
+    return value and _shorten(value)
+
+
 def _shorten(text: str) -> str:
+    """JSON may escape halves of characters, which no file holds."""
+    text = text.encode(errors="replace").decode()
     return text if len(text) <= _ERROR_CHARACTERS else text[: _ERROR_CHARACTERS - 1] + "…"

@@ -16,7 +16,9 @@ from copy import deepcopy
 from typing import Any, NamedTuple, Self
 
 _SENT = b": sent_ns="
-_USUAL = re.compile(rb"(?:: sent_ns=(\d+)\r?\n)?data: ?(.*)(?<!\r)\r?\n\r?\n")
+STAMP_DIGITS = 19
+"""At most: nanoseconds of three hundred years. Longer numbers are no stamps."""
+_USUAL = re.compile(rb"(?:: sent_ns=(\d{1,19})\r?\n)?data: ?(.*)(?<!\r)\r?\n\r?\n")
 """An event as nearly all are, with or without a stamp; any other is read line by line."""
 _ASCII_TEXT = re.compile(rb'(?:[ !#-\[\]-~]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})+')
 """The inside of a JSON string that isn't empty. Text beyond ASCII is left to the decoder, which knows bad UTF-8."""
@@ -60,7 +62,7 @@ def events(body: bytes | bytearray, reads: Sequence[tuple[float, int]], *, compl
                 data = value if data is None else data + b"\n" + value
             elif line.startswith(_SENT):
                 stamp = line[len(_SENT) :]
-                sent_ns = int(stamp) if stamp.isdigit() else None
+                sent_ns = int(stamp) if stamp.isdigit() and len(stamp) <= STAMP_DIGITS else None
             if line or data is None:
                 continue
         while reads[read][1] < min(position, size):

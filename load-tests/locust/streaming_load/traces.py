@@ -146,7 +146,7 @@ def _azure(path: Path) -> Iterator[tuple[int, TraceRow]]:
             )
         stamp, context, generated = (cells[place].strip() for place in places)
         input_tokens, output_tokens = (
-            _count(int(text) if text.isdecimal() else text, name, path, number)
+            _count(int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else text, name, path, number)
             for text, name in ((context, _AZURE_COLUMNS[1]), (generated, _AZURE_COLUMNS[2]))
         )
         yield number, TraceRow(_azure_stamp(stamp, path, number), input_tokens, output_tokens, None)
@@ -158,7 +158,7 @@ def _azure_stamp(text: str, path: Path, number: int) -> float:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise TraceError(
-            f"{path}, line {number}: TIMESTAMP is {text!r}, and must be like 2023-11-16 18:15:46.6805900 or "
+            f"{path}, line {number}: TIMESTAMP is {text!r:.80}, and must be like 2023-11-16 18:15:46.6805900 or "
             f"2024-05-10 00:00:00.009930+00:00; {_MEND}"
         ) from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -175,8 +175,8 @@ def _mooncake(path: Path) -> Iterator[tuple[int, TraceRow]]:
         if missing := [name for name in _MOONCAKE_FIELDS if name not in content]:
             raise TraceError(f"{path}, line {number}: the field {missing[0]} is missing; {_MEND}")
         at_ms, *lengths, ids = (content[name] for name in _MOONCAKE_FIELDS)
-        if type(at_ms) not in (int, float) or not math.isfinite(at_ms):
-            raise TraceError(f"{path}, line {number}: timestamp is {at_ms!r}, and must be milliseconds; {_MEND}")
+        if type(at_ms) not in (int, float) or not -_MOST_MS < at_ms < _MOST_MS:  # NaN is neither
+            raise TraceError(f"{path}, line {number}: timestamp is {at_ms!r:.80}, and must be milliseconds; {_MEND}")
         input_tokens, output_tokens = (
             _count(value, name, path, number) for value, name in zip(lengths, _MOONCAKE_FIELDS[1:3], strict=True)
         )
@@ -191,14 +191,21 @@ def _mooncake(path: Path) -> Iterator[tuple[int, TraceRow]]:
 
 
 _MEND = "mend or remove the line"
+_LONGEST_LINE = 100_000
+"""Characters: ten thousand hashes, a prompt of five million tokens. What is longer is no text with a line per request,
+and would be read into memory whole."""
+_MOST_DIGITS = 9
+_MOST_MS = 1e15
+"""Thirty thousand years. Beyond it milliseconds are no longer told apart, or are no float at all."""
 _READERS = {"azure": _azure, "mooncake": _mooncake}
 _FIELDS = {"azure": _AZURE_COLUMNS, "mooncake": _MOONCAKE_FIELDS}
 
 
 def _count(value: Any, name: str, path: Path, number: int) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 10**_MOST_DIGITS:
         raise TraceError(
-            f"{path}, line {number}: {name} is {value!r}, and must be a whole number of tokens from 0 up; {_MEND}"
+            f"{path}, line {number}: {name} is {value!r:.80}, and must be a whole number of tokens from 0 up, of "
+            f"{_MOST_DIGITS} digits at most; {_MEND}"
         )
     return value
 
@@ -208,7 +215,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
+            while line := file.readline(_LONGEST_LINE + 1):
+                number += 1
+                if len(line) > _LONGEST_LINE:
+                    raise TraceError(
+                        f"{path}, line {number}: longer than {_LONGEST_LINE:,} characters; give a trace with one line "
+                        "for each request"
+                    )
                 if text := line.strip():
                     yield number, text
     except OSError as error:

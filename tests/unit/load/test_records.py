@@ -51,6 +51,43 @@ def record(done: Exchange, clock: str = CLOCK) -> dict[str, Any]:
     return made
 
 
+CHUNK = b'data: {"choices": [{"text": "a", "finish_reason": %b}], "usage": %b}\n\n'
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"data: " + b"[" * 100_000 + b"\n\n",
+        CHUNK % (b'{"a": 1}', b"null"),
+        CHUNK % (b"null", b'{"prompt_tokens": "many"}'),
+        CHUNK % (b"null", b'{"prompt_tokens": 1.5}'),
+        CHUNK % (b"null", b'{"completion_tokens": -3}'),
+        CHUNK % (b"null", b'{"completion_tokens": 3000000000}'),
+    ],
+    ids=["deep", "finish reason", "text", "fraction", "negative", "more than a row holds"],
+)
+def test_an_event_that_no_row_could_hold_is_its_requests_failure_and_not_the_loads(event: bytes) -> None:
+    made = record(exchange(text(" a"), event, DONE))
+    assert made["outcome"] == "stream_error"
+    assert made["error"].startswith("an event is not a completion's chunk: ")
+    assert (made["input_tokens"], made["output_tokens"], made["finish_reason"]) == (None, None, None)
+
+
+def test_a_refusal_of_any_bytes_is_a_refusal() -> None:
+    refused = HEAD.replace(b"200 OK", b"500 Oh")
+    assert record(exchange(b"[" * 100_000, head=refused))["outcome"] == "http_error"
+    made = record(exchange(b'{"error": {"message": "half a \\ud83d character"}}', head=refused))
+    assert made["error"].encode() == b"half a ? character"
+
+
+@pytest.mark.parametrize("stamp", [b"\xb2", b"9" * 5000, b"-1"], ids=["superscript", "endless", "negative"])
+def test_a_stamp_that_is_no_time_is_none(stamp: bytes) -> None:
+    answer = b": sent_ns=%b\n" % stamp + text(" a", "length")
+    assert record(exchange(answer))["receive_lag_p99_s"] is None
+    head = HEAD.replace(b"10000000000", stamp)
+    assert record(exchange(b": sent_ns=10900000000\n" + text(" a", "length"), head=head))["server_ttft_s"] is None
+
+
 def test_a_whole_stream_is_ok_with_its_counts_and_an_offset_for_every_event_with_tokens() -> None:
     stamps = b": sent_ns=10900000000\n", b": sent_ns=11500000000\n"
     pieces = stamps[0] + text(" a"), text("") + stamps[1] + text(" b c", "length"), USAGE + DONE

@@ -109,8 +109,13 @@ def test_what_is_too_long_is_clipped_and_counted_and_nothing_is_raised_to_one(tm
             r"line 3: TIMESTAMP is 1 s before the line above; sort the file by time",
         ),
         ("azure", f"{AZURE}2023-11-16 18:15:46,4,5\n", r"from 0 s on there are not two requests at different times"),
+        ("azure", f"{AZURE}2023-11-16 18:15:46,9{'0' * 5000},5\n", r"line 2: ContextTokens is '9000"),
+        ("azure", f"{AZURE}{'9' * 90_000},4,5\n", r"line 2: TIMESTAMP is '9{78}"),
+        ("azure", "x" * 200_000, r"line 1: longer than 100,000 characters; give a trace with one line for each"),
+        ("mooncake", line(10**400, 5, 5, 0), r"line 1: timestamp is 1000"),
+        ("mooncake", line(0, 10**300, 5, 0), r"line 1: input_length is 1000"),
         ("mooncake", f"{AZURE}", r"line 1: not a JSON object; give the file's own `format`"),
-        ("mooncake", "[" * 100_000, r"line 1: not a JSON object"),
+        ("mooncake", "[" * 99_000, r"line 1: not a JSON object"),
         ("mooncake", '{"timestamp": 0}', r"line 1: the field input_length is missing"),
         ("mooncake", line(0, 5, 5, 0).replace(": 0,", ': "0",'), r"line 1: timestamp is '0', and must be milliseconds"),
         ("mooncake", line(0, 5, 5, 0).replace(": 0,", ": NaN,"), r"line 1: timestamp is nan"),
@@ -127,6 +132,7 @@ def test_what_can_t_be_replayed_is_refused_by_file_line_and_field(
     with pytest.raises(TraceError, match=says) as refused:
         read(path, form)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+    assert len(str(refused.value)) < len(str(path)) + 300
 
 
 def test_a_file_that_is_missing_or_no_text_is_refused_by_name(tmp_path: Path) -> None:
