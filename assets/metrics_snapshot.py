@@ -28,8 +28,14 @@ _CLIENT_TOTALS = """
            -- How fast the streams that were cut went on, all together: tokens per stack second.
            coalesce(sum(
                (len(event_offsets_s) - 1) / nullif(event_offsets_s[len(event_offsets_s)] - event_offsets_s[1], 0)
-           ) FILTER (outcome = 'cut' AND len(event_offsets_s) > 1), 0)::DOUBLE AS cut_tokens_per_s
-    FROM requests WHERE session_id = ? AND step = ?
+           ) FILTER (outcome = 'cut' AND len(event_offsets_s) > 1), 0)::DOUBLE AS cut_tokens_per_s,
+           -- What a busy client had not read yet when the load ended: wall seconds.
+           (
+               SELECT coalesce(max(value), 0)::DOUBLE FROM client_errors
+               WHERE session_id = $1 AND step = $2
+                 AND quantity IN ('ttft_lag_p99', 'receive_lag_p99', 'event_loop_lag_p99')
+           ) AS lag_wall_s
+    FROM requests WHERE session_id = $1 AND step = $2
 """
 
 _NEXT_EVENT = """
@@ -199,4 +205,5 @@ def _unknown(total: str, client: Row, session: Session) -> float:
         return client["requests_cut"]
     # A stream that was cut has no usage, so that its tokens are counted by events; an accepted draft shares one.
     drafted = client["output_tokens_cut"] * drafted_tokens(session.engine_args)
-    return drafted + client["cut_tokens_per_s"] * session.time_scale * session.cut_noticed_s
+    unread_wall_s = session.cut_noticed_s + client["lag_wall_s"]
+    return drafted + client["cut_tokens_per_s"] * session.time_scale * unread_wall_s
