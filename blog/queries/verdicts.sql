@@ -3,7 +3,7 @@ SELECT
     f.lab AS "the lab",
     f.claim AS "claim",
     f.effect AS "effect",
-    f.interval_low AS "95 % from",
+    f.interval_low AS "interval from",
     f.interval_high AS "to",
     f.target, f.provenance, f.pace, f.time_scale, f.engine, f.run_id, f.recorded_at
 FROM findings AS f

@@ -30,6 +30,8 @@ AT_FAULT_NOTE = (
 )
 GAP_NOTE = f"{GAP} not known: the gaps list why, unless the lab doesn't ask for it."
 
+_LEVEL = re.compile(r"\b([\d.]+) % interval")
+"""How a finding's method tells the level of its interval."""
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")
 
 
@@ -119,13 +121,14 @@ def in_order(values: Iterable[str]) -> list[str]:
 
 
 def effect(finding: Row) -> str:
-    """A finding's effect, and its 95 % interval where it has one."""
+    """A finding's effect, and its interval where it has one: of 95 %, or wider where a lab's claims share that."""
     if finding["effect"] is None:
         return "no effect size"
     if finding["interval_low"] is None or finding["interval_high"] is None:
         return short(finding["effect"])
+    told = _LEVEL.search(finding["method"])
     return (
-        f"{short(finding['effect'])}, 95 % interval {short(finding['interval_low'])} to "
+        f"{short(finding['effect'])}, {told[1] if told else '95'} % interval {short(finding['interval_low'])} to "
         f"{short(finding['interval_high'])}"
     )
 
