@@ -18,7 +18,7 @@ from lab_pipelines.report.lab_run import run_ladders
 from lab_pipelines.report.markdown import render_markdown
 from lab_pipelines.report.page import render_lab
 from lab_pipelines.report.read import Report, read_report
-from lab_pipelines.report.wording import GAP
+from lab_pipelines.report.wording import GAP, effect
 from tests.support.rows import Row, get_run, lab_run, over_budget, publish_run, statistic_row, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
@@ -162,3 +162,11 @@ def test_a_run_of_gets_alone_has_no_baseline_and_says_nothing(tmp_path: Path) ->
     report = report_of(tmp_path, get_run())
     section = report.sections[0]
     assert section.deltas == [] and against_baseline(section.deltas, section.names) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "level"), [("ratio, 98.75 % interval (MOVER); n 24", "98.75 %"), ("ratio of stage values", "95 %")]
+)
+def test_an_effect_s_interval_has_the_level_that_its_method_tells(method: str, level: str) -> None:
+    finding = {"effect": 1.02, "interval_low": 0.9993, "interval_high": 1.049, "method": method}
+    assert effect(finding) == f"1.02, {level} interval 0.999 to 1.05"
