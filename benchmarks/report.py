@@ -112,6 +112,20 @@ _ROWS = {
         1 + 0.1 * slow AS effect, 1.05 AS interval_low, 1.3 AS interval_high, 4 AS n,
         'ratio of stage values' AS method, 'by its interval' AS reason
         FROM sessions JOIN claims USING (lab)""",
+    "stage_statistics": f"""
+        SELECT {_COMMON}, step, stage, users, quantity, 's' AS unit, 1.0 + users / slow AS value,
+        0.9 * (1.0 + users / slow) AS low, 1.1 * (1.0 + users / slow) AS high, {{requests}} AS n,
+        0.6 * {{requests}} AS n_effective, 'order statistics' AS method, 0 AS left_out, 'steady' AS state, 0.0 AS drift
+        FROM of_stages, (SELECT unnest([
+            'throughput', 'ttft_p50', 'ttft_p95', 'ttft_p99', 'tpot_p50', 'tpot_p95', 'e2e_p50', 'e2e_p95', 'e2e_p99',
+            'normalised_p50', 'error_rate', 'goodput', 'goodput_rate', 'warm_up', 'steady_state'
+        ]) AS quantity)""",
+    "client_errors": f"""
+        SELECT {_COMMON}, step, stage, quantity, 0.003 AS value, 's' AS unit, 0.05 AS allowed, {{requests}} AS n,
+        true AS within
+        FROM of_stages, (SELECT unnest([
+            'schedule_lag_p99', 'ttft_lag_p99', 'receive_lag_p99', 'event_loop_lag_p99'
+        ]) AS quantity)""",
 }
 # Of one file. TTFT scatters evenly, each request by a hash of its number.
 _REQUESTS = """

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lab_pipelines.report import forecast
+from lab_pipelines.report.against import sources
 from lab_pipelines.report.lab_run import Fact
 from lab_pipelines.report.money import Money, money_of
 from lab_pipelines.report.read import Report, Section
@@ -58,6 +59,8 @@ class Chapter:
     """Measured ones first."""
     year: list[YearRow]
     """A row for each lab of the year, also for those that were not run here."""
+    compared_with: str
+    """What the labs' best stages are compared with; empty where nothing compares."""
     money: list[Money]
     """Of its runs together; measured and modelled apart."""
     prices: list[Row]
@@ -96,7 +99,8 @@ def chapters(report: Report) -> list[Chapter]:
         Chapter(
             target=target,
             headlines=_headlines(_on(target, report.totals), _on(target, report.extremes)),
-            year=year_rows(report.labs, _on(target, report.year), report.references, findings),
+            year=year_rows(report.labs, _on(target, report.year), report.peaks, findings),
+            compared_with=sources(_on(target, report.peaks)),
             money=money_of(**_money(report, target), phases=phases),
             prices=_on(target, report.prices),
             starts=starts_of(_on(target, report.starts)),

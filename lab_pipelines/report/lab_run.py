@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lab_pipelines.catalog.spec import Identity, LabSpec
 from lab_pipelines.report import charts, figures
+from lab_pipelines.report.certainty import Certainty, certainty_of
 from lab_pipelines.report.read import Section
 from lab_pipelines.report.stage_table import Cell, Column, columns, ladders, notes, stage_cells
 from lab_pipelines.report.svg import Picture
@@ -25,6 +26,8 @@ class Ladder:
     columns: tuple[Column, ...]
     cells: list[list[Cell]]
     notes: list[str]
+    certainty: Certainty | None
+    """None for runs from before intervals were kept."""
     pictures: list[Picture]
 
 
@@ -62,6 +65,7 @@ def run_ladders(section: Section, *, pictures: bool) -> list[Ladder]:
             columns=columns(rows),
             cells=(cells := stage_cells(rows)),
             notes=notes(cells),
+            certainty=certainty_of(rows, section.certainty),
             pictures=charts.of_ladder(rows) if pictures else [],
         )
         for rows in ladders(section.stages)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab_pipelines.client_errors import told as told_of_client
 from lab_pipelines.report import forecast
+from lab_pipelines.report.against import against_baseline, against_markdown
+from lab_pipelines.report.certainty import certainty_markdown, certainty_of
 from lab_pipelines.report.chapters import chapters, headline, price_note, verdict_counts
 from lab_pipelines.report.read import Report, Section
-from lab_pipelines.report.stage_table import stage_markdown
+from lab_pipelines.report.stage_table import ladders, stage_markdown
 from lab_pipelines.report.wording import (
     GAP,
     Row,
@@ -92,6 +95,13 @@ def _section_markdown(section: Section) -> list[str]:
             "",
             *(f"- {markdown_text(step['name'])} ({step['kind']}): {step['outcome']}" for step in section.steps),
         ]
+    for step in ladders(section.stages):
+        if sure := certainty_of(step, section.certainty):
+            lines += ["", f"How sure, step {markdown_text(step[0]['step'])}:", "", *certainty_markdown(sure)]
+    if against := against_baseline(section.deltas, section.names):
+        lines += ["", *against_markdown(against)]
+    if section.client_errors:
+        lines += ["", markdown_text(told_of_client(section.client_errors))]
     if section.findings:
         lines += ["", *(_finding_markdown(finding) for finding in section.findings)]
     if section.gaps:

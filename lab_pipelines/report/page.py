@@ -20,7 +20,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from lab_pipelines.client_errors import told
 from lab_pipelines.report import forecast
+from lab_pipelines.report.against import NOTE, against_baseline
 from lab_pipelines.report.chapters import (
     chapters,
     comparisons,
@@ -78,7 +80,7 @@ def render_year(report: Report) -> str:
         report,
         headline=headline(report),
         chapters=chapters(report),
-        nothing_yet=year_rows(report.labs, [], {}, []),
+        nothing_yet=year_rows(report.labs, [], [], []),
         written=phases_with_results(report),
     )
 
@@ -125,6 +127,7 @@ def _template(name: str) -> Template:
         "facts": facts,
         "lab_file": lab_file,
         "phase_file": phase_file,
+        "ratios_note": NOTE,
         "quantities": forecast.QUANTITIES,
         "run_figures": run_figures,
         "run_ladders": run_ladders,
@@ -135,6 +138,8 @@ def _template(name: str) -> Template:
     environment.globals |= globals_
     environment.filters |= {
         "against": forecast.against,
+        "against_baseline": against_baseline,
+        "client_told": told,
         "duration": duration,
         "effect": effect,
         "gap_place": gap_place,

@@ -12,13 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab_pipelines import baseline
 from lab_pipelines.catalog.calendar import Phase, load_calendar
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.catalog.spec import Identity
-from lab_pipelines.deployment import REPO_ROOT, TARGETS
+from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.wording import Row, in_order, printable
-from lab_pipelines.report.year import BASELINE_LAB, Reference, references_of
 
 if TYPE_CHECKING:
     from resources.warehouse_core import WarehouseCore
@@ -43,6 +41,12 @@ class Section:
     cost: list[Row]
     gaps: list[Row]
     findings: list[Row]
+    certainty: list[Row]
+    """How sure the stages' numbers are; of runs from before that was kept, none."""
+    client_errors: list[Row]
+    """How far off the load generator was, by quantity."""
+    deltas: list[Row]
+    """Each variant against the year's baseline."""
 
     @property
     def lab(self) -> str:
@@ -65,9 +69,20 @@ WITHDRAWN = 0
 LONGEST_TEXT = 2000
 """Letters of one text on a page: an engine's error may be a log of megabytes."""
 _MONEY = ("by_lab", "by_load", "by_day")
-_WHOLE = ("totals", "forecast", "forecast_summary", "year", "prices", "extremes", "starts", *TROUBLE)
+_WHOLE = ("totals", "forecast", "forecast_summary", "year", "peaks", "prices", "extremes", "starts", *TROUBLE)
 """Files of sql that the year as a whole is made of."""
-_PARTS = ("stages", "measures", "steps", "cold_start", "cost", "gaps", "findings")
+_PARTS = (
+    "stages",
+    "measures",
+    "steps",
+    "cold_start",
+    "cost",
+    "gaps",
+    "findings",
+    "certainty",
+    "client_errors",
+    "deltas",
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +101,8 @@ class Report:
     """What came of `forecast` by lab, run and quantity, as the question of that name answers."""
     year: Sequence[Row]
     """What came of each lab in each place, as the question `year` answers."""
-    references: Mapping[str, Reference]
-    """By target, what that is compared with."""
+    peaks: Sequence[Row]
+    """Each lab's best against the baseline's best, as the question `peaks` answers."""
     money: Mapping[str, Sequence[Row]]
     """By question (`by_lab`, `by_load`, `by_day`): what all runs of each target cost."""
     prices: Sequence[Row]
@@ -130,8 +145,7 @@ def read_sections(warehouse: WarehouseCore) -> list[Section]:
 def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) -> Report:
     """Everything the pages show, of one state of the lake.
 
-    Raises the warehouse's own error, `SpecError` for a broken catalog, `BaselineError` for a baseline that isn't what
-    was pinned.
+    Pinned baselines are those that the lake has. Raises the warehouse's own error, `SpecError` for a broken catalog.
     """
     money = [f"money_{name}" for name in _MONEY]
     files = {name: _SQL / f"{name}.sql" for name in ("overview", *_PARTS, *_WHOLE, *money)}
@@ -148,7 +162,7 @@ def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) ->
         forecast_error=[row for row in rows["forecast_error"] if row["run_id"] in shown],
         forecast_summary=rows["forecast_summary"],
         year=rows["year"],
-        references=references_of(rows["year"], _pinned()),
+        peaks=rows["peaks"],
         money={name: rows[f"money_{name}"] for name in _MONEY},
         prices=rows["prices"],
         extremes=rows["extremes"],
@@ -163,12 +177,6 @@ def _sections(rows: Mapping[str, Sequence[Row]]) -> list[Section]:
         Section(overview=variants[0], variants=variants, **{name: of.get(run, []) for name, of in parts.items()})
         for run, variants in _by_run(rows["overview"]).items()
     ]
-
-
-def _pinned() -> dict[str, Mapping[str, object]]:
-    """The baseline lab's pinned baselines, by target. Raises `BaselineError` for a file that isn't what was pinned."""
-    found = {target: baseline.current(BASELINE_LAB, target, baseline.BASELINES_DIR) for target in TARGETS}
-    return {target: pinned.content for target, pinned in found.items() if pinned is not None}
 
 
 def _by_run(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:

@@ -65,6 +65,7 @@ def _stage(content: Mapping[str, Any], variant: str, stage: Mapping[str, Any]) -
         "profile": "ramp" if rate is None else "rate",
         "request_kind": "http" if is_get else "completion",
         "model_range": None,
+        "client_fault": None,
         **{f"{of}_p95_supported": stage["requests"] >= _P95_NEEDS for of in ("ttft", "e2e")},
         **{f"{of}_p99_supported": stage["requests"] >= _P99_NEEDS for of in ("ttft", "e2e")},
     }

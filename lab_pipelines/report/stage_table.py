@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lab_pipelines.report.wording import (
+    AT_FAULT,
+    AT_FAULT_NOTE,
     GAP_NOTE,
     OUTSIDE,
     OUTSIDE_NOTE,
@@ -107,9 +109,12 @@ class Cell:
     rough: bool
     outside: bool = False
     """The stage's load, where the engine model was compared with nothing."""
+    at_fault: str | None = None
+    """The stage's load, where the load generator was over its own error budget: by what."""
 
     def __str__(self) -> str:
-        return f"{f'{ROUGH} ' * self.rough}{self.text}{f' {OUTSIDE}' * self.outside}"
+        marks = f"{f' {OUTSIDE}' * self.outside}{f' {AT_FAULT}' * (self.at_fault is not None)}"
+        return f"{f'{ROUGH} ' * self.rough}{self.text}{marks}"
 
 
 def stage_cells(rows: Sequence[Row]) -> list[list[Cell]]:
@@ -133,6 +138,7 @@ def _column_cells(column: Column, shown: Sequence[Column], rows: Sequence[Row]) 
             gap=value is None,
             rough=value is not None and column.supported is not None and not row[column.supported],
             outside=column is shown[0] and outside_range(row) is not None,
+            at_fault=row["client_fault"] if column is shown[0] else None,
         )
         for value, row in zip(values, rows, strict=True)
     ]
@@ -158,8 +164,14 @@ def _side_by_side(rows: Sequence[Row]) -> list[Row]:
 def notes(cells: Iterable[Iterable[Cell]]) -> list[str]:
     """The footnotes that these cells need."""
     flat = [cell for line in cells for cell in line]
+    faults: dict[str, list[str]] = defaultdict(list)
+    for cell in flat:
+        if cell.at_fault is not None:
+            faults[cell.at_fault].append(cell.text)
+    said = "; ".join(f"at {', '.join(in_order(loads))}: {fault}" for fault, loads in faults.items())
     return (
         [OUTSIDE_NOTE] * any(c.outside for c in flat)
+        + [f"{AT_FAULT_NOTE} ({said})."] * bool(faults)
         + [ROUGH_NOTE] * any(c.rough for c in flat)
         + [GAP_NOTE] * any(c.gap for c in flat)
     )

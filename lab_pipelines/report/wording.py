@@ -22,6 +22,12 @@ ROUGH_NOTE = f"{ROUGH} too few requests for a 95 % interval: a p95 needs 72, a p
 OUTSIDE = "†"
 """Follows the load of a stage for which the engine model was compared with no measurement."""
 OUTSIDE_NOTE = f"{OUTSIDE} outside of the range in which the engine model was compared with measurements."
+AT_FAULT = "‡"
+"""Follows the load of a stage in which the load generator was over its own error budget."""
+AT_FAULT_NOTE = (
+    f"{AT_FAULT} the load generator was over its own error budget: no request of the stage is valid, and its "
+    "throughput is a lower bound"
+)
 GAP_NOTE = f"{GAP} not known: the gaps list why, unless the lab doesn't ask for it."
 
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&])")

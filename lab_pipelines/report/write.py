@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab_pipelines import baseline
 from lab_pipelines.baseline_rows import publish_baselines
 from lab_pipelines.catalog.loader import Catalog
 from lab_pipelines.report.drawn import kept_in
@@ -114,7 +115,7 @@ def replace_files(texts: Mapping[Path, str]) -> None:
 
 
 def _read(warehouse: WarehouseCore, catalog: Catalog) -> Report:
-    publish_baselines(warehouse)  # what a fresh checkout has pinned, its lake may not hold yet
+    publish_baselines(warehouse, baseline.BASELINES_DIR)  # what a fresh checkout has pinned, its lake may not hold yet
     return read_report(warehouse, catalog, now=datetime.now(UTC))
 
 

@@ -12,6 +12,7 @@ import pytest
 from lab_pipelines.baseline import BASELINES_DIR, UNITS, Baseline, BaselineError, current
 from lab_pipelines.baseline_rows import baseline_rows, publish_baselines
 from lab_pipelines.catalog.loader import load_catalog
+from lab_pipelines.report.chapters import chapters
 from lab_pipelines.report.read import read_report
 from resources.warehouse import Warehouse
 from tests.support import rows
@@ -99,10 +100,10 @@ def test_the_years_table_and_the_view_say_the_same(warehouse: Warehouse) -> None
     publish_baselines(warehouse)
     lab(warehouse, "a", "L11", slower=1.3)
     report = read_report(warehouse, load_catalog(), now=datetime(2026, 3, 6, tzinfo=UTC))
-    reference, (best,) = report.references["local"], [row for row in report.year if row["lab"] == "L11"]
+    (line,) = next(row.lines for row in chapters(report)[0].year if row.lab.id == "L11")
     speed, price = deltas(warehouse, "L11", comparison="peak")
-    assert (best["output_tokens_per_s"], reference.output_tokens_per_s) == (speed["value"], speed["baseline_value"])
-    assert (best["usd_per_1k_tokens"], reference.usd_per_1k_tokens) == (price["value"], price["baseline_value"])
+    assert (line.throughput, line.price) == (speed["ratio"], price["ratio"])
+    assert line.throughput is not None and line.price is not None
 
 
 def test_without_a_pin_l06s_newest_run_in_the_same_place_is_the_baseline(warehouse: Warehouse) -> None:

@@ -438,7 +438,7 @@ def test_a_baseline_that_was_edited_stops_the_report(tmp_path: Path, monkeypatch
     pinned.write_text(re.sub(r'"output_tokens_per_s": 254', '"output_tokens_per_s": 154', pinned.read_text()))
     monkeypatch.setattr(baseline, "BASELINES_DIR", copied)
     with pytest.raises(BaselineError, match=r"0001\.json: its digest .* restore the file from version control"):
-        made(spoiled_in(tmp_path).warehouse)
+        write_report(spoiled_in(tmp_path).warehouse, load_catalog(), tmp_path / "report")
 
 
 def test_a_spoiled_lake_is_one_line_at_the_command_line(tmp_path: Path) -> None:

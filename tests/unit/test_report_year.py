@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.baseline import current
+from lab_pipelines.baseline_rows import publish_baselines
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.report.chapters import chapters
 from lab_pipelines.report.markdown import render_markdown
 from lab_pipelines.report.page import render_year
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.wording import GAP
-from lab_pipelines.report.year import YearRow, main_finding, references_of, year_rows
+from lab_pipelines.report.year import YearRow, main_finding, year_rows
 from tests.support.rows import lab_run, publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
@@ -27,6 +28,7 @@ AKS = {"target": "aks", "engine": "vllm", "provenance": "measured", "time_scale"
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """L06 and L11 on AKS, L11 half as fast; L11 on local, too, where the baseline is a pinned one."""
     warehouse = warehouse_in(tmp_path_factory.mktemp("year"))
+    publish_baselines(warehouse)
     publish_run(warehouse, lab_run(users=(1, 4), run_id="a", session_id="a", **AKS))
     publish_run(warehouse, lab_run(users=(1, 4), slower=2.0, lab="L11", run_id="b", session_id="b", **AKS))
     publish_run(warehouse, lab_run(users=(1, 4), priced=False, lab="L11", run_id="c", session_id="c"))
@@ -60,14 +62,18 @@ def test_no_table_of_the_year_tells_of_two_targets(report: Report) -> None:
     )
 
 
-def test_a_result_is_compared_with_the_baseline_of_its_own_place(rows: dict[str, dict[str, YearRow]]) -> None:
+def test_a_result_is_compared_with_the_baseline_of_its_own_place(
+    report: Report, rows: dict[str, dict[str, YearRow]]
+) -> None:
     (measured,), (modelled,) = rows["aks"]["L11"].lines, rows["local"]["L11"].lines
     assert measured.throughput == pytest.approx(0.5, rel=0.05), "against L06 on AKS"
     assert measured.price == pytest.approx(2.0, rel=0.05)
     pinned = current("L06", "local")
     assert pinned is not None
     fastest = max(s["output_tokens_per_s"] for s in pinned.content["variants"]["baseline"]["stages"])
-    assert modelled.throughput == pytest.approx(modelled.row["output_tokens_per_s"] / fastest)
+    (speed,) = (r for r in report.peaks if (r["target"], r["quantity"]) == ("local", "output_tokens_per_s"))
+    assert speed["baseline_value"] == fastest
+    assert modelled.throughput == pytest.approx(speed["value"] / fastest)
     assert modelled.price is None, "without a price there is nothing to compare"
 
 
@@ -88,9 +94,19 @@ def test_the_claim_that_a_spec_names_first_speaks_for_its_lab() -> None:
 
 
 def test_the_page_says_what_each_place_is_compared_with(report: Report) -> None:
-    assert "not pinned" in report.references["aks"].source
-    assert re.search(r"pinned \d{4}-\d\d-\d\d", report.references["local"].source)
-    assert report.references["local"].source in unescape(render_year(report))
+    aks, local = chapters(report)
+    assert aks.compared_with == "L06's newest run there, not pinned (a)"
+    assert re.fullmatch(r"L06's baseline 0001\.json, pinned \d{4}-\d\d-\d\d", local.compared_with)
+    html = unescape(render_year(report))
+    assert f"The comparison is with {local.compared_with}." in html and aks.compared_with in html
+
+
+def test_a_measured_result_is_not_set_against_a_modelled_baseline(tmp_path: Path) -> None:
+    publish_baselines(warehouse := warehouse_in(tmp_path))
+    publish_run(warehouse, lab_run(lab="L11", engine="external", provenance="measured", time_scale=1.0))
+    (chapter,) = chapters(read_report(warehouse, load_catalog(), now=NOW))
+    (line,) = next(row.lines for row in chapter.year if row.lab.id == "L11")
+    assert (line.throughput, line.price, chapter.compared_with) == (None, None, "")
 
 
 def test_unknown_money_is_said_and_no_zero(report: Report) -> None:
@@ -103,6 +119,6 @@ def test_unknown_money_is_said_and_no_zero(report: Report) -> None:
 def test_without_any_baseline_nothing_is_compared(tmp_path: Path) -> None:
     publish_run(warehouse := warehouse_in(tmp_path), lab_run(lab="L11", **AKS))
     found = read_report(warehouse, load_catalog(), now=NOW)
-    rows = year_rows(found.labs, found.year, references_of(found.year, {}), [])
+    rows = year_rows(found.labs, found.year, found.peaks, [])
     row = next(row for row in rows if row.lines)
     assert (row.lines[0].throughput, row.lines[0].price) == (None, None)

@@ -1,15 +1,6 @@
--- What came of each lab, and where? One row per lab, target and provenance: the verdicts of its newest sessions, its best
--- stages, and what all its runs cost. `usd` adds up what has a price; `unpriced_runs` have none.
-WITH best AS (
-    SELECT
-        lab, target, provenance,
-        max(output_tokens_per_s) AS output_tokens_per_s,
-        min(usd_per_1k_tokens) AS usd_per_1k_tokens
-    FROM stage_table
-    SEMI JOIN latest_run USING (session_id)
-    GROUP BY lab, target, provenance
-),
-verdicts AS (
+-- What came of each lab, and where? One row per lab, target and provenance: the verdicts of its newest sessions, and
+-- what all its runs cost. `usd` adds up what has a price; `unpriced_runs` have none.
+WITH verdicts AS (
     SELECT
         lab, target, provenance,
         count(*) FILTER (verdict = 'confirmed') AS confirmed,
@@ -38,8 +29,7 @@ SELECT
     coalesce(confirmed, 0) AS confirmed,
     coalesce(refuted, 0) AS refuted,
     coalesce(inconclusive, 0) AS inconclusive,
-    output_tokens_per_s, usd_per_1k_tokens, runs, usd, unpriced_runs
+    runs, usd, unpriced_runs
 FROM spent
-LEFT JOIN best USING (lab, target, provenance)
 LEFT JOIN verdicts USING (lab, target, provenance)
 ORDER BY lab, provenance, target;
