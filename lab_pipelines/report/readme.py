@@ -60,6 +60,7 @@ def _stage(content: Mapping[str, Any], variant: str, stage: Mapping[str, Any]) -
         **{f"e2e_p{q}_s": None for q in (50, 95, 99)},
         **stage,
         "variant": variant,
+        "trial": 1,
         "started_at": content["started_at"],
         "profile": "ramp" if rate is None else "rate",
         "request_kind": "http" if is_get else "completion",
