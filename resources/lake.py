@@ -112,6 +112,9 @@ class Lake:
                 pq.write_table(data, stream, compression="zstd")
         except FileExistsError:
             return False
+        except OSError as error:
+            where = "make its folder one that can be written to, or set LABS_DATA_DIR"
+            raise WarehouseError(f"{path} can't be written ({error.strerror}): {where}") from error
         return True
 
     def _listed(self, table: Table, within: Within) -> list[Path]:

@@ -46,7 +46,9 @@ def mean(series: Series, *, confidence: float = CONFIDENCE) -> Estimate:
         size, freedom, deviation = n / factor, n / lags - 1, float(values.std(ddof=1))
         method = "t interval on the effective size"
         if size < MIN_EFFECTIVE:
-            return refused(value, n, method, f"{n} values depend on each other too much: they are worth {size:.0f}")
+            return refused(
+                value, n, method, f"{n} values depend on each other too much: they are worth {max(size, 1):.0f}"
+            )
     reach = float(stdtrit(freedom, tail)) * deviation / math.sqrt(size)
     return Estimate(value, value - reach, value + reach, n, n / factor, method)
 

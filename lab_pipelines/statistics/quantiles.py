@@ -35,7 +35,7 @@ def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE) -> Est
     if effective < n:  # whoever is only just large enough may owe it to too small an estimate of the dependence
         needed = max(2 * needed, MIN_EFFECTIVE)
     if effective < needed:
-        worth = f", worth {effective:.0f} independent ones" if effective < n else ""
+        worth = f", worth {max(effective, 1):.0f} independent ones" if effective < n else ""
         return refused(value, n, method, f"{n} values{worth}; an interval of the p{q * 100:g} needs {needed:.0f}")
     low, high = _ranks(effective, q, confidence)
     # Ranks among the effective values, spread over the real ones.

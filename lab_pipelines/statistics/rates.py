@@ -37,7 +37,7 @@ def rate(outcomes: Series, *, told_from: Series = (), confidence: float = CONFID
         worth = effective_size(centred_ranks(behind), series=behind, confidence=confidence)
         effective = n * worth / len(behind)
     if effective < n and (effective < MIN_EFFECTIVE or 0 < effective * rarer < MIN_CLUMPS):
-        reason = f"{n} outcomes depend on each other too much: they are worth {effective:.0f}"
+        reason = f"{n} outcomes depend on each other too much: they are worth {max(effective, 1):.0f}"
         return refused(float(values.mean()), n, METHOD, reason)
     return _wilson(float(values.mean()), n, effective, confidence)
 

@@ -73,7 +73,7 @@ def steadiness(series: Series, *, tolerance: float = 0.0) -> Steadiness:
     change = step if is_shift else slope * (points - 1)
     drift = change / abs(level) if level else math.copysign(math.inf, change)
     if abs(drift) <= tolerance:
-        return Steadiness("steady", drift, None, f"a change of {drift:+.1%} is within {tolerance:.1%}")
+        return Steadiness("steady", drift, None, f"a change of {round(drift, 3) + 0:+.1%} is within {tolerance:.1%}")
     if is_shift:
         first = len(values) - (points - at) * (len(values) // points)
         return Steadiness("level_shift", drift, first, f"its level shifts by {drift:+.1%} (p = {shift_p:.2g})")

@@ -441,6 +441,20 @@ def test_a_baseline_that_was_edited_stops_the_report(tmp_path: Path, monkeypatch
         write_report(spoiled_in(tmp_path).warehouse, load_catalog(), tmp_path / "report")
 
 
+def test_a_data_folder_that_can_t_be_one_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file in the folder's place")
+    ran = subprocess.run(
+        [sys.executable, "-m", "lab_pipelines.cli", "report", "--lab", "L06"],
+        env={**os.environ, "LABS_DATA_DIR": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        cwd=REPO_ROOT,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert re.fullmatch(r"labs: .*\n", ran.stderr) and "LABS_DATA_DIR" in ran.stderr, ran.stderr
+
+
 def test_a_spoiled_lake_is_one_line_at_the_command_line(tmp_path: Path) -> None:
     spoiled = spoiled_in(tmp_path)
     spoiled.set("requests", e2e_s=-1.0)
