@@ -172,8 +172,10 @@ def test_l06_is_launched_from_the_asset_graph_and_succeeds(ui: Ui, browser: Brow
 
     page.set_viewport_size({"width": 1640, "height": 660})
     open_asset_graph(ui, page)
-    expect(page.get_by_text("3 / 3 Passed")).to_be_visible()  # load_run's checks
-    expect(page.get_by_text("1 / 1 Passed")).to_have_count(2)  # metrics_snapshot's and cost_attribution's
+    # load_run's. That of the client's own error only warns, and at this pace one busy moment is enough.
+    expect(page.get_by_text(re.compile(r"[34] / 4 Passed"))).to_be_visible()
+    expect(page.get_by_text("1 / 1 Passed")).to_have_count(2)  # cost_attribution's and finops_sheet's
+    expect(page.get_by_text("1 / 2 Passed")).to_be_visible()  # metrics_snapshot's: this pace leaves L06's claim open
     expect(page.get_by_text("1% filled")).to_have_count(len(LAB_ASSETS))  # one of 78 partitions
     expect(page.get_by_text("Materialized", exact=True)).to_have_count(2)  # the bill and the report have no partitions
     keep(page, tmp_path / "ui.png")

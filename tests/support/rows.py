@@ -555,8 +555,10 @@ def _of_the_bill() -> Row:
     }
 
 
-NOT_BY_RUNS = frozenset({"gpu_decisions", "budget_decisions", "run_marks", "bill_days", "bill_asks", "bill_shares"})
-"""Tables that sensors and reconciliations write, and no lab's run."""
+NOT_BY_RUNS = frozenset(
+    {"baselines", "gpu_decisions", "budget_decisions", "run_marks", "bill_days", "bill_asks", "bill_shares"}
+)
+"""Tables that sensors, reconciliations and pins write, and no lab's run."""
 
 
 def spell_row(**columns: Any) -> Row:
