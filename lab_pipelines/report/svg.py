@@ -34,8 +34,8 @@ WIDTH, HEIGHT = 380, 264
 """CSS pixels: the width of a phone, so that text keeps its size there."""
 FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
 """Metric-compatible on every system, so that what the renderer measured is what the reader sees."""
-TITLE_LETTERS = 56
-"""Letters of a title that fit on a line."""
+TITLE_LETTERS = 48
+"""Letters of a title that fit on a line, also in a font that is wider than the one that was measured."""
 _CONFIG = {
     "font": FONT,
     "aria": False,
