@@ -155,7 +155,7 @@ def read_report(warehouse: WarehouseCore, catalog: Catalog, *, now: datetime) ->
     return Report(
         written_at=now,
         labs={lab.id: lab for lab in catalog.labs()},
-        phases=load_calendar(catalog.directory).phases,
+        phases=_phases(catalog.directory),
         totals=rows["totals"],
         sections=sections,
         forecast=rows["forecast"],
@@ -202,3 +202,9 @@ def _fit(text: str) -> str:
     """`text` without control characters, and no longer than a reader would read it."""
     shown = printable(text[:LONGEST_TEXT])
     return shown if len(text) <= LONGEST_TEXT else f"{shown}… ({len(text) - LONGEST_TEXT:,} more characters)"
+
+
+def _phases(directory: Path) -> Sequence[Phase]:
+    """Those of the folder's calendar. Labs of one's own need none: the phases are then the year's."""
+    own = (directory / "calendar.yaml").is_file()
+    return (load_calendar(directory) if own else load_calendar()).phases
