@@ -160,7 +160,10 @@ class Connection:
             began = exchange.answer.status is not None
             exchange.fail("stream_error" if began else "connection_error", f"{type(error).__name__}: {error}")
         except gevent.GreenletExit:
-            exchange.fail("cut", "the load ended")
+            # Streams run in phase: of answers that end together, the first one to be told of may end the load. The
+            # others are complete all the same; only their users have not had their turn.
+            if not exchange.answer.complete:
+                exchange.fail("cut", "the load ended")
             raise
         finally:
             deadline.close()
@@ -235,6 +238,9 @@ class Connection:
         try:
             watcher.start(take)
             over.get()
+        except gevent.GreenletExit:
+            take()  # what had arrived by the end of the load, and nobody had read
+            raise
         finally:
             watcher.stop()
             watcher.close()
