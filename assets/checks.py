@@ -17,13 +17,10 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetsDefinition,
-    MetadataValue,
-    TableColumn,
-    TableRecord,
-    TableSchema,
     asset_check,
 )
 
+from assets.common import shown_table
 from assets.cost_attribution import cost_attribution
 from assets.load_run import load_run
 from assets.metrics_snapshot import metrics_snapshot
@@ -44,15 +41,17 @@ def blocking(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksD
     return _check_of(asset, sql, blocking=True)
 
 
-def warning(asset: AssetsDefinition, sql: str) -> Callable[[Rule], AssetChecksDefinition]:
-    """As `blocking`, but what it finds stops nothing."""
-    return _check_of(asset, sql, blocking=False)
+def warning(asset: AssetsDefinition, sql: str, *, name: str | None = None) -> Callable[[Rule], AssetChecksDefinition]:
+    """As `blocking`, but what it finds stops nothing. `name`: unless it is the rule's."""
+    return _check_of(asset, sql, blocking=False, name=name)
 
 
-def _check_of(asset: AssetsDefinition, sql: str, *, blocking: bool) -> Callable[[Rule], AssetChecksDefinition]:
+def _check_of(
+    asset: AssetsDefinition, sql: str, *, blocking: bool, name: str | None = None
+) -> Callable[[Rule], AssetChecksDefinition]:
     def decorate(rule: Rule) -> AssetChecksDefinition:
         # Without a partitions_def of its own, which is a preview feature; the lab is the run's partition.
-        @asset_check(asset=asset, name=rule.__name__, description=rule.__doc__, blocking=blocking)
+        @asset_check(asset=asset, name=name or rule.__name__, description=rule.__doc__, blocking=blocking)
         def check(context: AssetCheckExecutionContext, labs: Labs, warehouse: Warehouse) -> AssetCheckResult:
             spec = labs.spec(context.op_execution_context.partition_key)
             run_id = warehouse.latest_run_id("stack_sessions", spec.id, labs.target, prefer=context.run.run_id)
@@ -153,10 +152,7 @@ def client_is_within_its_error_budget(errors: list[Row], spec: LabSpec) -> Asset
     return _warned(
         passed=not over,
         description=said,
-        quantities=MetadataValue.table(
-            [TableRecord({name: cell(row, name) for name in columns}) for row in errors],
-            schema=TableSchema([TableColumn(name, kind) for name, kind in columns.items()]),
-        ),
+        quantities=shown_table(columns, [{name: cell(row, name) for name in columns} for row in errors]),
     )
 
 

@@ -5,10 +5,19 @@ Doesn't belong here: anything that only one asset needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict
 
-from dagster import AssetExecutionContext, Failure, PartitionsDefinition
+from dagster import (
+    AssetExecutionContext,
+    Failure,
+    MetadataValue,
+    PartitionsDefinition,
+    TableColumn,
+    TableMetadataValue,
+    TableRecord,
+    TableSchema,
+)
 
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.partitions import lab_partitions
@@ -33,6 +42,14 @@ def progress_to(context: AssetExecutionContext) -> Callable[[str], None]:
         context.log.info(f"{context.partition_key} · {line}")
 
     return progress
+
+
+def shown_table(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> TableMetadataValue:
+    """Rows as a table of the UI; `columns` has each one's type. What is not known is an empty cell."""
+    return MetadataValue.table(
+        [TableRecord({name: "" if row[name] is None else row[name] for name in columns}) for row in rows],
+        schema=TableSchema([TableColumn(name, kind) for name, kind in columns.items()]),
+    )
 
 
 def publish(warehouse: Warehouse, table: str, published: list[Row], session: Session, *, part: str) -> None:

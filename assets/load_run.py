@@ -4,15 +4,11 @@ from dagster import (
     AssetExecutionContext,
     Failure,
     MaterializeResult,
-    MetadataValue,
-    TableColumn,
-    TableRecord,
-    TableSchema,
     asset,
 )
 
 from assets.budget import told_when_cut
-from assets.common import LAB_ASSET, progress_to
+from assets.common import LAB_ASSET, progress_to, shown_table
 from assets.deployed_stack import deployed_stack
 from assets.steps import Walk
 from assets.variants import switch
@@ -102,14 +98,8 @@ def load_run(
             "dagster/row_count": sum(stage["requests_in_stage"] for stage in stages),
             "time_scale": session.time_scale,
             "provenance": rows.common(session)["provenance"],
-            "steps": MetadataValue.table(
-                [TableRecord({column: event[column] for column in _STEP_COLUMNS}) for event in events],
-                schema=TableSchema([TableColumn(name, kind) for name, kind in _STEP_COLUMNS.items()]),
-            ),
-            "stages": MetadataValue.table(
-                [TableRecord({column: _cell(stage[column]) for column in _STAGE_COLUMNS}) for stage in stages],
-                schema=TableSchema([TableColumn(name, kind) for name, kind in _STAGE_COLUMNS.items()]),
-            ),
+            "steps": shown_table(_STEP_COLUMNS, events),
+            "stages": shown_table(_STAGE_COLUMNS, stages),
         }
     )
 
@@ -123,8 +113,3 @@ def _from(session: Session, visits: list[Visit]) -> list[Visit]:
             allow_retries=False,
         )
     return visits[names.index(session.visit) :]
-
-
-def _cell(value: str | float | None) -> str | float:
-    """A table's cell in the UI; an open loop has no users."""
-    return "" if value is None else value
