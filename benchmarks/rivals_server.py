@@ -215,7 +215,7 @@ def _framed(before: bytes, after: bytes, between: int = 0) -> tuple[bytes, bytes
 def _freeze(seconds: float) -> None:
     """The whole process stands still, as one whose driver hangs: nothing is accepted, read or written."""
     began = time.monotonic_ns()
-    time.sleep(seconds)
+    time.sleep(seconds)  # in the event loop, on purpose
     print(began, time.monotonic_ns(), flush=True)
 
 

@@ -1,4 +1,6 @@
-"""From what happened to warehouse rows: the one place where wall seconds become stack seconds.
+"""From what happened to warehouse rows, whose durations are stack seconds: here wall seconds become them.
+
+Times of day stay the wall clock's; who makes durations of them multiplies by `time_scale` (assets/samples.py).
 
 Belongs here: pure functions from sessions and load records to rows of the tables in warehouse/schema/.
 Doesn't belong here: cost (cost.py), reading or writing the warehouse (resources/warehouse.py).

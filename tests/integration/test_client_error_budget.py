@@ -64,10 +64,10 @@ def stopped_when(begun: threading.Event, pid: Any, *, after_s: float = 0.7) -> I
 
     def stop() -> None:
         assert begun.wait(60)
-        time.sleep(after_s)
+        time.sleep(after_s)  # into the midst of a stage
         os.kill(pid(), signal.SIGSTOP)
         try:
-            time.sleep(STOP_S)
+            time.sleep(STOP_S)  # the fault itself: so long the process stands still
         finally:
             os.kill(pid(), signal.SIGCONT)
 
@@ -179,7 +179,7 @@ def _set_when_requests_run(folder: Path, started: threading.Event) -> None:
         if any(path.stat().st_size for path in folder.glob("*.requests.ndjson")):
             started.set()
             return
-        time.sleep(0.02)
+        time.sleep(0.02)  # the load tells nobody of its first request
 
 
 def test_of_several_processes_the_one_that_was_stopped_is_told(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_panels_that_this_machine_cant_fill_have_their_series_where_a_cluster_wo
 
 def test_what_the_serving_dashboard_says_of_cost_and_goodput_follows_from_its_other_panels(stack: Stack) -> None:
     stack.load()
-    time.sleep(5 * SCRAPE_S)
+    time.sleep(5 * SCRAPE_S)  # rates take several scrapes after the last request, and Prometheus tells of none
     now = time.time()
     first: dict[str, float] = {}
     for _, title, expr in questions("prometheus", ("gpu-serving",)):

@@ -30,5 +30,5 @@ def found_browser() -> str:
         reason = f"none of {', '.join(BROWSERS)} is on PATH: sudo apt-get install chromium"
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason} (in CI a missing browser is an error)")
-        pytest.skip(reason)
+        pytest.skip(reason)  # on a laptop without a browser; CI has failed above
     return found

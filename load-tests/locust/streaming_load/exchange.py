@@ -227,7 +227,7 @@ class Connection:
                     return
             except _LATER:
                 return
-            except Exception as error:  # noqa: BLE001 - raised again below, where the user waits
+            except Exception as error:  # noqa: BLE001 - an error in the event loop reaches nobody; raised again below
                 broken.append(error)
             watcher.stop()
             # The user goes on, and sends its next request, when everything that arrived by now has got its stamp.
