@@ -33,7 +33,7 @@ baseline: ## pin L06's newest numbers in results/baselines and show them in READ
 	@bash scripts/labs.sh baseline pin L06 $(ARGS)
 	@bash scripts/labs.sh baseline readme
 
-bench: ## measure the pipeline's overhead and the load generator's lag
+bench: ## run all benchmarks, about 45 minutes (docs/benchmarks.md)
 	@bash scripts/bench.sh
 
 dashboards: ## write Grafana's dashboards from their code
