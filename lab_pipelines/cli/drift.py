@@ -59,7 +59,8 @@ def drift(
     for kind, found in told.items():
         provenance, engine, pace, time_scale = kind
         about = f"{provenance} · target {settings.target} · {engine} · pace {pace} at {time_scale:g} x"
-        say(f"\n{about} · {len(kinds[kind])} runs", style="bold")
+        counted = "1 run" if len(kinds[kind]) == 1 else f"{len(kinds[kind])} runs"
+        say(f"\n{about} · {counted}", style="bold")
         # Every stage only where one quantity is asked for: the rest is for --json.
         _print([one for one in found if quantity or one[0].is_whole] or found)
 
