@@ -1,7 +1,7 @@
 """A quantile of a sample, with an interval that assumes nothing of its distribution.
 
 Belongs here: order statistics, also for values that follow one another. Doesn't belong here: ratios of two quantiles
-(findings.py).
+(comparisons.py).
 """
 
 from __future__ import annotations
