@@ -205,11 +205,14 @@ def _stage(of: _Judge, sample: Sample) -> tuple[rows.Row, Stage] | str:
     """The stage that a side means, with its session, or why there is none. The spec's rules leave but one choice."""
     session = _session(sample.variant, [one for one in of.sessions if one["refusal"] is None])
     if session is None:
+        refused_one = _session(sample.variant, of.sessions)
+        if refused_one is not None:
+            return f"the engine of variant {refused_one['variant']} was refused, so it served no load"
         return f"variant {sample.variant} was not walked in this run"
     step = sample.step or of.spec.load_steps[0].name
     found = next((stage for stage in of.samples.of(session) if stage.has(step, sample.load)), None)
     if found is None:
-        load = f" with {sample.load:g} users" if sample.load is not None else ""
+        load = f" with load {sample.load:g}" if sample.load is not None else ""
         return f"pace {session['pace']} has no stage of {step}{load}"
     return session, found
 

@@ -68,6 +68,18 @@ def test_stages_that_a_pace_left_out_leave_the_claim_open(tmp_path: Path) -> Non
     assert "8 → 16, 16 → 32" in row["reason"]
 
 
+def test_a_stage_that_is_not_there_is_named_by_its_load_and_one_of_a_refused_engine_by_that(tmp_path: Path) -> None:
+    publish_run(found := warehouse_in(tmp_path), lab_run(users=(1,), run_id="run-1", session_id="lease-1"))
+    bound = {"kind": "bound", "quantity": "ttft_p50", "comparison": "below", "threshold": 1.0}
+    spec = spec_with(tmp_path, "L06", bound | {"stage": {"load": 8}})
+    (row,) = verdicts(spec, found)
+    assert (row["verdict"], row["reason"]) == ("inconclusive", "pace short has no stage of ramp with load 8")
+    one = session()
+    refused = session_row(one, released_at=one.ready_at) | {"refusal": "no blocks"}
+    (row,) = judge(spec, [refused], found)
+    assert (row["verdict"], "the engine of variant baseline was refused" in row["reason"]) == ("inconclusive", True)
+
+
 def test_variants_hold_the_order_in_which_they_are_listed(tmp_path: Path) -> None:
     slower = {"gmu-0.95": 1.0, "gmu-0.85": 1.5, "gmu-0.70": 3.0}
     tables = variants_run(slower, users=(32,), run_id="run-1", session_id="walk")
