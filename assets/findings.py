@@ -62,13 +62,8 @@ class _Judge:
     samples: Samples
 
     @property
-    def family(self) -> int:
-        """How many of the lab's findings share the 5 % by which any of their intervals may miss the truth."""
-        return sum(finding.by_interval for finding in self.spec.findings)
-
-    @property
     def confidence(self) -> float:
-        return simultaneous(CONFIDENCE, self.family)
+        return simultaneous(CONFIDENCE, self.spec.interval_claims)
 
 
 def judge(
@@ -107,8 +102,8 @@ def _judged(of: _Judge, finding: Finding) -> rows.Row:
             )
         case Outcomes():
             judgement = _outcomes(spec, finding, _chosen(finding.variant, sessions), warehouse)
-    if finding.by_interval and of.family > 1:
-        at_once = f"the lab's {of.family} claims on intervals hold at once with {CONFIDENCE * 100:g} % (Bonferroni)"
+    if finding.by_interval and (claims := spec.interval_claims) > 1:
+        at_once = f"the lab's {claims} claims on intervals hold at once with {CONFIDENCE * 100:g} % (Bonferroni)"
         judgement = replace(judgement, method=f"{judgement.method}; {at_once}")
     told_with = _session(_variant_of(finding), sessions)
     if told_with is None:

@@ -176,7 +176,7 @@ def _needs(spec: LabSpec, stages: Sequence[RehearsedStage], findings: Sequence[R
                     low=row["interval_low"],
                     high=row["interval_high"],
                     requests=requests or 0,
-                    confidence=simultaneous(CONFIDENCE, sum(one.by_interval for one in spec.findings)),
+                    confidence=simultaneous(CONFIDENCE, spec.interval_claims),
                 ),
                 is_least=row["interval_low"] is None,
             )
