@@ -212,7 +212,8 @@ def requests_needed(
 
 
 def _side(stages: Sequence[RehearsedStage], sample: Sample) -> RehearsedStage | None:
-    for stage in stages:
+    """The stage that a finding is judged on: of several turns the last one's."""
+    for stage in reversed(stages):
         if (
             sample.variant in (None, stage.variant)
             and sample.step in (None, stage.step)
