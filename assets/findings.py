@@ -171,9 +171,9 @@ def _sequence(of: _Judge, finding: Monotone | Ordering | Cliff) -> Judgement:
     # A pace may leave out the high stages of a ramp; a claim about all of them is then open.
     sides = [_side(of, finding.quantity, sample, confidence) for sample in samples]
     names = [str(one.variant) if isinstance(finding, Ordering) else f"{one.load:g}" for one in samples]
-    against = {"comparison": finding.comparison, "threshold": finding.threshold}
+    against = {"comparison": finding.comparison, "threshold": finding.threshold, "confidence": confidence}
     steps = [
-        Step(f"{before} → {after}", ratio(later, earlier, **against, confidence=confidence))
+        Step(f"{before} → {after}", ratio(later, earlier, **against))
         for (before, earlier), (after, later) in pairwise(zip(names, sides, strict=True))
     ]
     if isinstance(finding, Cliff):
