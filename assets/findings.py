@@ -62,13 +62,8 @@ class _Judge:
     samples: Samples
 
     @property
-    def family(self) -> int:
-        """How many of the lab's findings share the 5 % by which any of their intervals may miss the truth."""
-        return sum(finding.by_interval for finding in self.spec.findings)
-
-    @property
     def confidence(self) -> float:
-        return simultaneous(CONFIDENCE, self.family)
+        return simultaneous(CONFIDENCE, self.spec.interval_claims)
 
 
 def judge(
@@ -107,8 +102,8 @@ def _judged(of: _Judge, finding: Finding) -> rows.Row:
             )
         case Outcomes():
             judgement = _outcomes(spec, finding, _chosen(finding.variant, sessions), warehouse)
-    if finding.by_interval and of.family > 1:
-        at_once = f"the lab's {of.family} claims on intervals hold at once with {CONFIDENCE * 100:g} % (Bonferroni)"
+    if finding.by_interval and (claims := spec.interval_claims) > 1:
+        at_once = f"the lab's {claims} claims on intervals hold at once with {CONFIDENCE * 100:g} % (Bonferroni)"
         judgement = replace(judgement, method=f"{judgement.method}; {at_once}")
     told_with = _session(_variant_of(finding), sessions)
     if told_with is None:
@@ -176,9 +171,9 @@ def _sequence(of: _Judge, finding: Monotone | Ordering | Cliff) -> Judgement:
     # A pace may leave out the high stages of a ramp; a claim about all of them is then open.
     sides = [_side(of, finding.quantity, sample, confidence) for sample in samples]
     names = [str(one.variant) if isinstance(finding, Ordering) else f"{one.load:g}" for one in samples]
-    against = {"comparison": finding.comparison, "threshold": finding.threshold}
+    against = {"comparison": finding.comparison, "threshold": finding.threshold, "confidence": confidence}
     steps = [
-        Step(f"{before} → {after}", ratio(later, earlier, **against, confidence=confidence))
+        Step(f"{before} → {after}", ratio(later, earlier, **against))
         for (before, earlier), (after, later) in pairwise(zip(names, sides, strict=True))
     ]
     if isinstance(finding, Cliff):
@@ -205,11 +200,14 @@ def _stage(of: _Judge, sample: Sample) -> tuple[rows.Row, Stage] | str:
     """The stage that a side means, with its session, or why there is none. The spec's rules leave but one choice."""
     session = _session(sample.variant, [one for one in of.sessions if one["refusal"] is None])
     if session is None:
+        refused_one = _session(sample.variant, of.sessions)
+        if refused_one is not None:
+            return f"the engine of variant {refused_one['variant']} was refused, so it served no load"
         return f"variant {sample.variant} was not walked in this run"
     step = sample.step or of.spec.load_steps[0].name
     found = next((stage for stage in of.samples.of(session) if stage.has(step, sample.load)), None)
     if found is None:
-        load = f" with {sample.load:g} users" if sample.load is not None else ""
+        load = f" with load {sample.load:g}" if sample.load is not None else ""
         return f"pace {session['pace']} has no stage of {step}{load}"
     return session, found
 

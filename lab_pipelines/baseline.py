@@ -209,6 +209,12 @@ def current(lab: str, target: str, directory: Path = BASELINES_DIR) -> Baseline 
     return next(reversed(history(lab, target, directory)), None)
 
 
+def pinned(directory: Path = BASELINES_DIR) -> list[Baseline]:
+    """Every baseline of every lab and target, each chain oldest first. Raises `BaselineError` as `history` does."""
+    folders = sorted(path for path in directory.glob("*/*") if path.is_dir())
+    return [one for folder in folders for one in history(folder.parent.name, folder.name, directory)]
+
+
 def verify(directory: Path = BASELINES_DIR) -> list[Path]:
     """Check every file of every chain, and return them. Raises `BaselineError` with one line for each problem."""
     checked: list[Path] = []

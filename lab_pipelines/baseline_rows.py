@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab_pipelines.baseline import BASELINES_DIR, UNITS, Baseline, history
+from lab_pipelines.baseline import BASELINES_DIR, UNITS, Baseline, pinned
 
 Row = dict[str, Any]
 
@@ -33,12 +33,11 @@ def publish_baselines(warehouse: Publishes, directory: Path = BASELINES_DIR) -> 
     Raises `BaselineError` for one that isn't what was pinned, and the warehouse's own error where it holds another
     file of that name and run.
     """
-    folders = sorted(path for path in directory.glob("*/*") if path.is_dir())
-    pinned = [one for folder in folders for one in history(folder.parent.name, folder.name, directory)]
-    for one in pinned:
+    known = pinned(directory)
+    for one in known:
         of = {name: one.content[name] for name in ("target", "lab", "run_id")}
         warehouse.publish("baselines", baseline_rows(one), **of, part=one.path.stem)
-    return pinned
+    return known
 
 
 def baseline_rows(baseline: Baseline) -> list[Row]:

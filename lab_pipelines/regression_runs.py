@@ -42,18 +42,18 @@ def runs_of(warehouse: WarehouseCore, lab: str, target: str) -> list[Run]:
     return sorted((_run(of_run) for of_run in by_run.values()), key=lambda run: run.recorded_at)
 
 
-def with_spreads(warehouse: WarehouseCore, run: Run, lab: str, target: str) -> Run:
+def with_spreads(warehouse: WarehouseCore, run: Run, lab: str, target: str, *, pinned: bool = False) -> Run:
     """The run with the spread of each number by its own requests, where these are enough.
 
     A price's is its throughput's: what a stage's nodes cost is known exactly. Of several trials of a variant, which are
-    one number, the spreads are taken as independent.
+    one number, the spreads are taken as independent; but a `pinned` number is that of the session that speaks alone.
     """
     within: Within = {"lab": lab, "target": target, "run_id": run.run_id}
     stages = warehouse.query(_STAGES.read_text(encoding="utf-8"), {"lab": lab, "target": target}, within=within)
     of_run = warehouse.query(_SERIES.read_text(encoding="utf-8"), {"run_id": run.run_id}, within=within)
     series = {(row["session_id"], row["step"], row["stage"]): row for row in of_run}
     spreads: dict[Cell, list[float | None]] = {}
-    for row in stages:
+    for row in (row for row in stages if row["speaks"] or not pinned):
         of_stage = series.get((row["session_id"], row["step"], row["stage"]), {})
         for quantity in _quantities(row):
             if row[quantity.column]:

@@ -176,7 +176,7 @@ def _needs(spec: LabSpec, stages: Sequence[RehearsedStage], findings: Sequence[R
                     low=row["interval_low"],
                     high=row["interval_high"],
                     requests=requests or 0,
-                    confidence=simultaneous(CONFIDENCE, sum(one.by_interval for one in spec.findings)),
+                    confidence=simultaneous(CONFIDENCE, spec.interval_claims),
                 ),
                 is_least=row["interval_low"] is None,
             )
@@ -212,7 +212,8 @@ def requests_needed(
 
 
 def _side(stages: Sequence[RehearsedStage], sample: Sample) -> RehearsedStage | None:
-    for stage in stages:
+    """The stage that a finding is judged on: of several turns the last one's."""
+    for stage in reversed(stages):
         if (
             sample.variant in (None, stage.variant)
             and sample.step in (None, stage.step)

@@ -377,6 +377,11 @@ class LabSpec(Identity):
         """The measures that a finding is judged on."""
         return [measure for measure in self.measures if measure.name in finding.measures]
 
+    @property
+    def interval_claims(self) -> int:
+        """How many findings share the chance by which any of their intervals may miss the truth."""
+        return sum(finding.by_interval for finding in self.findings)
+
     def is_judged_after_cost(self, finding: Finding) -> bool:
         return any(measure.after == "cost" for measure in self.measures_of(finding))
 

@@ -47,12 +47,7 @@ def show(as_json: JsonOption = False) -> None:
     from lab_pipelines import baseline
 
     with explained(baseline.BaselineError):
-        folders = sorted(path for path in baseline.BASELINES_DIR.glob("*/*") if path.is_dir())
-        pinned = [
-            one
-            for folder in folders
-            for one in baseline.history(folder.parent.name, folder.name, baseline.BASELINES_DIR)
-        ]
+        pinned = baseline.pinned(baseline.BASELINES_DIR)
     if as_json:
         print_json([{**one.content, "file": str(one.path), "digest": one.digest} for one in pinned])
     elif not pinned:

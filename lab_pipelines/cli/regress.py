@@ -213,7 +213,7 @@ def _of_the_baseline(
     # What the runs here say of their spread says nothing of another machine's.
     here = any(one.run_id == pinned.run_id for one in valid)
     if here:
-        pinned = with_spreads(warehouse, pinned, lab, target)
+        pinned = with_spreads(warehouse, pinned, lab, target, pinned=True)
     questions = against_run(
         run,
         pinned,

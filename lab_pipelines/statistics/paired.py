@@ -2,7 +2,7 @@
 
 Between two runs the same binary differs by ten or twenty times as much as within one; so variants are walked in a
 balanced order (lab_pipelines/turns.py), and each turn's pair is compared with itself.
-Doesn't belong here: stages of one turn (findings.py).
+Doesn't belong here: stages of one turn (comparisons.py).
 
 What is assumed of the pairs, and why it may be:
 - Each turn is worth one pair, however many requests it had. Requests of one visit share its state; as many pairs as

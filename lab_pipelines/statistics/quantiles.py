@@ -1,19 +1,15 @@
 """A quantile of a sample, with an interval that assumes nothing of its distribution.
 
 Belongs here: order statistics, also for values that follow one another. Doesn't belong here: ratios of two quantiles
-(findings.py).
+(comparisons.py).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from lab_pipelines.statistics.dependence import MIN_EFFECTIVE, effective_size
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -24,12 +20,14 @@ def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE) -> Est
     itself, the dependence of "is below the quantile" (dependence.py). Refuses when the sample is too small for any two
     ranks: independent values need 72 for a p95 and 368 for a p99 at 95 %, dependent ones must be worth twice that.
     """
+    import numpy as np
+
     values = as_array(series)
     n, method = len(values), f"order statistics around the p{q * 100:g}"
     if not n:
         return refused(None, 0, method, "no value")
-    ordered = _sorted(values)
-    value = _interpolated(ordered, q)
+    ordered = np.sort(values)
+    value = float(np.interp(q * (n - 1), np.arange(n), ordered))
     effective = effective_size((values <= value).astype(float), series=values, confidence=confidence)
     needed = float(needed_for(q, confidence=confidence))
     if effective < n:  # whoever is only just large enough may owe it to too small an estimate of the dependence
@@ -62,15 +60,3 @@ def _ranks(n: float, q: float, confidence: float) -> tuple[float, float]:
 
     tail = (1 - confidence) / 2
     return float(bdtrik(tail, n, q)) + 1, float(bdtrik(1 - tail, n, q)) + 1
-
-
-def _sorted(values: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return np.sort(values)
-
-
-def _interpolated(ordered: np.ndarray, q: float) -> float:
-    import numpy as np
-
-    return float(np.interp(q * (len(ordered) - 1), np.arange(len(ordered)), ordered))

@@ -3,7 +3,8 @@
 Belongs here: the verdict of a row of neighbouring comparisons. Doesn't belong here: one comparison (comparisons.py).
 
 Each comparison's interval must hold simultaneously with the others, or a row of ten would find a rise or a fall by
-chance in two of five labs: give them `multiple.simultaneous` confidence.
+chance in two of five labs: give them `multiple.simultaneous` confidence. It is the `confidence` of these functions,
+which tell it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class Step:
     """Judged against the same threshold: inconclusive also where a stage that isn't steady could undo it."""
 
 
-def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: float) -> Judgement:
+def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: float, confidence: float) -> Judgement:
     """Is the ratio of every step above or below `threshold`? `effect` is the worst step's ratio, with its interval.
 
     Confirmed when every interval lies on the right side; refuted as soon as one lies wholly on the other.
     """
-    method = "every neighbouring ratio, intervals that hold at once with 95 % (Bonferroni)"
+    method = f"every neighbouring ratio, {_at_once(confidence)}"
     known = [step for step in steps if _bounded(step.ratio)]
     n = min((step.ratio.n for step in steps), default=0)
     if not known:
@@ -49,12 +50,12 @@ def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: floa
     return _told(worst, "confirmed", n, method, f"all {len(steps)} steps; the least clear is {_said(worst)}")
 
 
-def cliff(steps: Sequence[Step], at: int, *, comparison: Comparison, threshold: float) -> Judgement:
+def cliff(steps: Sequence[Step], at: int, *, comparison: Comparison, threshold: float, confidence: float) -> Judgement:
     """Is step `at` the only one whose ratio is above or below `threshold`? `effect` is that step's ratio.
 
     Refuted when that step has no cliff, or another one has.
     """
-    method = "the ratio of one step against every other's, intervals that hold at once with 95 % (Bonferroni)"
+    method = f"the ratio of one step against every other's, {_at_once(confidence)}"
     edge, others = steps[at], [step for index, step in enumerate(steps) if index != at]
     n = min(step.ratio.n for step in steps)
     if not _bounded(edge.ratio):
@@ -71,6 +72,10 @@ def cliff(steps: Sequence[Step], at: int, *, comparison: Comparison, threshold: 
         reason = f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(edge)}"
         return _told(edge, "inconclusive", n, method, reason)
     return _told(edge, "confirmed", n, method, f"{_said(edge)}, and no other step is {comparison} {threshold:g}")
+
+
+def _at_once(confidence: float) -> str:
+    return f"intervals of {confidence * 100:.4g} % each, which hold at once (Bonferroni)"
 
 
 def _bounded(judged: Judgement) -> bool:

@@ -242,6 +242,30 @@ def test_several_trials_of_a_variant_are_one_number(warehouse: Warehouse) -> Non
     assert ttft.n == 2 * 24
 
 
+def test_a_pinned_number_is_as_sure_as_the_one_turn_that_it_is_of(warehouse: Warehouse) -> None:
+    rng = np.random.default_rng(1)
+    for trial in (1, 2):
+        tables = lab_run(
+            users=(4,), requests_per_stage=REQUESTS, run_id="r", session_id=f"s{trial}", trial=trial, lab="L06"
+        )
+        for row in tables["requests"]:
+            row["ttft_s"] *= float(np.exp(rng.normal(0, {1: 0.15, 2: 0.015}[trial])))
+        for table, rows in tables.items():
+            warehouse.publish(table, rows, target="local", lab="L06", run_id="r", part=f"t{trial}")
+    (run,) = runs_of(warehouse, "L06", "local")
+    both, last = (
+        next(
+            number.spread
+            for cell, number in with_spreads(warehouse, run, "L06", "local", pinned=pinned).numbers.items()
+            if cell.quantity.name == "ttft_p50"
+        )
+        for pinned in (False, True)
+    )
+    # 1.25 * 1.5 % / sqrt(96) in the last turn; with the first one, half the root of the sum of the squares.
+    assert last == pytest.approx(0.0019, rel=0.5)
+    assert both == pytest.approx(0.0096, rel=0.5)
+
+
 def test_a_number_knows_its_spread_by_its_own_requests(warehouse: Warehouse) -> None:
     publish(warehouse, 0)
     (run,) = runs_of(warehouse, "L06", "local")

@@ -48,7 +48,9 @@ def test_a_rising_quantity_is_told_from_one_that_rises_too_little_or_falls(tmp_p
     assert "the least clear is 1 → 4: 1.188" in rises["reason"]
     assert (steeply["verdict"], "1 → 4" in steeply["reason"]) == ("refuted", True)
     assert falls["verdict"] == "refuted"
-    assert all("hold at once" in row["method"] for row in (rises, steeply, falls))
+    # Three claims share 5 %, and each its part among four steps.
+    told = "intervals of 99.58 % each, which hold at once (Bonferroni); the lab's 3 claims on intervals hold at once"
+    assert all(told in row["method"] for row in (rises, steeply, falls))
 
 
 def test_a_cliff_is_between_the_two_loads_that_were_named(tmp_path: Path, ramp: Warehouse) -> None:
@@ -66,6 +68,18 @@ def test_stages_that_a_pace_left_out_leave_the_claim_open(tmp_path: Path) -> Non
     (row,) = verdicts(spec, found)
     assert row["verdict"] == "inconclusive"
     assert "8 → 16, 16 → 32" in row["reason"]
+
+
+def test_a_stage_that_is_not_there_is_named_by_its_load_and_one_of_a_refused_engine_by_that(tmp_path: Path) -> None:
+    publish_run(found := warehouse_in(tmp_path), lab_run(users=(1,), run_id="run-1", session_id="lease-1"))
+    bound = {"kind": "bound", "quantity": "ttft_p50", "comparison": "below", "threshold": 1.0}
+    spec = spec_with(tmp_path, "L06", bound | {"stage": {"load": 8}})
+    (row,) = verdicts(spec, found)
+    assert (row["verdict"], row["reason"]) == ("inconclusive", "pace short has no stage of ramp with load 8")
+    one = session()
+    refused = session_row(one, released_at=one.ready_at) | {"refusal": "no blocks"}
+    (row,) = judge(spec, [refused], found)
+    assert (row["verdict"], "the engine of variant baseline was refused" in row["reason"]) == ("inconclusive", True)
 
 
 def test_variants_hold_the_order_in_which_they_are_listed(tmp_path: Path) -> None:

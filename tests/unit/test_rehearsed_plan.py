@@ -90,6 +90,8 @@ def test_a_finding_says_which_stages_it_needs_and_how_many_requests() -> None:
     assert need.requests_rehearsed == 96
     assert need.requests_needed is not None and 8 <= need.requests_needed < 96
     assert not need.is_least
+    turns = (variant(stage(16), stage(32)), variant(stage(16, requests=80), stage(32, requests=90)))
+    assert [need.requests_rehearsed for need in looked(*turns, findings=[judged]).needs] == [80]
     refused = judged | {"verdict": "inconclusive", "effect": None, "interval_low": None, "interval_high": None}
     [need] = looked(variant(stage(16), stage(32)), findings=[refused]).needs
     assert (need.requests_needed, need.is_least) == (97, True)

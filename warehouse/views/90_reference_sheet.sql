@@ -11,6 +11,7 @@
 -- normal on that scale. `low` to `high` is its worst case with the unit price at either bound. There is none for one
 -- trial, for trials that all gave the same (repeats of one draw, as a rehearsal's are, tell nothing of the spread), or
 -- where some trials have no value, as the useful token's cost has none where none was useful; `interval` says which.
+
 -- One quantity over the trials of a group; `x` is its column. Of one on the log scale only positive values count.
 CREATE MACRO trials_on_log(quantity, unit, money, x) AS {
     'quantity': quantity, 'unit': unit, 'scale': 'log', 'money': money,
@@ -21,6 +22,7 @@ CREATE MACRO trials_on_linear(quantity, unit, money, x) AS {
     'quantity': quantity, 'unit': unit, 'scale': 'linear', 'money': money,
     'n': count(x), 'mean': avg(x::DOUBLE), 'sd': stddev_samp(x::DOUBLE)
 };
+
 CREATE VIEW reference_sheet AS
 WITH trials AS (
     SELECT

@@ -112,9 +112,9 @@ compared AS (
     FROM same_load
     UNION ALL BY NAME
     SELECT
-        n.session_id, n.step, n.stage, b.variant AS baseline_variant, b.step AS baseline_step, b.stage AS
-        baseline_stage,
-        b.load AS baseline_load, n.quantity, n.value, b.value AS baseline_value, true AS supported, 'peak' AS comparison
+        n.session_id, n.step, n.stage,
+        b.variant AS baseline_variant, b.step AS baseline_step, b.stage AS baseline_stage, b.load AS baseline_load,
+        n.quantity, n.value, b.value AS baseline_value, true AS supported, 'peak' AS comparison
     FROM best AS n
     JOIN chosen AS c USING (session_id)
     JOIN best_bases AS b ON b.base = c.base AND b.quantity = n.quantity
@@ -125,7 +125,7 @@ judged AS (
         n.recorded_at, n.step, n.stage, n.profile, n.users, n.offered_per_s, n.load,
         d.comparison, d.quantity,
         CASE d.quantity WHEN 'output_tokens_per_s' THEN 'tokens/s' WHEN 'usd_per_1k_tokens' THEN 'USD' ELSE 's' END
-        AS unit,
+            AS unit,
         CASE d.quantity WHEN 'output_tokens_per_s' THEN 'higher' ELSE 'lower' END AS better,
         d.value, d.baseline_value, d.supported,
         CASE
@@ -146,20 +146,15 @@ judged AS (
         ), '') AS caveat,
         d.baseline_variant, d.baseline_step, d.baseline_stage, d.baseline_load,
         c.run_id AS baseline_run_id, c.engine AS baseline_engine, c.provenance AS baseline_provenance,
-        c.pace AS baseline_pace, c.time_scale AS baseline_time_scale, c.file AS baseline_file, c.digest AS
-        baseline_digest
+        c.pace AS baseline_pace, c.time_scale AS baseline_time_scale,
+        c.file AS baseline_file, c.digest AS baseline_digest
     FROM compared AS d
     JOIN newest AS n USING (session_id, step, stage)
     LEFT JOIN chosen AS c USING (session_id)
 )
 SELECT
-    * EXCLUDE (reason, caveat, baseline_variant, baseline_step, baseline_stage, baseline_load, baseline_run_id,
-        baseline_engine, baseline_provenance, baseline_pace, baseline_time_scale, baseline_file, baseline_digest),
+    *,
     CASE WHEN reason IS NULL THEN value - baseline_value END AS delta,
     CASE WHEN reason IS NULL THEN value / baseline_value END AS ratio,
-    reason IS NULL AS comparable,
-    reason, caveat,
-    baseline_variant, baseline_step, baseline_stage, baseline_load, baseline_run_id, baseline_engine,
-    baseline_provenance,
-    baseline_pace, baseline_time_scale, baseline_file, baseline_digest
+    reason IS NULL AS comparable
 FROM judged;

@@ -18,6 +18,7 @@ from lab_pipelines.statistics.sequences import Step, cliff, every_step
 class Against(TypedDict):
     comparison: Literal["above", "below"]
     threshold: float
+    confidence: float
 
 
 class Interval(NamedTuple):
@@ -47,7 +48,7 @@ def against(
         )
         verdict = "inconclusive" if not steady else "confirmed" if right else "refuted" if wrong else "inconclusive"
         told.append(Step(name, Judgement(verdict, (low + high) / 2, low, high, 30, "m", "")))
-    return told, {"comparison": comparison, "threshold": threshold}
+    return told, {"comparison": comparison, "threshold": threshold, "confidence": 0.975}
 
 
 UP, DOWN, FLAT, UNKNOWN = (
@@ -75,6 +76,7 @@ def test_every_step_must_rise(steps: list[Interval], verdict: str, reason: str) 
     told, claim = against(steps, 1.0)
     judged = every_step(told, **claim)
     assert (judged.verdict, reason in judged.reason) == (verdict, True)
+    assert judged.method == "every neighbouring ratio, intervals of 97.5 % each, which hold at once (Bonferroni)"
 
 
 def test_falling_is_rising_the_other_way_round() -> None:
@@ -107,9 +109,7 @@ def test_a_level_row_is_seldom_called_rising_or_falling(direction: Literal["abov
     for _ in range(rows):
         each = simultaneous(0.95, stages - 1)
         means = [Side("s", mean(numbers.normal(100, 10, 200), confidence=each)) for _ in range(stages)]
-        steps = [
-            Step(f"{at}", ratio(later, before, comparison=direction, threshold=1.0, confidence=each))
-            for at, (before, later) in enumerate(pairwise(means))
-        ]
-        wrong += every_step(steps, comparison=direction, threshold=1.0).verdict != "inconclusive"
+        claim: Against = {"comparison": direction, "threshold": 1.0, "confidence": each}
+        steps = [Step(f"{at}", ratio(later, before, **claim)) for at, (before, later) in enumerate(pairwise(means))]
+        wrong += every_step(steps, **claim).verdict != "inconclusive"
     assert wrong / rows <= 0.07
