@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from streaming_load.traces import TraceFormat
 
 from lab_pipelines.catalog.steps import Arrivals, TextKind
 from resources.cluster import Endpoint, Progress
@@ -78,7 +79,7 @@ class TracePlan(Record):
 
     file: str
     """Relative to the repository."""
-    format: Literal["azure", "mooncake"]
+    format: TraceFormat
     start_s: float
     """Trace seconds after the trace's first request."""
     duration_s: float | None
