@@ -189,7 +189,7 @@ def _by_turns(tools: Sequence[Tool], level: Level, notes: dict[str, str]) -> Ite
 
 def run(tool: Tool, level: Level) -> Run:
     """One tool at one level, on a server of its own. Raises `BenchmarkError` with the last words of one that fails."""
-    with TemporaryDirectory(prefix="labs-rivals-") as scratch, _served(level, Path(scratch) / "sent.ndjson") as server:
+    with TemporaryDirectory(prefix="labs-rivals-") as scratch, served(level, Path(scratch) / "sent.ndjson") as server:
         folder = Path(scratch) / "tool"
         folder.mkdir()
         assert server.stdout is not None
@@ -247,7 +247,8 @@ def _ended_children_s() -> float:
 
 
 @contextlib.contextmanager
-def _served(level: Level, log: Path) -> Iterator[subprocess.Popen[str]]:
+def served(level: Level, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """The server, which says its port in its first line; at the end its log is written."""
     command = [sys.executable, "-m", "benchmarks.rivals_server", "--log", str(log)]
     server = subprocess.Popen(
         [*command, "--ttft", str(level.ttft_s), "--itl", str(level.itl_s)],

@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvloop
+from streaming_load.sse import STAMP_DIGITS
 
 MODEL = "loopback"
-_STAMP_DIGITS = 20
-"""Stamps are padded to so many digits, so that all events of a stream are equally long and rendered once."""
 _HOST_CLOCK = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
@@ -86,7 +85,7 @@ class Engine:
             stamp = now()
             stream.sent_ns.append(stamp)
             written = stream.connection.write(
-                b"%b%0*d%b" % (stream.before, _STAMP_DIGITS, stamp, stream.after) if stream.stamped else stream.before
+                b"%b%0*d%b" % (stream.before, STAMP_DIGITS, stamp, stream.after) if stream.stamped else stream.before
             )
             if len(stream.sent_ns) == stream.tokens or not written:
                 stream.connection.write(stream.end)
@@ -168,7 +167,7 @@ class Connection(asyncio.Protocol):
         if stamped:
             head += f"x-labs-received-ns: {received_ns}\r\nx-labs-clock: {_HOST_CLOCK}\r\n"
         event = _event(identity, chat=chat, text=" a", finish=None)
-        stamp = b"0" * _STAMP_DIGITS
+        stamp = b"0" * STAMP_DIGITS  # all are padded, so that a stream's events are equally long and rendered once
         before, _, after = _chunk(b": sent_ns=%b\n%b" % (stamp, event) if stamped else event).partition(stamp)
         last = _event(identity, chat=chat, text="", finish="length")
         counts = json.dumps({"id": identity, "model": MODEL, "choices": [], "usage": usage})
