@@ -143,7 +143,7 @@ def _of_stage(
             "cpu_share",
             stage.busiest_cpu_share,
             budget.cpu_share,
-            stage.event_loop_probes,
+            stage.cpu_samples,
             "the CPU time was not sampled",
             unit="ratio",
         ),
