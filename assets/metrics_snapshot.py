@@ -91,11 +91,11 @@ def metrics_snapshot(
         if across := _across_variants(spec, sessions, telemetry, warehouse):
             warehouse.publish("metric_summaries", across, **where, part="variants")
         walked = [rows.session_row(one, released_at=None) for one in sessions]
-        stages = Samples(warehouse, spec.objective)
-        statistics = [row for one in walked for row in statistics_rows(one, stages.of(one))]
+        stage_samples = Samples(warehouse, spec.objective)
+        statistics = [row for one in walked for row in statistics_rows(one, stage_samples.of(one))]
         if statistics:
             warehouse.publish("stage_statistics", statistics, **where)
-        if findings := judge(spec, walked, warehouse, samples=stages):
+        if findings := judge(spec, walked, warehouse, samples=stage_samples):
             warehouse.publish("findings", findings, **where)
         # Before the release, after which nobody knows any more; the last one's nodes are held until it is over.
         held = [cluster.held_nodes(session, until=end) for session, end in zip(sessions, ends, strict=True)]

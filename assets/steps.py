@@ -164,7 +164,7 @@ class Walk:
             environ=self.cluster.marker(session.lab),
             progress=self.progress,
         )
-        stages = rows.stage_rows(session, plan, pace, result)
+        stages = rows.stage_rows(session, plan, result)
         errors = client_errors(plan, result, self.spec.error_budget.client, judge_share=pace.baseline)
         over = faults(errors)
         self._publish("requests", rows.request_rows(session, plan, result, faults=over), part=step.name)

@@ -12,6 +12,7 @@
     rivals      our load generator beside others; rivals_server, rivals_tools, rivals_bare, rivals_install are its parts
     frozen      a server that stands still, under an open and a closed loop (frozen_users)
     row_writing what the rows of 10,000 requests cost
+    report      the pages of all labs, and a thousand times the requests
 
 A figure over its bound is reported, not an error; a benchmark that can't be run is.
 Doesn't belong here: numbers of a lab's stack (those are rows in the warehouse).

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,7 +66,6 @@ class Run:
     events: int
     """Tokens that the server sent, also those of requests that were cut."""
     cpu_s: float
-    server_cpu_s: float
 
     @property
     def ttft_errors_s(self) -> list[float]:
@@ -142,17 +141,16 @@ class CpuMeter:
                 return
 
 
-def measure(*, repeats: int, quick: bool = False) -> list[Figure]:
-    """Every tool at every level, by turns, `repeats` times over.
+def measure(*, quick: bool = False) -> list[Figure]:
+    """Every tool at every level, by turns.
 
     Raises `BenchmarkError` when ours fails, or the bare client; another is left out with a note.
     """
     tools, notes = _tools()
     levels = _LEVELS if not quick else [Level(4, waves=1, tokens=32, ttft_s=0.2, itl_s=0.02)]
     runs: list[Run] = []
-    for _ in range(repeats):
-        for level in levels:
-            runs += _by_turns(tools, level, notes)
+    for level in levels:
+        runs += _by_turns(tools, level, notes)
     if not quick:
         before = _LEVELS[-1]
         for level in _FASTER:
@@ -191,7 +189,7 @@ def _by_turns(tools: Sequence[Tool], level: Level, notes: dict[str, str]) -> Ite
 
 def run(tool: Tool, level: Level) -> Run:
     """One tool at one level, on a server of its own. Raises `BenchmarkError` with the last words of one that fails."""
-    with TemporaryDirectory(prefix="labs-rivals-") as scratch, _served(level, Path(scratch) / "sent.ndjson") as server:
+    with TemporaryDirectory(prefix="labs-rivals-") as scratch, served(level, Path(scratch) / "sent.ndjson") as server:
         folder = Path(scratch) / "tool"
         folder.mkdir()
         assert server.stdout is not None
@@ -220,7 +218,6 @@ def run(tool: Tool, level: Level) -> Run:
                 meter.stop(_ended_children_s() - before_s)
             output.seek(0)
             words = output.read()[-600:].decode(errors="replace")
-        server_cpu = psutil.Process(server.pid).cpu_times()
         _end(server)
         sent = [Sent(**json.loads(line)) for line in (Path(scratch) / "sent.ndjson").read_text().splitlines()]
         whole = [answer for answer in sent if len(answer.sent_ns) == level.tokens]
@@ -240,7 +237,6 @@ def run(tool: Tool, level: Level) -> Run:
             seen=seen,
             events=sum(len(answer.sent_ns) for answer in sent),
             cpu_s=meter.between(begin_ns, end_ns),
-            server_cpu_s=server_cpu.user + server_cpu.system,
         )
 
 
@@ -251,7 +247,8 @@ def _ended_children_s() -> float:
 
 
 @contextlib.contextmanager
-def _served(level: Level, log: Path) -> Iterator[subprocess.Popen[str]]:
+def served(level: Level, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """The server, which says its port in its first line; at the end its log is written."""
     command = [sys.executable, "-m", "benchmarks.rivals_server", "--log", str(log)]
     server = subprocess.Popen(
         [*command, "--ttft", str(level.ttft_s), "--itl", str(level.itl_s)],
@@ -283,32 +280,22 @@ def figures(runs: Sequence[Run], notes: Mapping[str, str]) -> list[Figure]:
     tools = list(dict.fromkeys(run.tool for run in runs))
     usual = [run for run in runs if run.level not in _FASTER]
     for streams in sorted({run.level.streams for run in usual}):
-        ttft_p99, per_event = {}, {}
-        for tool in tools:
-            mine = [run for run in usual if run.tool == tool and run.level.streams == streams]
-            if not mine:
-                continue
-            ttft_p99[tool] = _median(quantile(run.ttft_errors_s, 0.99) * 1e3 for run in mine)
-            per_event[tool] = _median(run.cpu_s / run.events * 1e6 for run in mine)
-            mean_only = "" if mine[0].seen[0].gaps_s else "of each request's mean; it keeps no more"
+        of_tools = {run.tool: run for run in usual if run.level.streams == streams}
+        ttft_p99 = {tool: 1e3 * quantile(run.ttft_errors_s, 0.99) for tool, run in of_tools.items()}
+        per_event = {tool: 1e6 * run.cpu_s / run.events for tool, run in of_tools.items()}
+        for tool, run in of_tools.items():
+            mean_only = "" if run.seen[0].gaps_s else "of each request's mean; it keeps no more"
             bound = TTFT_AT_MOST_MS.get(streams) if tool == Ours.name else None
             at = f"{tool} at {streams}"
-            few = f"{len(mine[0].seen)} requests a run"
+            few = f"{len(run.seen)} requests" if bound else ""
+            itl_p50, itl_p99 = (1e3 * quantile(run.itl_errors_s, q) for q in (0.5, 0.99))
             found += [
-                Figure(
-                    NAME, f"{at}: TTFT error, p50", _median(quantile(r.ttft_errors_s, 0.5) * 1e3 for r in mine), "ms"
-                ),
-                Figure(NAME, f"{at}: TTFT error, p99", ttft_p99[tool], "ms", bound, few if bound else ""),
-                Figure(NAME, f"{at}: ITL error, p50", _median(quantile(r.itl_errors_s, 0.5) * 1e3 for r in mine), "ms"),
-                Figure(
-                    NAME,
-                    f"{at}: ITL error, p99",
-                    _median(quantile(r.itl_errors_s, 0.99) * 1e3 for r in mine),
-                    "ms",
-                    note=mean_only,
-                ),
+                Figure(NAME, f"{at}: TTFT error, p50", 1e3 * quantile(run.ttft_errors_s, 0.5), "ms"),
+                Figure(NAME, f"{at}: TTFT error, p99", ttft_p99[tool], "ms", bound, few),
+                Figure(NAME, f"{at}: ITL error, p50", itl_p50, "ms"),
+                Figure(NAME, f"{at}: ITL error, p99", itl_p99, "ms", note=mean_only),
                 Figure(NAME, f"{at}: CPU per event", per_event[tool], "µs"),
-                Figure(NAME, f"{at}: CPU per 1,000 requests", per_event[tool] * mine[0].level.tokens / 1e3, "s"),
+                Figure(NAME, f"{at}: CPU per 1,000 requests", per_event[tool] * run.level.tokens / 1e3, "s"),
             ]
         found += _against_the_others(streams, ttft_p99, per_event)
     for tool in tools:
@@ -338,7 +325,3 @@ def _against_the_others(streams: int, ttft_p99: Mapping[str, float], per_event: 
             cpu_bound,
         ),
     ]
-
-
-def _median(values: Iterable[float]) -> float:
-    return statistics.median(values)

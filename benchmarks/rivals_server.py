@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvloop
+from streaming_load.sse import STAMP_DIGITS
 
 MODEL = "loopback"
-_STAMP_DIGITS = 20
-"""Stamps are padded to so many digits, so that all events of a stream are equally long and rendered once."""
 _HOST_CLOCK = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
@@ -86,7 +85,7 @@ class Engine:
             stamp = now()
             stream.sent_ns.append(stamp)
             written = stream.connection.write(
-                b"%b%0*d%b" % (stream.before, _STAMP_DIGITS, stamp, stream.after) if stream.stamped else stream.before
+                b"%b%0*d%b" % (stream.before, STAMP_DIGITS, stamp, stream.after) if stream.stamped else stream.before
             )
             if len(stream.sent_ns) == stream.tokens or not written:
                 stream.connection.write(stream.end)
@@ -168,15 +167,13 @@ class Connection(asyncio.Protocol):
         if stamped:
             head += f"x-labs-received-ns: {received_ns}\r\nx-labs-clock: {_HOST_CLOCK}\r\n"
         event = _event(identity, chat=chat, text=" a", finish=None)
-        before, after = (
-            _framed(b": sent_ns=", b"\n" + event, _STAMP_DIGITS) if stamped else (_framed(b"", event)[1], b"")
-        )
+        stamp = b"0" * STAMP_DIGITS  # all are padded, so that a stream's events are equally long and rendered once
+        before, _, after = _chunk(b": sent_ns=%b\n%b" % (stamp, event) if stamped else event).partition(stamp)
         last = _event(identity, chat=chat, text="", finish="length")
         counts = json.dumps({"id": identity, "model": MODEL, "choices": [], "usage": usage})
-        end = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (last, b"data: %b\n\n" % counts.encode()))
+        end = b"".join(map(_chunk, (last, b"data: %b\n\n" % counts.encode(), b"data: [DONE]\n\n", b"")))
         self.busy = True
         self.write(head.encode() + b"\r\n")
-        end += b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
         self._engine.add(Stream(identity, self, received_ns, tokens, before, after, end, stamped, asked_as))
 
     def _say(self, content: dict[str, Any]) -> None:
@@ -204,12 +201,9 @@ def _event(identity: str, *, chat: bool, text: str, finish: str | None) -> bytes
     return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
-def _framed(before: bytes, after: bytes, between: int = 0) -> tuple[bytes, bytes]:
-    """An HTTP chunk of `before`, `between` bytes, and `after`: its two ends."""
-    length = len(before) + between + len(after)
-    if not between:
-        return b"", b"%x\r\n%b\r\n" % (length, after)
-    return b"%x\r\n%b" % (length, before), after + b"\r\n"
+def _chunk(content: bytes) -> bytes:
+    """A chunk of HTTP; an empty one ends the answer."""
+    return b"%x\r\n%b\r\n" % (len(content), content)
 
 
 def _freeze(seconds: float) -> None:

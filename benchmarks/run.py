@@ -153,7 +153,7 @@ def _of_the_load_generator(wanted: tuple[str, ...] | list[str], *, quick: bool) 
     measured: list[Figure] = []
     if "rivals" in wanted:
         _say("streaming to our load generator and to others, by turns")
-        measured += rivals.measure(repeats=1, quick=quick)
+        measured += rivals.measure(quick=quick)
     if "frozen" in wanted:
         _say("freezing a server under two loops")
         measured += frozen.measure()

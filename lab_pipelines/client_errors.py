@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from streaming_load.ranks import nearest_rank
+
 from lab_pipelines.catalog.client_budget import ClientBudget
 from resources.load_generator import CompletionShape, LoadPlan, LoadResult, RequestRecord, Shape, StageRecord
 
@@ -141,7 +143,7 @@ def _of_stage(
             "cpu_share",
             stage.busiest_cpu_share,
             budget.cpu_share,
-            stage.event_loop_probes,
+            stage.cpu_samples,
             "the CPU time was not sampled",
             unit="ratio",
         ),
@@ -249,8 +251,8 @@ def cell(row: Mapping[str, Any], column: str) -> str:
 
 
 def _p99(values: Sequence[float]) -> float | None:
-    """By the nearest rank: of fewer than a hundred the largest. None of none."""
-    return sorted(values)[math.ceil(0.99 * len(values)) - 1] if values else None
+    """None of none."""
+    return nearest_rank(values, 0.99) if values else None
 
 
 def _receive_lag(requests: Iterable[RequestRecord]) -> tuple[float | None, int]:

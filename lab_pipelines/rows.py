@@ -425,7 +425,7 @@ def _expected_tokens(shape: Shape, record: RequestRecord) -> Row:
     return {"expected_input_tokens": expected_input, "expected_output_tokens": expected_output}
 
 
-def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult) -> list[Row]:
+def stage_rows(session: Session, plan: LoadPlan, result: LoadResult) -> list[Row]:
     """`load_stages`: one row per stage that was applied."""
     shared = common(session)
     planned = {stage.stage: stage for stage in plan.stages}
@@ -442,7 +442,7 @@ def stage_rows(session: Session, plan: LoadPlan, pace: Pace, result: LoadResult)
             "ended_at": _at(stage.ended_at),
             "duration_s": (stage.ended_at - stage.started_at) * session.time_scale,
             "duration_wall_s": stage.ended_at - stage.started_at,
-            "hold_s": _hold_s(plan, pace, planned[stage.stage], session.time_scale),
+            "hold_s": round(planned[stage.stage].hold_wall_s * session.time_scale, 9),  # as offered_per_s
             "min_requests": planned[stage.stage].min_requests,
             "requests_in_stage": sum(1 for r in result.requests if r.stage == stage.stage and r.in_stage),
             "requests_ok": sum(
@@ -471,16 +471,6 @@ def _model_range(session: Session, users: int | None) -> str | None:
     if session.model_range != "inside" or users is None or most is None or users <= most:
         return session.model_range
     return f"outside: {users} users, and the model was compared with measurements up to {most}"
-
-
-def _hold_s(plan: LoadPlan, pace: Pace, stage: StagePlan, scale: float) -> float:
-    match plan.profile:
-        case "burst":
-            return 0.0
-        case "rate_profile" | "trace":
-            return round(stage.hold_wall_s * scale, 9)
-        case _:
-            return pace.hold_s
 
 
 def _offered_per_s(stage: StagePlan, scale: float) -> float | None:

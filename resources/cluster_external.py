@@ -18,7 +18,7 @@ from lab_pipelines.catalog.spec import Component, LabSpec, Variant
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
 from resources.cluster import ClusterError, Endpoint, Phase, Progress, Session, StackOrder
-from resources.cluster_loopback import LoopbackCluster, scrape_interval_s
+from resources.cluster_loopback import LoopbackCluster, once_more, scrape_interval_s
 from resources.first_token import first_token
 from resources.prometheus_server import ScrapeTarget
 
@@ -100,17 +100,10 @@ class ExternalEngineCluster(LoopbackCluster):
     # No spec that does any of what follows gets past `_bring_up`, but for walking the one variant again.
 
     def _switch(self, session: Session, order: StackOrder, *, progress: Progress) -> Session:
-        if order.variant.id == session.variant:  # once more as it is: nothing of it has to be touched
+        if order.variant.id == session.variant:  # nothing of it has to be touched
             requested_at = datetime.now(UTC)
             token = first_token(self.base_url, str(session.model), time_scale=1.0)
-            return session.model_copy(
-                update={
-                    "session_id": f"{session.session_id.partition('.')[0]}.{order.visit}",
-                    "trial": order.trial,
-                    "requested_at": requested_at,
-                    "ready_at": token.ended_at,
-                }
-            )
+            return once_more(session, order, requested_at=requested_at, ready_at=token.ended_at)
         raise ClusterError(
             f"variant {order.variant.id} of {order.spec.id} would need another configuration of an engine that is not "
             f"ours; choose one that leaves it as it is (LABS_VARIANT={session.variant})"

@@ -21,7 +21,7 @@ from lab_pipelines.engine.cold_start import cold_start_plan
 from resources import chart_values, local_components, local_monitoring, processes, prometheus_server
 from resources.chart_values import ValuesError
 from resources.cluster import ClusterError, Phase, Progress, Session, StackOrder
-from resources.cluster_loopback import LoopbackCluster, scrape_interval_s
+from resources.cluster_loopback import LoopbackCluster, once_more, scrape_interval_s
 from resources.first_token import first_token
 from resources.local_components import EngineRefusedError, Place, Started
 
@@ -109,15 +109,7 @@ class LocalCluster(LoopbackCluster):
                 raise ClusterError(
                     f"variants of {spec.id} can't be told apart on this machine: its stack has no engine"
                 )
-            return session.model_copy(  # once more as it is
-                update={
-                    "session_id": f"{_lease_id(self.marker(session.lab))}.{order.visit}",
-                    "trial": order.trial,
-                    "requested_at": requested_at,
-                    "ready_at": datetime.now(UTC),
-                    "phases": [],
-                }
-            )
+            return once_more(session, order, requested_at=requested_at, ready_at=datetime.now(UTC))
         values = {c.name: _values(c, [variant.values.get(c.name, {})]) for c in spec.stack.components}
         arguments, node = _vllm_arguments(engine, values[engine.name]), spec.nodes_of(variant)
         gpu = _gpu_of(load_prices().sku(node.sku).gpu, node.sku)

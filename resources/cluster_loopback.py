@@ -157,6 +157,20 @@ def scrape_interval_s(time_scale: float) -> float:
     return min(max(2.0 / time_scale, 0.1), 1.0)
 
 
+def once_more(session: Session, order: StackOrder, *, requested_at: datetime, ready_at: datetime) -> Session:
+    """The stack as it is, with a session of its own for the next turn of its one variant."""
+    lease_id, _, _ = session.session_id.partition(".")
+    return session.model_copy(
+        update={
+            "session_id": f"{lease_id}.{order.visit}",
+            "trial": order.trial,
+            "requested_at": requested_at,
+            "ready_at": ready_at,
+            "phases": [],
+        }
+    )
+
+
 def _alive(entry: LeaseFile) -> bool:
     return processes.is_alive(entry.lease.owner)
 

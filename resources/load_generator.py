@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from streaming_load.traces import TraceFormat
 
 from lab_pipelines.catalog.steps import Arrivals, TextKind
 from resources.cluster import Endpoint, Progress
@@ -78,7 +79,7 @@ class TracePlan(Record):
 
     file: str
     """Relative to the repository."""
-    format: Literal["azure", "mooncake"]
+    format: TraceFormat
     start_s: float
     """Trace seconds after the trace's first request."""
     duration_s: float | None
@@ -228,6 +229,8 @@ class StageRecord(Record):
     """Of all load processes together, in cores."""
     busiest_cpu_share: float | None = None
     """Of the one that used most."""
+    cpu_samples: int = 0
+    """How many samples of that one's CPU time this comes from: those within the stage, and one on either side of it."""
     event_loop_lag_p99_s: float | None = None
     """How late an event would have been noticed, of the process that was latest. None: not sampled."""
     event_loop_probes: int = 0

@@ -26,8 +26,8 @@ Role = Literal["master", "worker"]
 USERS_PER_WORKER = 200
 REQUESTS_PER_WORKER = 100.0
 """Requests per second of an open loop. Both leave a worker's core half idle at the token rates of the catalogue's
-engines: a streamed event costs it 25 to 40 µs (docs/load-generation.md), and 200 users at 20 ms per token are 10,000
-events a second."""
+engines, or more of it: a streamed event costs it 22 to 35 µs (docs/benchmarks.md), and 200 users at 20 ms per token are
+10,000 events a second."""
 MOST_WORKERS = 8
 
 START_S = 600.0

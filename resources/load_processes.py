@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from streaming_load.ranks import nearest_rank
+
 
 @dataclass(frozen=True)
 class CpuSample:
@@ -76,8 +78,8 @@ def event_loop_lag(probes: Sequence[Probe], start: float, end: float) -> LoopLag
 
     Of fewer than a hundred it is the latest one. None without any.
     """
-    lags = sorted(probe.late_s for probe in probes if start <= probe.due < end)
-    return LoopLag(lags[math.ceil(0.99 * len(lags)) - 1], len(lags)) if lags else None
+    lags = [probe.late_s for probe in probes if start <= probe.due < end]
+    return LoopLag(nearest_rank(lags, 0.99), len(lags)) if lags else None
 
 
 def cpu_share(processes: Sequence[Sequence[CpuSample]], start: float, end: float) -> float | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,15 @@ def read_result(workdir: Path) -> LoadResult:
 def _with_client(stage: Mapping[str, Any], processes: Sequence[ProcessRecord]) -> StageRecord:
     """The stage, and what its load processes could tell of themselves."""
     start, end = stage["started_at"], stage["ended_at"]
-    shares = [cpu_share([process.cpu], start, end) for process in processes]
+    shares = [(share, process) for process in processes if (share := cpu_share([process.cpu], start, end)) is not None]
+    busiest_share, busiest = max(shares, default=(None, None), key=itemgetter(0))
     loops = [lag for process in processes if (lag := event_loop_lag(process.probes, start, end)) is not None]
     latest = max(loops, default=None)
     return StageRecord(
         **stage,
         client_cpu_share=cpu_share([process.cpu for process in processes], start, end),
-        busiest_cpu_share=max((share for share in shares if share is not None), default=None),
+        busiest_cpu_share=busiest_share,
+        cpu_samples=sum(start < sample.at < end for sample in busiest.cpu) + 2 if busiest else 0,
         event_loop_lag_p99_s=latest.p99_s if latest else None,
         event_loop_probes=latest.probes if latest else 0,
     )

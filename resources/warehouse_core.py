@@ -80,7 +80,7 @@ class WarehouseCore:
         Raises `WarehouseError` for wrong SQL, a damaged file, or two columns of the same name.
         """
         with self._lake_database(sql, within) as connection:
-            return _rows(connection.execute(sql, params if isinstance(params, Mapping) else list(params)))
+            return _rows(connection.execute(sql, _given(params)))
 
     def answers(self, questions: Mapping[str, str], *, sound: bool = False) -> dict[str, list[dict[str, Any]]]:
         """The answers to several questions, by their names, over one state of the lake; rows as in `query`.
@@ -97,15 +97,14 @@ class WarehouseCore:
     ) -> pd.DataFrame:
         """As `query`, as a DataFrame."""
         with self._lake_database(sql, within) as connection:
-            return connection.execute(sql, params if isinstance(params, Mapping) else list(params)).df()
+            return connection.execute(sql, _given(params)).df()
 
     def table(
         self, sql: str, params: Sequence[object] | Mapping[str, object] = (), *, within: Within | None = None
     ) -> pa.Table:
         """As `query`, as an Arrow table: for many rows of numbers."""
         with self._lake_database(sql, within) as connection:
-            given = params if isinstance(params, Mapping) else list(params)
-            return connection.sql(sql, params=given).to_arrow_table()
+            return connection.sql(sql, params=_given(params)).to_arrow_table()  # without the copy that `execute` makes
 
     @contextmanager
     def database(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -205,6 +204,11 @@ def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
         found |= new
         pending += [definitions[name] for name in new]
     return found or set(definitions)
+
+
+def _given(params: Sequence[object] | Mapping[str, object]) -> list[object] | Mapping[str, object]:
+    """As DuckDB takes them: in order, or by name."""
+    return params if isinstance(params, Mapping) else list(params)
 
 
 def _rows(answer: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
+from streaming_load.traces import TraceFormat
 
 from lab_pipelines.catalog.fields import Overrides, RelativePath, below, checked_promql, regular_expression
 from lab_pipelines.catalog.strict import Name, SpecModel, Text
@@ -212,7 +213,7 @@ class TraceReplay(Scheduled):
 
     kind: Literal["trace"]
     file: RelativePath
-    format: Literal["azure", "mooncake"]
+    format: TraceFormat
     speed: float = Field(default=1.0, gt=0)
     start_s: float = Field(default=0.0, ge=0)
     duration_s: float | None = Field(default=None, gt=0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from benchmarks import frozen
-from benchmarks.rivals import run
+from benchmarks.rivals import run, served
 from benchmarks.rivals_tools import Bare, Level, Ours, Tool
+from resources.load_records import read_result
 
 
 @pytest.mark.parametrize("tool", [Ours(), Bare()], ids=lambda tool: tool.name)
@@ -22,6 +26,20 @@ def test_every_answer_that_a_tool_reports_stands_beside_the_one_that_was_sent(to
         assert seen.ttft_s > level.ttft_s, "a client that sees an answer before it was sent is joined with another's"
         assert seen.mean_itl_s == pytest.approx(sum(seen.gaps_s) / 7)
     assert done.cpu_s > 0
+
+
+def test_our_generator_reads_the_stamps_of_the_server_that_it_is_measured_at(tmp_path: Path) -> None:
+    level = Level(streams=2, waves=1, tokens=8, ttft_s=0.1, itl_s=0.01)
+    with served(level, tmp_path / "sent.ndjson") as server:
+        assert server.stdout is not None
+        url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        subprocess.run(Ours().command(level, url=url, folder=tmp_path), check=True, capture_output=True)
+
+    whole = [record for record in read_result(tmp_path).requests if record.outcome == "ok"]
+    assert len(whole) >= level.streams
+    for record in whole:
+        assert record.server_ttft_s is not None and record.server_ttft_s >= level.ttft_s
+        assert record.first_receive_lag_s is not None and record.receive_lag_p99_s is not None
 
 
 def test_a_frozen_server_is_seen_by_all_that_was_due_and_by_few_who_wait_for_their_answers() -> None:

@@ -31,7 +31,7 @@ def applied(step: LoadStep, pace: Pace, at: Endpoint, folder: Path, **changes: A
     result = run(plan, folder / "load")
     warehouse = warehouse_in(folder)
     warehouse.publish("requests", rows.request_rows(up, plan, result), **WHERE)
-    warehouse.publish("load_stages", rows.stage_rows(up, plan, pace, result), **WHERE)
+    warehouse.publish("load_stages", rows.stage_rows(up, plan, result), **WHERE)
     return warehouse, result
 
 

@@ -96,7 +96,7 @@ def published(folder: Path, up: Any, load: LoadPlan, result: Any) -> Warehouse:
     warehouse = warehouse_in(folder)
     where = {"target": "local", "lab": "L06", "run_id": "run-1"}
     warehouse.publish("requests", rows.request_rows(up, load, result), **where)
-    warehouse.publish("load_stages", rows.stage_rows(up, load, PACE, result), **where)
+    warehouse.publish("load_stages", rows.stage_rows(up, load, result), **where)
     return warehouse
 
 

@@ -139,12 +139,12 @@ def test_a_request_waits_for_what_is_left_of_the_freeze_and_then_for_its_own_tim
 def test_errors_are_of_the_tools_times_against_the_servers() -> None:
     sent = Sent("c0", "", received_ns=0, sent_ns=[200_000_000, 220_000_000, 250_000_000])
     seen = Seen.of(sent, 0.203, [0.021, 0.028, 0.5])  # the last gap is that of the event without a token
-    run = Run("ours", Level(1, 1, 3, 0.2, 0.02), [seen], events=3, cpu_s=1.0, server_cpu_s=1.0)
+    run = Run("ours", Level(1, 1, 3, 0.2, 0.02), [seen], events=3, cpu_s=1.0)
 
     assert run.ttft_errors_s == pytest.approx([0.003])
     assert run.itl_errors_s == pytest.approx([0.001, 0.002])
     assert seen.last_event_error_s == pytest.approx(0.203 + 0.049 - 0.25)
-    mean_only = Run("guidellm", run.level, [Seen(sent, 0.2, 0.026)], events=3, cpu_s=1.0, server_cpu_s=1.0)
+    mean_only = Run("guidellm", run.level, [Seen(sent, 0.2, 0.026)], events=3, cpu_s=1.0)
     assert mean_only.itl_errors_s == pytest.approx([0.001])
     assert run.pace_s == pytest.approx(0.025)
     assert not run.sustained, "the server was asked for 20 ms and took 25"
@@ -154,7 +154,7 @@ def test_our_generator_is_held_against_the_best_of_the_others_and_against_the_ba
     def run(tool: str, streams: int, error_s: float, cpu_s: float) -> Run:
         sent = Sent("c0", "", received_ns=0, sent_ns=[200_000_000, 220_000_000])
         level = Level(streams, 2, 2, 0.2, 0.02)
-        return Run(tool, level, [Seen.of(sent, 0.2 + error_s, [0.02])], events=1_000_000, cpu_s=cpu_s, server_cpu_s=1)
+        return Run(tool, level, [Seen.of(sent, 0.2 + error_s, [0.02])], events=1_000_000, cpu_s=cpu_s)
 
     runs = [run("ours", 32, 0.004, 12.0), run("bare aiohttp", 32, 0.008, 10.0), run("AIPerf", 32, 0.002, 90.0)]
     by_name = {figure.name: figure for figure in rivals.figures(runs, {"guidellm": "not measured"})}

@@ -40,7 +40,7 @@ def requests(count: int, **columns: Any) -> list[RequestRecord]:
 
 
 def stage(**columns: Any) -> StageRecord:
-    sampled = {"busiest_cpu_share": 0.2, "event_loop_lag_p99_s": 0.003, "event_loop_probes": 200}
+    sampled = {"busiest_cpu_share": 0.2, "cpu_samples": 16, "event_loop_lag_p99_s": 0.003, "event_loop_probes": 200}
     where = {"stage": 0, "users": 4, "started_at": START, "ended_at": START + 8, "client_cpu_share": 0.2}
     return StageRecord(**(where | sampled | columns))
 
@@ -57,6 +57,7 @@ def judged(
 def test_an_undisturbed_client_is_within_its_budget_in_every_quantity() -> None:
     errors = judged(*requests(200))
     assert {name: error.within for name, error in errors.items()} == dict.fromkeys(errors, True)
+    assert (errors["cpu_share"].n, errors["event_loop_lag_p99"].n) == (16, 200)
     assert {name: error.reason for name, error in errors.items()} == dict.fromkeys(errors)
     assert errors["ttft_error_share"].value == pytest.approx((0.0005 + 0.1 - 0.001 - 0.098) / 0.1)
     assert faults({0: list(errors.values())}) == {}

@@ -160,7 +160,7 @@ def test_a_changing_rate_has_its_own_time_and_its_mean_is_what_is_offered() -> N
     assert stage.points == [(0.0, 0.0), (6.0, 10.0), (6.0, 0.0), (12.0, 10.0)], "the second ramp begins with a jump"
     assert (stage.per_wall_s, stage.hold_wall_s, stage.min_requests, stage.users) == (5.0, 12.0, 20, None)
     result = at_a_rate(got()).model_copy(update={"stages": at_a_rate().stages[:1]})
-    [row] = rows.stage_rows(session(), load, SPEC.paces["short"], result)
+    [row] = rows.stage_rows(session(), load, result)
     assert (row["profile"], row["offered_per_s"], row["hold_s"], row["clipped_requests"]) == (
         "rate_profile", 1.0, 60.0, None,
     )  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_trace_brings_its_own_time_its_own_number_of_requests_and_their_tokens
     [request] = rows.request_rows(session(), load, result)
     assert (request["expected_input_tokens"], request["expected_output_tokens"]) == (512, 3)
     assert request["output_tokens"] == 3 and request["tpot_s"] is not None and request["path"] is None
-    [row] = rows.stage_rows(session(), load, SPEC.paces["short"], result)
+    [row] = rows.stage_rows(session(), load, result)
     assert (row["users"], row["min_requests"], row["hold_s"]) == (None, stage.min_requests, 15.0)
     assert row["clipped_requests"] == load.trace.clipped > 0
     assert row["offered_per_s"] == pytest.approx(2 * stage.min_requests / 30.0)
@@ -271,18 +271,18 @@ def test_what_kept_a_rate_up_is_in_the_stage_but_not_in_its_sample() -> None:
     rest, extra = rows.request_rows(session(), gets(), result)
     assert (rest["valid"], extra["valid"], extra["in_stage"]) == (True, False, True)
     assert extra["invalid_reasons"] == ["sent only to keep the rate up while the stage's sample came to its end"]
-    stage = rows.stage_rows(session(), gets(), SPEC.paces["short"], result)[0]
+    stage = rows.stage_rows(session(), gets(), result)[0]
     assert (stage["requests_in_stage"], stage["requests_ok"]) == (2, 2), "the server served it all the same"
 
 
 def test_a_stage_says_what_was_offered() -> None:
-    first, second = rows.stage_rows(session(), gets(), SPEC.paces["short"], at_a_rate(got()))
+    first, second = rows.stage_rows(session(), gets(), at_a_rate(got()))
     assert [(s["profile"], s["request_kind"], s["users"], s["offered_per_s"]) for s in (first, second)] == [
         ("rate", "http", None, 3.0),
         ("rate", "http", None, 12.5),
     ]
     assert (first["min_requests"], first["hold_s"], first["output_tokens"]) == (20, 40.0, 0)
-    ramp = rows.stage_rows(session(), plan(), SPEC.paces["short"], result(record()))[0]
+    ramp = rows.stage_rows(session(), plan(), result(record()))[0]
     assert (ramp["profile"], ramp["request_kind"], ramp["users"], ramp["offered_per_s"]) == (
         "ramp", "completion", 1, None,
     )  # fmt: skip
@@ -300,7 +300,7 @@ def test_short_and_long_prompts_can_be_told_apart() -> None:
 
 def test_a_stages_tokens_are_those_that_arrived_in_its_window_whichever_request_they_belong_to() -> None:
     straddling = record(scheduled_at=START + 7.75, in_stage=False)  # tokens at 7.95, 8.05 and 8.15 s
-    first, second = rows.stage_rows(session(), plan(), SPEC.paces["short"], result(record(), straddling))
+    first, second = rows.stage_rows(session(), plan(), result(record(), straddling))
     assert (first["output_tokens"], second["output_tokens"]) == (3 + 1, 2)
     assert (first["requests_in_stage"], first["requests_ok"]) == (1, 1)
     assert (first["duration_s"], first["duration_wall_s"]) == (40.0, 8.0)
@@ -344,7 +344,7 @@ def test_totals_disagree_only_by_what_the_client_can_know() -> None:
 def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
     warehouse, one = warehouse_in(tmp_path), session()
     where = {"target": "local", "lab": "L06", "run_id": "run-1"}
-    stage = rows.stage_rows(one, plan(), SPEC.paces["short"], result(record()))[0]
+    stage = rows.stage_rows(one, plan(), result(record()))[0]
     measure = Measure(name="depth", unit="requests", promql="x{$selector}", over="stage")
     reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
     published = {
@@ -366,7 +366,7 @@ def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
 def test_rows_of_a_rate_are_what_the_warehouse_asks_for(tmp_path: Any) -> None:
     warehouse, one, load = warehouse_in(tmp_path), session(), at_a_rate(got(), got(request_id="cut", outcome="cut"))
     where = {"target": "local", "lab": "L06", "run_id": "run-1"}
-    stages = rows.stage_rows(one, gets(), SPEC.paces["short"], load)
+    stages = rows.stage_rows(one, gets(), load)
     measure = Measure(name="depth", unit="requests", promql="x{$selector}", over="stage")
     reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
     warehouse.publish("requests", rows.request_rows(one, gets(), load), **where)

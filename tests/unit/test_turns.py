@@ -11,7 +11,10 @@ from dagster import Failure
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import Variant
 from lab_pipelines.turns import turn_orders, visit_name, visits
+from resources.cluster import StackOrder
+from resources.cluster_loopback import once_more
 from resources.labs import Labs
+from tests.support.sessions import session
 
 
 def variants(*ids: str, refused: str | None = None) -> list[Variant]:
@@ -75,3 +78,17 @@ def test_the_deployment_s_turns_go_before_the_lab_s_and_too_many_visits_are_refu
         Failure, match=r"100 turns of 3 variants are 300 visits, and a run has 200 at most \(set LABS_T"
     ):
         Labs(target="rehearsal", turns=100).visits(spec)
+
+
+def test_a_stack_that_is_walked_once_more_as_it_is_gets_a_session_of_its_own_under_the_same_lease() -> None:
+    spec = load_catalog().spec("L06")
+    first = session()
+    order = StackOrder(
+        spec=spec, variant=spec.variants[0], trial=2, run_id="r", pace_name="short", pace=spec.paces["short"], hold=None
+    )
+    now = first.ready_at
+    second = once_more(first, order, requested_at=now, ready_at=now)
+    third = once_more(second, order.model_copy(update={"trial": 3}), requested_at=now, ready_at=now)
+    name = spec.variants[0].id
+    assert [one.session_id for one in (second, third)] == [f"{first.session_id}.{name}.T{n}" for n in (2, 3)]
+    assert (second.trial, second.phases, second.variant) == (2, [], first.variant)

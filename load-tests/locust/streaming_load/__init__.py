@@ -9,6 +9,7 @@
     open_loop   sending requests at their scheduled times
     sse         the events in what was read, each with its stamp
     records     one finished request as a flat record
+    ranks       quantiles of a sample
     recorder    turning exchanges into lines of a file without disturbing the streams
     stages      when a stage may end
 

@@ -28,7 +28,6 @@ SPARE_CONNECTIONS = 2
 ALERT_S = 0.001
 """Before a request is due. The event loop's timers are up to 2 ms late (0.7 ms at the median), so this last bit is
 waited for turn by turn: 0.003 ms, for 0.2 ms of CPU time per request."""
-
 AHEAD_REQUESTS, AHEAD_BYTES = 64, 8_000_000
 """As many are rendered before it is their turn, so that those which are due together go out together. A prompt of
 100,000 tokens takes a millisecond."""
@@ -90,9 +89,8 @@ class OpenLoop:
             self._wait_for_stage(position)
             self._schedule = _Ahead(self._scheduled(*self._begun[position]))
             if self._plan.profile == "burst":
-                self._schedule.render(
-                    all_of_them=True
-                )  # they are due at once, and none goes out before the last is ready
+                # They are due at once, and none goes out before the last is ready.
+                self._schedule.render(all_of_them=True)
             for exchange in self._schedule:
                 self._next = exchange
                 if not self._wait_until_due(exchange.scheduled, position):

@@ -8,12 +8,12 @@ Doesn't belong here: sockets, files, stages.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from streaming_load.exchange import Answer, Exchange
+from streaming_load.ranks import nearest_rank
 from streaming_load.sse import STAMP_DIGITS, Alike, carries_tokens, events
 
 _SLICE = 64
@@ -33,11 +33,6 @@ def host_clock() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def nearest_rank(values: Sequence[float], quantile: float) -> float:
-    """The smallest value that is not below `quantile` of all (nearest-rank definition). `values` isn't empty."""
-    return sorted(values)[max(math.ceil(quantile * len(values)), 1) - 1]
 
 
 def summarise(

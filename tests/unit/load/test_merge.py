@@ -112,6 +112,7 @@ def test_a_stages_busiest_process_is_told_apart_from_their_sum(tmp_path: Path) -
     path.write_text(path.read_text().replace('"cpu_s": 12.0', '"cpu_s": 23.0'))
     [first, _] = read_result(tmp_path).stages
     assert (first.busiest_cpu_share, first.client_cpu_share) == (pytest.approx(1.0), pytest.approx(1.5))
+    assert first.cpu_samples == 2, "one before the stage and one after it"
 
 
 def test_a_stages_event_loop_lag_is_that_of_the_process_that_was_latest(tmp_path: Path) -> None:

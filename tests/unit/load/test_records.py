@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from streaming_load.exchange import Answer, Exchange
-from streaming_load.records import nearest_rank, summarise
+from streaming_load.ranks import nearest_rank
+from streaming_load.records import summarise
 
 from resources.load_generator import RequestRecord
 
