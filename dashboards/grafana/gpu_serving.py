@@ -37,7 +37,8 @@ def build() -> Dashboard:
     made = around(
         "GPU serving reference",
         uid=UID,
-        about=f"Everything that Phase 2 looks at, for one model and its pods. {SCALED_TIME} So are costs per token.",
+        about=f"Everything that Phase 2 looks at, for one model and its pods. {SCALED_TIME} Costs per token are too low by "
+        "it: multiply them.",
         tags=["lab", "gpu-serving"],
         namespaces_of="vllm:num_requests_running",
         namespace="lab-06",
