@@ -121,18 +121,18 @@ def _doubled(connection: duckdb.DuckDBPyConnection, name: str) -> Iterator[_Prob
 
 
 def _mixed(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> Iterator[_Problem]:
-    """Sessions whose rows say that they are of several labs, targets or provenances."""
+    """Sessions whose rows say that they are of several labs, targets or provenances; each with one of its files."""
     if not names:
         return
     said = " UNION ".join(
         f"SELECT session_id, lab, target, provenance, run_id, '{name}' AS t FROM {quoted(name)}" for name in names
     )
-    for row in connection.execute(
-        f"SELECT max(t), max(target), max(lab), max(run_id), session_id, "
+    for at, session, who in connection.execute(
+        f"SELECT max(row(t, target, lab, run_id)), session_id, "
         "list_sort(list(DISTINCT concat_ws(' ', lab, target, provenance))) AS who "
         f"FROM ({said}) GROUP BY session_id HAVING len(who) > 1 ORDER BY session_id"
     ).fetchall():
-        yield *row[:4], f"the rows of session {row[4]} say that they are of {' and of '.join(row[5])}"
+        yield *at, f"the rows of session {session} say that they are of {' and of '.join(who)}"
 
 
 def _miscounted(connection: duckdb.DuckDBPyConnection) -> Iterator[_Problem]:

@@ -69,6 +69,17 @@ def memory_share() -> PanelBuilder:
     )
 
 
+def memory_busy() -> PanelBuilder:
+    return lines(
+        "GPU memory busy",
+        "Share of time in which memory was read or written, at whatever bandwidth. Decoding is bound by memory: high "
+        "here and low compute is how an LLM usually runs.",
+        PromQL("max by (gpu, pod) (DCGM_FI_DEV_MEM_COPY_UTIL{$NS})", "GPU {{gpu}} {{pod}}"),
+        unit="percent",
+        maximum=100,
+    )
+
+
 def _memory_used() -> PanelBuilder:
     return lines(
         "GPU memory in use",

@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.grafana import llm, pods
-from dashboards.grafana.gpu import gpu_section
+from dashboards.grafana.gpu import gpu_section, memory_busy
 from dashboards.grafana.panels import PROMETHEUS, PanelBuilder, PromQL, lines, number, quantiles
 from dashboards.grafana.shell import SCALED_TIME, Section, around, numbered
 from lab_pipelines.catalog.prices import load_prices
@@ -37,7 +37,8 @@ def build() -> Dashboard:
     made = around(
         "GPU serving reference",
         uid=UID,
-        about=f"Everything that Phase 2 looks at, for one model and its pods. {SCALED_TIME} So are costs per token.",
+        about=f"Everything that Phase 2 looks at, for one model and its pods. {SCALED_TIME} Costs per token are a "
+        "price per stack hour over a rate: multiply them by it.",
         tags=["lab", "gpu-serving"],
         namespaces_of="vllm:num_requests_running",
         namespace="lab-06",
@@ -128,7 +129,7 @@ def _sections() -> list[Section]:
             ],
         ),
         Section("Speculative decoding and LoRA", [_accepted_share(), _accepted_by_position(), _adapters()]),
-        Section(gpu.title, [*gpu.panels, _energy(), _bandwidth(), _links()]),
+        Section(gpu.title, [*gpu.panels, _energy(), memory_busy(), _links()]),
         Section("Cost", [_usd_per_hour(), _usd_per_1k()]),
         Section("Cold start", [pods.ready(), pods.from_creation_to_ready(), llm.age()]),
         Section("Errors", [llm.answers(), llm.refusals(), _finished_badly(), pods.restarts()]),
@@ -224,8 +225,8 @@ def _lengths() -> PanelBuilder:
 def _tokens_by_source() -> PanelBuilder:
     return lines(
         "Prompt tokens by source",
-        "Computed, or found in a cache: the GPU's own, or one in host memory.",
-        PromQL(f"sum by (source) (rate(vllm:prompt_tokens_by_source_total{{$NS}}{_RATE}))", "{{source}}"),
+        "Computed, found in the GPU's own cache, or fetched from outside: host memory where KV offloading is on.",
+        PromQL(f"sum by (source) (rate(vllm:prompt_tokens_by_source_total{{$NS}}{_RATE}))", "{{source}} tokens/s"),
         unit="short",
         stacked=True,
         width=12,
@@ -250,7 +251,7 @@ def _offloaded() -> PanelBuilder:
 def _accepted_share() -> PanelBuilder:
     return lines(
         "Draft tokens accepted",
-        "Share of the proposed tokens that the model took, and tokens per draft. Empty while speculation is off.",
+        "Share of the proposed tokens that the model took. Empty while speculation is off.",
         PromQL(
             f"sum(rate(vllm:spec_decode_num_accepted_tokens_total{{$NS}}{_RATE})) / "
             f"(sum(rate(vllm:spec_decode_num_draft_tokens_total{{$NS}}{_RATE})) > 0)",
@@ -278,12 +279,13 @@ def _accepted_by_position() -> PanelBuilder:
 def _adapters() -> PanelBuilder:
     return lines(
         "LoRA adapters",
-        "Which adapters have requests that run or wait; the value is when that last changed. Empty while LoRA is off.",
+        "Seconds since a step of the engine last had just these adapters' requests running and waiting: the line at "
+        "zero is what it does now, and an engine at rest has none there. Empty while LoRA is off.",
         PromQL(
-            "max by (running_lora_adapters, waiting_lora_adapters, max_lora) (vllm:lora_requests_info{$NS})",
+            "time() - max by (running_lora_adapters, waiting_lora_adapters, max_lora) (vllm:lora_requests_info{$NS})",
             "running {{running_lora_adapters}}, waiting {{waiting_lora_adapters}}, at most {{max_lora}}",
         ),
-        unit="none",
+        unit="s",
     )
 
 
@@ -296,16 +298,6 @@ def _energy() -> PanelBuilder:
             "joules per token",
         ),
         unit="joule",
-    )
-
-
-def _bandwidth() -> PanelBuilder:
-    return lines(
-        "Memory bandwidth in use",
-        "Share of time in which GPU memory was read or written. Decoding is bound by it.",
-        PromQL("max by (gpu, pod) (DCGM_FI_DEV_MEM_COPY_UTIL{$NS})", "GPU {{gpu}} {{pod}}"),
-        unit="percent",
-        maximum=100,
     )
 
 

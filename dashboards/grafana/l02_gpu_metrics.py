@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from dashboards.grafana.gpu import TWELVE, gpu_section
+from dashboards.grafana.gpu import TWELVE, gpu_section, memory_busy
 from dashboards.grafana.panels import PanelBuilder, PromQL, lines, number, rows
 from dashboards.grafana.shell import Section, lab_dashboard
 
@@ -22,14 +22,7 @@ def build() -> Dashboard:
 def _rest() -> list[PanelBuilder]:
     by_gpu = "GPU {{gpu}} {{pod}}"
     return [
-        lines(
-            "Memory bandwidth in use",
-            "Share of time in which memory was read or written. Decoding is bound by it: high here and low compute is "
-            "how an LLM usually runs.",
-            PromQL("max by (gpu, pod) (DCGM_FI_DEV_MEM_COPY_UTIL{$NS})", by_gpu),
-            unit="percent",
-            maximum=100,
-        ),
+        memory_busy(),
         lines(
             "Memory clock",
             "Constant under load; a lower one is an idle GPU's.",

@@ -26,10 +26,10 @@ from lab_pipelines.catalog.loader import Catalog, SpecError, shown
 from lab_pipelines.catalog.spec import Identity, LabSpec
 from lab_pipelines.catalog.strict import SpecModel
 from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.report.wording import VERDICTS
 
 POSTS = REPO_ROOT / "blog" / "posts"
 QUERIES = REPO_ROOT / "blog" / "queries"
-VERDICTS = ("confirmed", "refuted", "inconclusive")
 FINDING, PICTURE = "finding", "picture"
 """Questions that the placeholders of the same names ask."""
 COLD_START = "cold-start"

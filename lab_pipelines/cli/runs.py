@@ -266,13 +266,14 @@ def _newest_runs(settings: Deployment) -> list[dict[str, Any]]:
 
 
 def _status_line(catalog: Catalog, row: Mapping[str, Any]) -> list[str]:
+    from lab_pipelines.report.wording import verdict_counts
+
     title = catalog.lab(row["lab"]).title if row["lab"] in catalog.ids else "not in the catalogue any more"
     when = row["requested_at"].astimezone(UTC)
     ended = "finished" if row["finished"] else "ended early" if row["released"] else "not released"
     failed = f", {row['failed_steps']} steps failed" if row["failed_steps"] else ""
-    verdicts = [f"{row[name]} {name}" for name in ("confirmed", "refuted", "inconclusive") if row[name]]
     where = [row["target"], row["provenance"], row["pace"], f"{when:%Y-%m-%d %H:%M}"]
-    return [row["lab"], title, *where, f"{ended}{failed}", ", ".join(verdicts) or "none"]
+    return [row["lab"], title, *where, f"{ended}{failed}", verdict_counts(row) or "none"]
 
 
 # labs report

@@ -2,7 +2,9 @@
 
     read.py         views → `Report`             (reads)
     wording.py      numbers, gaps and provenance as text
-    stage_table.py  the table of one ladder of users, as cells and as Markdown
+    stage_table.py  the table of one load step, as cells and as Markdown
+    certainty.py    how sure its numbers are: intervals, what they rest on
+    against.py      a run beside the year's baseline
     sheet_table.py  the FinOps sheet of a run, and the year's reference sheet, as cells and as Markdown
     year.py         the year as one table: a row per lab
     trouble.py      what failed, what is missing, and why
@@ -17,6 +19,7 @@
     drawn.py        pictures of an earlier report, taken again while they are the same
     page.py         `Report` → HTML              (pure; templates/ and page.css)
     markdown.py     `Report` → Markdown          (pure)
+    readme.py       the README's table of the pinned baseline
     write.py        all of it → files            (writes)
 
 Doesn't belong here: deciding what is true (warehouse/views, findings). The page repeats; it does not compute.

@@ -19,11 +19,8 @@ from lab_pipelines.report.read import Report, Section
 from lab_pipelines.report.starts import Starts, of_labs, starts_of
 from lab_pipelines.report.svg import Picture
 from lab_pipelines.report.trouble import Kind, trouble_of
-from lab_pipelines.report.wording import Row, in_order, number, short
+from lab_pipelines.report.wording import PROVENANCES, VERDICTS, Row, in_order, number, short, verdict_counts
 from lab_pipelines.report.year import YearRow, year_rows
-
-VERDICTS = ("confirmed", "refuted", "inconclusive")
-PROVENANCES = ("measured", "modelled")
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,7 @@ def comparisons(report: Report, labs: Collection[str] | None = None) -> list[Com
 
 def verdicts(findings: Iterable[Row]) -> str:
     """`3 confirmed, 1 refuted`."""
-    count = Counter(finding["verdict"] for finding in findings)
-    return ", ".join(f"{count[v]} {v}" for v in ("confirmed", "refuted", "inconclusive") if count[v])
+    return verdict_counts(Counter(finding["verdict"] for finding in findings))
 
 
 def headline(report: Report) -> str:
@@ -162,16 +158,11 @@ def headline(report: Report) -> str:
         sentences.append(
             f"So {'has' if len(withdrawn) == 1 else 'have'} {', '.join(withdrawn)}, no longer in the catalog."
         )
-    for provenance in ("measured", "modelled"):
+    for provenance in PROVENANCES:
         claims = verdicts(f for s in report.sections for f in s.findings if f["provenance"] == provenance)
         if claims:
             sentences.append(f"Claims tested on {provenance} numbers: {claims}.")
     return " ".join(sentences)
-
-
-def verdict_counts(row: Row) -> str:
-    """`3 confirmed, 1 refuted`, from counts by verdict."""
-    return ", ".join(f"{row[v]} {v}" for v in VERDICTS if row[v])
 
 
 def price_note(total: Row) -> str:

@@ -15,7 +15,7 @@ from lab_pipelines.report.certainty import Certainty, certainty_of
 from lab_pipelines.report.read import Section
 from lab_pipelines.report.stage_table import Cell, Column, columns, ladders, notes, stage_cells
 from lab_pipelines.report.svg import Picture
-from lab_pipelines.report.wording import Row, duration, short
+from lab_pipelines.report.wording import Row, duration, loads_of, short
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _from_low_to_high(rows: Sequence[Row], key: str, says: str, unit: str, facto
     longest = max(ladders([row for row in rows if row[key] is not None]), key=len, default=[])
     if not longest:
         return []
-    ordered = sorted(longest, key=lambda row: row["offered_per_s"] if row["users"] is None else row["users"])
+    ordered = sorted(longest, key=loads_of)
     first, last = ordered[0], ordered[-1]
     value = f"{short(first[key] * factor)} {unit}"
     if len(ordered) == 1:

@@ -11,7 +11,7 @@ from lab_pipelines.client_errors import told as told_of_client
 from lab_pipelines.report import forecast
 from lab_pipelines.report.against import against_baseline, against_markdown
 from lab_pipelines.report.certainty import certainty_markdown, certainty_of
-from lab_pipelines.report.chapters import chapters, headline, price_note, verdict_counts
+from lab_pipelines.report.chapters import chapters, headline, price_note
 from lab_pipelines.report.read import Report, Section
 from lab_pipelines.report.stage_table import ladders, stage_markdown
 from lab_pipelines.report.wording import (
@@ -26,6 +26,7 @@ from lab_pipelines.report.wording import (
     provenance_line,
     short,
     turns_note,
+    verdict_counts,
 )
 from lab_pipelines.report.year import YearRow, spent, times
 

@@ -20,7 +20,7 @@ from lab_pipelines.report.charts import (
     stacked_picture,
 )
 from lab_pipelines.report.svg import Picture
-from lab_pipelines.report.wording import Row, in_order, percent, short
+from lab_pipelines.report.wording import PROVENANCES, Row, in_order, percent, short
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def money_of(
     `phases`: each lab's phase, where the picture is to add up those of a phase.
     """
     found = []
-    for provenance in ("measured", "modelled"):
+    for provenance in PROVENANCES:
         labs, loads, days = (
             [row for row in rows if row["provenance"] == provenance] for rows in (by_lab, by_load, by_day)
         )

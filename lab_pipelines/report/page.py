@@ -31,7 +31,6 @@ from lab_pipelines.report.chapters import (
     phase_chapters,
     phases_with_results,
     price_note,
-    verdict_counts,
 )
 from lab_pipelines.report.lab_run import facts, run_figures, run_ladders, run_pictures
 from lab_pipelines.report.read import Report
@@ -49,6 +48,7 @@ from lab_pipelines.report.wording import (
     place,
     short,
     turns_note,
+    verdict_counts,
 )
 from lab_pipelines.report.year import spent, times, year_rows
 

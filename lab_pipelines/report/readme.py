@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_pipelines.baseline import BaselineError
-from lab_pipelines.report.stage_table import columns, notes, stage_cells
+from lab_pipelines.report.stage_table import cells_markdown, columns, notes, stage_cells
 from lab_pipelines.report.wording import Row, markdown_text, provenance_line
 
 BEGIN, END = "<!-- baseline:begin -->", "<!-- baseline:end -->"
@@ -42,9 +42,7 @@ def _step_markdown(content: Mapping[str, Any], rows: list[Row]) -> str:
     lines = [
         f"**{markdown_text(name)}** · {markdown_text(provenance_line(content))}",
         "",
-        "| " + " | ".join(column.header for column in shown) + " |",
-        "|" + "".join(" --- |" if column.text else " ---: |" for column in shown),
-        *("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in cells),
+        *cells_markdown(shown, cells),
     ]
     footnotes = [*notes(cells), f"All of it {content['provenance']}; pinned {content['pinned_at'][:10]}."]
     return "\n".join([*lines, "", " ".join(footnotes)])

@@ -193,6 +193,15 @@ def stage_markdown(rows: Iterable[Row]) -> str:
     return "\n\n".join(blocks) or "No load stage has been recorded yet."
 
 
+def cells_markdown(shown: Sequence[Column], cells: Iterable[Iterable[Cell]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return [
+        "| " + " | ".join(column.header for column in shown) + " |",
+        "|" + "".join(" --- |" if column.text else " ---: |" for column in shown),
+        *("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in cells),
+    ]
+
+
 def _ladder_markdown(rows: Sequence[Row]) -> str:
     first, shown, cells = rows[0], columns(rows), stage_cells(rows)
     several = len(variants_of(rows)) > 1
@@ -200,9 +209,7 @@ def _ladder_markdown(rows: Sequence[Row]) -> str:
     lines = [
         f"**{markdown_text(name)}** · step {markdown_text(first['step'])} · " + markdown_text(provenance_line(first)),
         "",
-        "| " + " | ".join(column.header for column in shown) + " |",
-        "|" + "".join(" --- |" if column.text else " ---: |" for column in shown),
-        *("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in cells),
+        *cells_markdown(shown, cells),
     ]
     if footnotes := [*notes(cells), *(markdown_text(note) for note in range_notes(rows))]:
         lines += ["", " ".join(footnotes)]

@@ -14,7 +14,7 @@ from lab_pipelines.report.axes import SERIES
 from lab_pipelines.report.charts import stacked_picture
 from lab_pipelines.report.read import Section
 from lab_pipelines.report.svg import Picture
-from lab_pipelines.report.wording import Row, duration
+from lab_pipelines.report.wording import PROVENANCES, Row, duration
 
 PHASES = {
     "node_ready": "node",
@@ -41,7 +41,7 @@ class Starts:
 def starts_of(rows: Sequence[Row]) -> list[Starts]:
     """Of one target; measured first. `rows` are those of sql/starts.sql."""
     found = []
-    for provenance in ("measured", "modelled"):
+    for provenance in PROVENANCES:
         own = [row for row in rows if row["provenance"] == provenance]
         machines = [list(phases) for _, phases in groupby(own, key=_machine_key)]
         if machines:
@@ -56,7 +56,7 @@ def starts_of(rows: Sequence[Row]) -> list[Starts]:
 def of_labs(sections: Sequence[Section]) -> list[Picture]:
     """The first cold start of each lab's newest run, of one target; measured and modelled apart. None for one lab."""
     pictures = []
-    for provenance in ("measured", "modelled"):
+    for provenance in PROVENANCES:
         first = {
             section.lab: section
             for section in reversed(sections)  # of a lab's runs the newest comes first, and so is kept

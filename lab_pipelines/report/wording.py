@@ -14,6 +14,9 @@ from typing import Any
 Row = Mapping[str, Any]
 Number = int | float | Decimal
 
+PROVENANCES = ("measured", "modelled")
+"""In the order in which a reader meets them."""
+VERDICTS = ("confirmed", "refuted", "inconclusive")
 GAP = "\N{EN DASH}"
 """An unknown value. Its reason stands in the list of gaps."""
 ROUGH = "≈"
@@ -126,6 +129,11 @@ def effect(finding: Row) -> str:
     if finding["interval_low"] is None or finding["interval_high"] is None:
         return short(finding["effect"])
     return f"{short(finding['effect'])}, interval {short(finding['interval_low'])} to {short(finding['interval_high'])}"
+
+
+def verdict_counts(counts: Mapping[str, int]) -> str:
+    """`3 confirmed, 1 refuted`, from counts by verdict."""
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
 def gap_place(gap: Row) -> str:

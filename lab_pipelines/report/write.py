@@ -1,4 +1,7 @@
-"""Writes the report's files. The only part of the report that touches the disk, apart from its own templates."""
+"""Writes the report's files: pages, each whole or not at all, after the checkout's baselines are in the lake.
+
+Doesn't belong here: what is on a page (page.py, markdown.py), the pictures that are kept for the next time (drawn.py).
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ from lab_pipelines.blog.template import (
     ENVIRONMENT,
     POSTS,
     QUERIES,
-    VERDICTS,
     Asked,
     Template,
     TemplateError,
@@ -38,7 +37,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.cli import app
 from lab_pipelines.deployment import Target
-from lab_pipelines.report.wording import GAP
+from lab_pipelines.report.wording import GAP, VERDICTS
 from resources.snapshot import open_snapshot
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused

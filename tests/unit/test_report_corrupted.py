@@ -386,6 +386,17 @@ def test_a_corrupted_input_ends_in_a_message_or_a_gap_and_never_in_a_wrong_numbe
     assert not re.search(r"<script", page) and not re.search(r"(?<!\\)(<script|\[click)", markdown)
 
 
+def test_a_session_of_two_labs_is_named_by_a_file_that_is_there(tmp_path: Path) -> None:
+    spoiled = spoiled_in(tmp_path)
+    rows = [row | {"lab": "L07"} for row in pq.ParquetFile(spoiled.file("cost_records")).read().to_pylist()]
+    spoiled.remove("cost_records")
+    spoiled.warehouse.publish("cost_records", rows, target=rows[0]["target"], lab="L07", run_id=rows[0]["run_id"])
+    with pytest.raises(WarehouseError, match=r"are of L06 local modelled and of L07 local modelled") as error:
+        made(spoiled.warehouse)
+    named = Path(str(error.value).partition(": ")[0])
+    assert list(named.parent.glob(named.name))
+
+
 # Where it is written
 
 
