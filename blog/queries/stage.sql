@@ -10,7 +10,6 @@ SELECT
         WHEN 'e2e_p50_s' THEN s.e2e_p50_s
         WHEN 'kv_cache_usage' THEN s.kv_cache_usage
         WHEN 'preemptions' THEN s.preemptions
-        WHEN 'queue_depth' THEN s.queue_depth
         WHEN 'usd_per_1k_output_tokens' THEN s.usd_per_1k_output_tokens
     END AS value,
     CASE
@@ -18,8 +17,7 @@ SELECT
         WHEN $quantity = 'usd_per_1k_output_tokens' THEN 'USD'
         WHEN $quantity = 'kv_cache_usage' THEN 'share'
         WHEN $quantity = 'preemptions' THEN 'count'
-        WHEN $quantity LIKE '%_s' THEN 's'
-        ELSE 'times'
+        ELSE 's'
     END AS unit,
     'the stage has no such number' AS gap,
     s.lab, s.target, s.provenance, s.pace, s.time_scale, s.engine, s.model_range,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from tests.support.retail_prices import Fault, RetailPricesDouble, Row, machine,
 
 Labs = Callable[..., Result]
 T4, T4X2, H100 = "Standard_NC4as_T4_v3", "Standard_NC8as_T4_v3", "Standard_NC40ads_H100_v5"
-TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 @pytest.fixture
@@ -42,6 +41,13 @@ def labs(double: RetailPricesDouble, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def files(tmp_path: Path) -> list[Path]:
     """All that is in the folder of sheets, a temporary file too."""
     return sorted((tmp_path / "prices").iterdir()) if (tmp_path / "prices").exists() else []
+
+
+def asked_on(tmp_path: Path) -> str:
+    """The day that the newest sheet says it was asked for. Not the test's: days end while tests run."""
+    fetched_at = prices_in(tmp_path).fetched_at
+    assert fetched_at is not None and abs(datetime.now(UTC) - fetched_at) < timedelta(minutes=5)
+    return f"{fetched_at:%Y-%m-%d}"
 
 
 def ask(double: RetailPricesDouble, sku: str = T4, waits: list[float] | None = None) -> dict[str, Decimal]:
@@ -72,7 +78,7 @@ def test_a_refresh_keeps_a_dated_sheet_and_the_next_one_lies_over_it(
     assert sheet.unit_price(T4, "eastus").usd == Decimal("0.55")  # asked for by the first refresh alone
     assert sheet.unit_price(T4X2, "eastus", "spot").usd == Decimal("0.2")
     origin = sheet.origin(T4, "eastus", "spot")
-    assert (origin.as_of, str(origin.effective_from)) == (TODAY, "2021-11-01")
+    assert (origin.as_of, str(origin.effective_from)) == (asked_on(tmp_path), "2021-11-01")
     assert origin.source == "Azure Retail Prices API 2023-01-01-preview, meter meter-NC4as-T4-v3-Spot-eastus"
     assert sheet.origin(T4, "westus2", "spot").as_of == "2024/2025"
 
@@ -111,13 +117,13 @@ def test_the_whole_committed_sheet_is_found_in_a_list_that_has_it(
     double.rows = whole_list()
     done = labs("refresh", "--json")
     assert done.exit_code == 0, done.output
-    known, sheet = load_prices(), prices_in(tmp_path)
+    known, sheet, today = load_prices(), prices_in(tmp_path), asked_on(tmp_path)
     for name in known.offered():
         for region, price in known.sku(name).prices.items():
             for priority in PRIORITIES:
                 assert sheet.price(name, region).usd(priority) == price.usd(priority), (name, region, priority)
                 if price.usd(priority) is not None:
-                    assert sheet.origin(name, region, priority).as_of == TODAY
+                    assert sheet.origin(name, region, priority).as_of == today
     assert sheet.origin("Standard_NC6s_v3", "eastus", "on_demand").as_of == "2024/2025"  # retired: never asked for
     assert not [target for target in double.asked if "NC6s" in target]
 
@@ -244,7 +250,8 @@ def test_show_says_price_bounds_date_and_source(labs: Labs, tmp_path: Path) -> N
     shown = labs("show", "--sku", T4, "--region", "eastus", "--region", "westus2")
     assert shown.exit_code == 0, shown.output
     lines = [line.split() for line in shown.stdout.splitlines() if line.startswith(T4)]
-    assert lines[1] == [T4, "eastus", "spot", "0.1837", "0.055", "to", "0.550", TODAY, "0", "[1]"]
+    assert lines[1] == [T4, "eastus", "spot", "0.1837", "0.055", "to", "0.550", asked_on(tmp_path), lines[1][-2], "[1]"]
+    assert lines[1][-2] in {"0", "1"}  # days since; 1 where one ended between the two commands
     assert lines[2][:8] == [T4, "westus2", "on", "demand", "0.526", "0.4997", "to", "0.5523"]
     assert "- [2] skypilot-org/skypilot-catalog" in shown.stdout
     assert str(newest_in(tmp_path)) in shown.stdout and "any age is allowed" in shown.stdout
