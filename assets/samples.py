@@ -16,6 +16,7 @@ from lab_pipelines.catalog.slo import Slo
 from lab_pipelines.client_errors import OVER
 from lab_pipelines.statistics.stages import BURST, QUANTITIES, SLICES, StageSample
 from lab_pipelines.statistics.steady import Steadiness
+from lab_pipelines.words import load_in_words
 from resources.warehouse import Warehouse, Within
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Stage:
     @property
     def load(self) -> str:
         """Such as `8 users`, or `2.5/s`; a burst's requests at once are its users."""
-        return f"{self.offered_per_s:g}/s" if self.offered_per_s is not None else f"{self.users} users"
+        return load_in_words(self.users, self.offered_per_s)
 
     def has(self, step: str, load: float | None) -> bool:
         """Whether it is of that step and load: users, or requests per second; None is any."""

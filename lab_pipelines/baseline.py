@@ -22,6 +22,7 @@ from lab_pipelines.deployment import REPO_ROOT, Target
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.files import TEMPORARY, new_file, sweep_temporaries
 from lab_pipelines.load_stages import load_stages
+from lab_pipelines.words import load_in_words
 
 BASELINES_DIR = REPO_ROOT / "results" / "baselines"
 
@@ -187,8 +188,7 @@ def objections(spec: LabSpec, stages: Sequence[Row], sessions: Sequence[Row], *,
 
 
 def _named(variant: str, step: str, number: int, users: int | None, offered_per_s: float | None) -> str:
-    load = f"{offered_per_s:g}/s" if users is None else f"{users} users"
-    return f"{variant}: stage {number} of {step} ({load})"
+    return f"{variant}: stage {number} of {step} ({load_in_words(users, offered_per_s)})"
 
 
 def spec_digest(spec: LabSpec) -> str:

@@ -22,6 +22,7 @@ from typing import Literal
 from lab_pipelines.statistics.drift import drift
 from lab_pipelines.statistics.estimate import CONFIDENCE
 from lab_pipelines.statistics.multiple import simultaneous
+from lab_pipelines.words import counted
 
 Verdict = Literal["worse", "better", "same", "inconclusive", "missing"]
 """`missing`: the other side has the number, and this run hasn't."""
@@ -251,7 +252,7 @@ def against_run(
             question = replace(question, worse=None, reason=_too_few(cell, n))
         elif len(past.values) >= MIN_HISTORY and (spread := max([spread_of(past.values), *spreads])):
             freedom = len(past.values) - 1
-            told_past = f"spread of {_runs(len(past.values))}{past.note}"
+            told_past = f"spread of {counted(len(past.values), 'earlier run')}{past.note}"
             question = replace(
                 question,
                 reason=told_past,
@@ -286,10 +287,10 @@ def against_history(
     ]
     for cell, number in mine.items():
         values, level = pasts[cell].values, pasts[cell].level
-        count, told = len(values), f"spread of {_runs(len(values))}{pasts[cell].note}"
+        count, told = len(values), f"spread of {counted(len(values), 'earlier run')}{pasts[cell].note}"
         question = Question("history", cell, number.value, level, f"1 against {count}", told)
         if level is None or count < MIN_HISTORY:
-            reason = f"{_runs(count)}{pasts[cell].note}; their spread takes {MIN_HISTORY} to know"
+            reason = f"{counted(count, 'earlier run')}{pasts[cell].note}; their spread takes {MIN_HISTORY} to know"
             question = replace(question, reason=reason)
         elif number.spread is None:
             question = replace(question, reason=_too_few(cell, f"{number.n} requests"))
@@ -428,10 +429,6 @@ def _quantile(probability: float, freedom: int | None) -> float:
 def _worse(cell: Cell, mine: Number, theirs: Number) -> float:
     change = math.log(mine.value / theirs.value)
     return -change if cell.quantity.higher_is_better else change
-
-
-def _runs(count: int) -> str:
-    return f"{count} earlier {'run' if count == 1 else 'runs'}"
 
 
 def spread_of(values: Sequence[float]) -> float:

@@ -36,6 +36,7 @@ from lab_pipelines.load_stages import load_stages
 from lab_pipelines.provenance import combine
 from lab_pipelines.reclaims import Scenario, Spell
 from lab_pipelines.traces import replayed_by
+from lab_pipelines.words import counted
 from resources.cluster import Endpoint, HeldNode, Phase, Session
 from resources.load_generator import (
     CompletionShape,
@@ -470,7 +471,7 @@ def _model_range(session: Session, users: int | None) -> str | None:
     most = session.model_range_users
     if session.model_range != "inside" or users is None or most is None or users <= most:
         return session.model_range
-    return f"outside: {users} users, and the model was compared with measurements up to {most}"
+    return f"outside: {counted(users, 'user')}, and the model was compared with measurements up to {most}"
 
 
 def _offered_per_s(stage: StagePlan, scale: float) -> float | None:

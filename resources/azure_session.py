@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lab_pipelines.words import counted
 from resources.azure_errors import Said, explained, one_line, retry_after_s, said, sign_in_failed
 from resources.cluster import ClusterError
 from resources.kube_api import Deadline
@@ -40,7 +41,7 @@ class UnansweredError(AzureError):
     """Azure failed, or the connection to it did. What was asked for may have been done."""
 
     def __init__(self, what: str, failure: str, detail: str, *, wait_s: float = 0.0, times: int = 1) -> None:
-        super().__init__(f"{what}: {failure}, {times} {'time' if times == 1 else 'times'}{detail}")
+        super().__init__(f"{what}: {failure}, {counted(times, 'time')}{detail}")
         self._said = what, failure, detail
         self.wait_s = wait_s
         """How long Azure asks to be left alone; 0: it doesn't say."""

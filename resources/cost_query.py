@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from lab_pipelines.bill import LONGEST_WINDOW_DAYS, Amount, Answer, BillError, LineKey, Window, check_days
+from lab_pipelines.words import counted
 from resources import azure_session
 from resources.azure_errors import Said, explained
 from resources.azure_session import RETRY_S, TRIES, AzureError, RefusedError, ThrottledError, UnansweredError
@@ -156,7 +157,7 @@ class CostQueries:
             if link in links:
                 raise AnswerError(f"page {number} leads back to a page that was read before")
             links.add(link)
-            progress(f"{window}: {len(lines)} lines from {number} {'page' if number == 1 else 'pages'}")
+            progress(f"{window}: {len(lines)} lines from {counted(number, 'page')}")
         raise AnswerError(f"it has no end: {MOST_PAGES} pages, and each names another")
 
     def _post(self, link: str | None, body: dict[str, Any], what: str, until: float, progress: Progress) -> str | None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lab_pipelines.words import counted
 from resources.contract import Table, WarehouseError
 from resources.lake_sql import quoted
 
@@ -111,13 +112,13 @@ def _broken_rules(connection: duckdb.DuckDBPyConnection, table: Table, latest: d
     for rule, count in zip(rules, found, strict=True):
         if count:
             for run in _runs(connection, f"FROM {quoted(table.name)} WHERE {rule.broken}"):
-                yield table.name, *run[:3], f"{_rows(run[3])} {rule.said}"
+                yield table.name, *run[:3], f"{counted(run[3], 'row')}: {rule.said}"
 
 
 def _doubled(connection: duckdb.DuckDBPyConnection, name: str) -> Iterator[_Problem]:
     twice = f"(SELECT *, count(*) AS times FROM {quoted(name)} GROUP BY ALL HAVING times > 1)"
     for run in _runs(connection, f"FROM {twice}"):
-        yield name, *run[:3], f"{_rows(run[3])} there more than once"
+        yield name, *run[:3], f"{counted(run[3], 'row')}: there more than once"
 
 
 def _mixed(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> Iterator[_Problem]:
@@ -152,10 +153,6 @@ def _runs(connection: duckdb.DuckDBPyConnection, source: str) -> list[tuple[str,
     return connection.execute(
         f"SELECT target, lab, run_id, count(*) {source} GROUP BY target, lab, run_id ORDER BY ALL"
     ).fetchall()
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}:"
 
 
 def _explained(root: Path, table: str, target: str, lab: str, run_id: str, what: str) -> str:

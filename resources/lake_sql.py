@@ -17,8 +17,9 @@ from resources.lake import Lake
 if TYPE_CHECKING:
     import duckdb
 
-CREATES = re.compile(r"CREATE VIEW (\w+)", re.IGNORECASE)
-"""What a file of views makes."""
+CREATES = re.compile(r"CREATE (?:VIEW|MACRO) (\w+)", re.IGNORECASE)
+"""What a file of views makes: views, and what several of them say alike."""
+_VIEW = re.compile(r"CREATE VIEW (\w+)", re.IGNORECASE)
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], *, as_tables: bool = False) -> None:
@@ -35,7 +36,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, files: Sequence[Path], *
             connection.execute("BEGIN")
             try:
                 sql = path.read_text(encoding="utf-8")
-                connection.execute(CREATES.sub(r"CREATE TABLE \1", sql) if as_tables else sql)
+                connection.execute(_VIEW.sub(r"CREATE TABLE \1", sql) if as_tables else sql)
                 connection.execute("COMMIT")
             except duckdb.Error as error:
                 connection.execute("ROLLBACK")

@@ -193,7 +193,7 @@ def _read_view_file(path: Path, changed_ns: int) -> _ViewFile:
 
 
 def _named(sql: str, definitions: Mapping[str, str]) -> set[str]:
-    """The tables and views whose names stand in `sql`, or in the definition of one that does.
+    """The tables, views and macros whose names stand in `sql`, or in the definition of one that does.
 
     Too many do no harm: a word of a comment costs a few milliseconds. A question that names none gets them all.
     """

@@ -14,6 +14,7 @@ from lab_pipelines.cli.console import WRONG_CALL, fail, print_json
 from lab_pipelines.cli.options import JsonOption
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.wording import printable
+from lab_pipelines.words import counted
 
 CATALOGUE_FILES = ("helm-values", "load-tests/prompts", "load-tests/traces", "warehouse/measures")
 """Folders of the repository that specs refer to."""
@@ -46,7 +47,7 @@ def validate(
         for problem in problems:
             typer.echo(printable(str(problem)))
     if problems:
-        fail("1 problem" if len(problems) == 1 else f"{len(problems)} problems")
+        fail(counted(len(problems), "problem"))
     if not as_json:
         whole = f"{labs} labs, calendar, prices, {values} files of Helm values and manifests"
         typer.echo(f"{', '.join(map(str, files)) if files else whole}: all valid")

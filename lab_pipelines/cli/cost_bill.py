@@ -15,6 +15,7 @@ import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
 from lab_pipelines.cli.options import JsonOption, day_of, settings_for, targets, warehouse_of
+from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
     from lab_pipelines.bill import Window
@@ -62,7 +63,7 @@ def bill(
         if line["cost"] is not None:
             totals[line["currency"]] += line["cost"]
     never = len(days.days) - len({line["usage_date"] for line in shown})
-    say(f"\n{days}: {_amounts(totals)}; {_count(never, 'day')} never asked for")
+    say(f"\n{days}: {_amounts(totals)}; {counted(never, 'day')} never asked for")
     if never:
         say("ask: labs cost reconcile")
 
@@ -245,7 +246,3 @@ def _days(first: str | None, last: str | None) -> Window:
     except BillError as error:
         fail(str(error), code=WRONG_CALL)
     return Window(begin, end)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

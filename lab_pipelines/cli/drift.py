@@ -15,6 +15,7 @@ from lab_pipelines.cli.console import explained, fail, print_json, print_table, 
 from lab_pipelines.cli.options import JsonOption, TargetOption, known_lab, settings_for, warehouse_of
 from lab_pipelines.cli.regress import QuantityOption, chosen_quantities
 from lab_pipelines.report.wording import GAP, percent, short
+from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
     from lab_pipelines.regression import Cell, Run
@@ -59,8 +60,7 @@ def drift(
     for kind, found in told.items():
         provenance, engine, pace, time_scale = kind
         about = f"{provenance} · target {settings.target} · {engine} · pace {pace} at {time_scale:g} x"
-        counted = "1 run" if len(kinds[kind]) == 1 else f"{len(kinds[kind])} runs"
-        say(f"\n{about} · {counted}", style="bold")
+        say(f"\n{about} · {counted(len(kinds[kind]), 'run')}", style="bold")
         # Every stage only where one quantity is asked for: the rest is for --json.
         _print([one for one in found if quantity or one[0].is_whole] or found)
 

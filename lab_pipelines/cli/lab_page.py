@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.cli.console import explained, print_fields, print_json, print_list, print_table, say
 from lab_pipelines.cli.options import JsonOption, LabArgument, known_lab
+from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
@@ -37,7 +38,7 @@ def show(lab: LabArgument, as_json: JsonOption = False) -> None:
         print_json({**found.model_dump(mode="json"), "cost_labels": found.cost_labels, **about})
         return
     say(f"{found.id} · {found.title}", style="bold")
-    sessions = "1 session" if found.sessions == 1 else f"{found.sessions} sessions"
+    sessions = counted(found.sessions, "session")
     facts = [f"phase {phase.number} {phase.name}", f"week {week.number} ({dates(week.starts, week.ends)})", sessions]
     say(" · ".join([*facts, *found.kinds, status_of(found)]))
     say(f"\n{found.question}")
@@ -155,7 +156,7 @@ def _profile_line(profile: Profile) -> str:
         case "ramp":
             return f"{', '.join(map(str, profile.users))} users"
         case "constant":
-            return f"{profile.users} users"
+            return counted(profile.users, "user")
         case "burst":
             return f"{profile.requests} requests at once"
         case "rate":

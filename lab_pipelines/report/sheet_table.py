@@ -21,6 +21,7 @@ from lab_pipelines.report.wording import (
     provenance_line,
     short,
 )
+from lab_pipelines.words import load_in_words
 
 NO_INTERVAL = "?"
 """Follows a value of several trials that has no interval; one trial never has any."""
@@ -93,8 +94,7 @@ def _or_gap(value: float | None) -> str:
 def _load(row: Row) -> str:
     if row["stage"] is None:
         return "whole session"
-    load = f"{row['offered_per_s']:g}/s" if row["users"] is None else f"{row['users']} users"
-    return f"{row['step']}: {load}"
+    return f"{row['step']}: {load_in_words(row['users'], row['offered_per_s'])}"
 
 
 def interval_cell(row: Row | None) -> str:

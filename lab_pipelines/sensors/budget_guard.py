@@ -28,8 +28,9 @@ from lab_pipelines.cost import CostError
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
 from lab_pipelines.rows import Row, node_time_of
-from lab_pipelines.sensors.common import EVERY_S, counted
+from lab_pipelines.sensors.common import EVERY_S
 from lab_pipelines.turns import visit_name
+from lab_pipelines.words import counted
 from resources.billing import Billing
 from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster, ClusterError, HeldNode, Lease, Progress

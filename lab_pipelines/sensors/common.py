@@ -2,8 +2,3 @@
 
 EVERY_S = 60
 """Between two ticks. A tick may not take as long: it would go on beside the next."""
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 lease`, `2 leases`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -32,7 +32,8 @@ from lab_pipelines.gpu_policy import (
     decide_tick,
 )
 from lab_pipelines.rows import Row
-from lab_pipelines.sensors.common import EVERY_S, counted
+from lab_pipelines.sensors.common import EVERY_S
+from lab_pipelines.words import counted
 from resources.billing import Billing
 from resources.cluster import Cluster, ClusterError, Progress
 from resources.contract import WarehouseError

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SkipReason, sensor
 
-from lab_pipelines.sensors.common import EVERY_S, counted
+from lab_pipelines.sensors.common import EVERY_S
+from lab_pipelines.words import counted
 from resources.cluster import Cluster
 
 

@@ -152,10 +152,10 @@ def _more(found: _Bounds, threshold: float, confidence: float, scale: Scale) -> 
     reach = 1 + float(ndtri(0.8)) / float(ndtri((1 + confidence) / 2))
     if scale == "ratio":
         far = math.exp(reach * math.log(found.high / found.low) / 2)
-        seen = f"{threshold / far:.3g} or {threshold * far:.3g}"
+        least, most = threshold / far, threshold * far
     else:
         far = reach * (found.high - found.low) / 2
-        seen = f"{threshold - far:.3g} or {threshold + far:.3g}"
+        least, most = threshold - far, threshold + far
     factor = requests_factor(found.effect, found.low, found.high, threshold, scale=scale)
     # Rounded up, so that it never says that as many would do.
     needs = (
@@ -163,7 +163,7 @@ def _more(found: _Bounds, threshold: float, confidence: float, scale: Scale) -> 
         if factor is None
         else f"about {math.ceil(factor * 10) / 10:.3g} times the requests would decide it at this effect"
     )
-    return f"{needs}; so many tell {seen} from it (8 times in 10)"
+    return f"{needs}; as many as these decide effects below {least:.3g} or above {most:.3g}, 8 times in 10"
 
 
 def _known(side: Side) -> _Bounds:

@@ -245,7 +245,7 @@ def test_stages_without_latencies_are_refused(warehouse: Warehouse, directory: P
     for row in published["requests"]:
         row["valid"] = row["stage"] != 0
     rows.publish_run(warehouse, published)
-    assert "stage 0 of ramp (1 users): ttft_p50_s is not known" in refusal(warehouse, directory)
+    assert "stage 0 of ramp (1 user): ttft_p50_s is not known" in refusal(warehouse, directory)
 
 
 def test_a_spec_that_has_changed_since_the_run_is_refused(warehouse: Warehouse, directory: Path) -> None:

@@ -423,7 +423,9 @@ def test_every_example_question_stands_a_lab_without_users_or_tokens(tmp_path: P
     assert bool(answer) == (path.stem not in elsewhere)
 
 
-@pytest.mark.parametrize("path", VIEWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in VIEWS if "CREATE VIEW" in path.read_text(encoding="utf-8")], ids=lambda path: path.stem
+)
 def test_every_view_tells_target_pace_provenance_and_clock(empty: Warehouse, path: Path) -> None:
     name = path.stem.split("_", 1)[1]
     # FOCUS calls a column of one's own x_….

@@ -58,14 +58,7 @@ SELECT
     coalesce(s.profile, 'ramp') AS profile,
     coalesce(s.request_kind, 'completion') AS request_kind,
     s.stage, s.users, s.offered_per_s,
-    CASE
-        WHEN s.profile = 'trace' THEN printf('trace, %.3g/s', s.offered_per_s)
-        WHEN s.profile = 'rate_profile' THEN printf('mean %.3g/s', s.offered_per_s)
-        WHEN s.offered_per_s IS NOT NULL THEN printf('%g/s', s.offered_per_s)
-        WHEN s.profile = 'burst' THEN 'burst of ' || s.users
-        WHEN s.users = 1 THEN '1 user'
-        ELSE s.users || ' users'
-    END AS load,
+    load_in_words(s.profile, s.users, s.offered_per_s) AS load,
     s.started_at, s.duration_s, s.min_requests,
     s.requests_in_stage AS requests,
     s.requests_ok,

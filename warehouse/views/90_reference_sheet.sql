@@ -29,16 +29,7 @@ WITH trials AS (
         lab, variant, target, provenance, engine, pace, time_scale, model, values_digest,
         sku, region, priority, nodes, gpus_per_node, slo_ttft_s, slo_tpot_s, slo_e2e_s,
         step, stage, users, offered_per_s,
-        CASE
-            WHEN stage IS NULL THEN 'whole session'
-            WHEN profile = 'trace' THEN printf('trace, %.3g/s', offered_per_s)
-            WHEN profile = 'rate_profile' THEN printf('mean %.3g/s', offered_per_s)
-            WHEN offered_per_s IS NOT NULL THEN printf('%g/s', offered_per_s)
-            WHEN profile = 'burst' THEN 'burst of ' || users
-            WHEN users = 1 THEN '1 user'
-            WHEN users IS NULL THEN 'a rate'
-            ELSE users || ' users'
-        END AS load,
+        CASE WHEN stage IS NULL THEN 'whole session' ELSE load_in_words(profile, users, offered_per_s) END AS load,
         count(*) AS trials,
         count(*) FILTER (state = 'billed') AS billed_trials,
         max(recorded_at) AS newest_at,

@@ -29,11 +29,7 @@ base_stages AS (
     SELECT
         digest AS base, target, provenance, engine, pace, time_scale, run_id, variant, step, stage, users,
         offered_per_s,
-        CASE
-            WHEN offered_per_s IS NOT NULL THEN printf('%g/s', offered_per_s)
-            WHEN users = 1 THEN '1 user'
-            ELSE users || ' users'
-        END AS load,
+        load_in_words(NULL, users, offered_per_s) AS load,
         output_tokens_per_s, ttft_p50_s, ttft_p95_s, requests >= 72 AS ttft_p95_supported, tpot_p50_s,
         usd_per_1k_tokens, file, digest, pinned_at AS told_at
     FROM baselines
