@@ -64,7 +64,7 @@ def test_a_ramp_holds_its_stages_and_records_every_request(tmp_path: Path) -> No
 
     ends = [line for line in lines if "ended" in line]
     assert [line.split(" · ")[0] for line in ends] == ["stage 1/2", "stage 2/2"]
-    assert "1 users" in ends[0] and "/12 requests" in ends[1] and ends[1].endswith("ended: held")
+    assert "1 user " in ends[0] and "/12 requests" in ends[1] and ends[1].endswith("ended: held")
 
 
 def test_every_way_to_fail_is_an_outcome_and_the_user_goes_on(tmp_path: Path) -> None:

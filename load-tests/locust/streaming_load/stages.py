@@ -58,7 +58,7 @@ class ClosedWatch(StageWatch):
             started_at=started_at,
             hold_s=stage.hold_wall_s,
             needed=stage.min_requests,
-            load=f"{stage.users} users",
+            load="1 user" if stage.users == 1 else f"{stage.users} users",
         )
 
     def request_finished(self, *, sent_at: float, **_: Any) -> None:
