@@ -10,7 +10,8 @@ from typing import Any
 
 from lab_pipelines.catalog.spec import Measure
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.rows import WHOLE_RUN, Row
+from lab_pipelines.rows.common import Row
+from lab_pipelines.rows.measures import WHOLE_RUN
 from resources.telemetry import Reading
 from resources.warehouse import Warehouse
 

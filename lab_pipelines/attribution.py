@@ -18,7 +18,6 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.prices import Priority, UnitPrice
 from lab_pipelines.cost import (
     Case,
@@ -32,6 +31,7 @@ from lab_pipelines.cost import (
     split,
 )
 from lab_pipelines.node_time import NodeTime, PriceOf, lanes_of, share_nodes
+from lab_pipelines.rows.common import common_columns_of
 from lab_pipelines.session_sheets import bring_up_to_date
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def attribute(
 
 def estimate_rows(one: Attributed, *, price_of: UnitPriceOf) -> list[Row]:
     """`cost_records` of a session: all of them written at the same time, which makes them one estimate."""
-    shared = rows.common_of(one.session)
+    shared = common_columns_of(one.session)
     return [
         row
         for lane, parts in one.lanes

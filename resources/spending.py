@@ -24,7 +24,7 @@ from lab_pipelines.catalog.prices import Priority, UnknownPriceError, load_price
 from lab_pipelines.catalog.spec import Nodes
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from resources.billing import Billing
 from resources.cluster import Cluster, Lease, Progress
 from resources.decision_log import DecisionLog

@@ -11,7 +11,7 @@ import yaml
 from assets.findings import judge
 from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, read_model
 from lab_pipelines.catalog.spec import LabSpec
-from lab_pipelines.rows import session_row
+from lab_pipelines.rows.sessions import session_row
 from resources.cluster import Session
 from resources.warehouse import Warehouse
 from tests.support.rows import Row, lab_run, publish_run, variants_run, warehouse_in

@@ -18,7 +18,7 @@ from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, read_model
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.rows import session_row
+from lab_pipelines.rows.sessions import session_row
 from resources.warehouse import Warehouse
 from tests.support import rows as support
 from tests.support.rows import Row, failed_request_row, lab_run, publish_run, request_row, stage_row, warehouse_in
