@@ -34,7 +34,8 @@ from lab_pipelines.catalog.claims import (
     Sample,
     samples_of,
 )
-from lab_pipelines.catalog.spec import LabSpec, Measure
+from lab_pipelines.catalog.measures import Measure
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.rows.common import Row, common_columns_of
 from lab_pipelines.statistics.comparisons import Side, difference, level, ratio
 from lab_pipelines.statistics.estimate import CONFIDENCE, refused

@@ -11,7 +11,8 @@ from assets.findings import judge
 from assets.load_run import load_run
 from assets.measures import read_sql_measure, whole_run
 from assets.samples import Samples, statistics_rows
-from lab_pipelines.catalog.spec import LabSpec, Measure
+from lab_pipelines.catalog.measures import Measure
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.rows.common import Row, common_columns
 from lab_pipelines.rows.measures import (
     ALL_VARIANTS,

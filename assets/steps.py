@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from assets.common import publish
 from lab_pipelines.catalog.prices import Priority, UnitPrice
-from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,

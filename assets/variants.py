@@ -10,7 +10,8 @@ import re
 
 from assets.common import publish
 from lab_pipelines.catalog.claims import DEPLOY
-from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.rows.events import cold_start_events, event_row, milestone_events
 from lab_pipelines.rows.sessions import session_row
 from lab_pipelines.turns import Visit

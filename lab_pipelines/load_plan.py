@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from operator import attrgetter
 
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import (
     Burst,
     CompletionRequest,

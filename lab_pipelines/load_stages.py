@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from streaming_load.schedule import requests_within
 
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import Burst, Constant, LoadStep, Ramp, Rate, RateProfile, TracedRequest, TraceReplay
 from lab_pipelines.traces import replayed_by
 

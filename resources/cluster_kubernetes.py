@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import PrivateAttr
 
 from lab_pipelines.catalog.fields import Overrides
-from lab_pipelines.catalog.spec import Component, LabSpec, Nodes
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Component, Nodes
 from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import DEFAULT_IMAGE, REPO_ROOT, ClusterEngine, ClusterSettings, Reach, Target
 from lab_pipelines.digest import canonical_digest

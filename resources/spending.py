@@ -21,7 +21,7 @@ from lab_pipelines.budget_guard import Amount, Holding, Verdict, judge, spend_of
 from lab_pipelines.budgets import MONTH, Budgets, Period, period_of
 from lab_pipelines.catalog.loader import SpecError, load_catalog
 from lab_pipelines.catalog.prices import Priority, UnknownPriceError, load_prices
-from lab_pipelines.catalog.spec import Nodes
+from lab_pipelines.catalog.stack import Nodes
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
 from lab_pipelines.rows.common import Row

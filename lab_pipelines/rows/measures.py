@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.measures import Measure
 from lab_pipelines.rows.common import Row, common_columns, utc
 from resources.cluster import Session
 from resources.telemetry import Reading

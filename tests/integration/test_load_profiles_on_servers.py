@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.load_plan import load_plan
 from lab_pipelines.rows.load import request_rows, stage_rows

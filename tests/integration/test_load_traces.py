@@ -13,7 +13,7 @@ from streaming_load.plan import read_plan
 from streaming_load.schedule import offsets
 
 from lab_pipelines.build import build_defs
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.deployment import Deployment
 from lab_pipelines.load_plan import load_plan

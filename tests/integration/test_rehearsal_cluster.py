@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.catalog.pace import Pace
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.load_plan import load_plan

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Figure, LabSpec
+from lab_pipelines.catalog.measures import Figure
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.report import figures, forecast
 from lab_pipelines.report.chapters import chapters, comparisons
 from lab_pipelines.report.markdown import render_markdown

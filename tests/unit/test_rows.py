@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.measures import Measure
 from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.load_plan import load_plan
 from lab_pipelines.rows.common import common_columns
