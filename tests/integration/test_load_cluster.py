@@ -34,9 +34,9 @@ from tests.support.lab_cluster import lab_cluster
 from tests.support.load_pods import LoadPods
 from tests.support.locust_runs import completions, plan, stage
 from tests.support.main_command import prepared, start
-from tests.support.rows import warehouse_in
 from tests.support.sessions import session
 from tests.support.sse_server import SseServer, completion
+from tests.support.warehouses import warehouse_in
 
 SERVICE = "http://vllm.lab-06.svc:80"
 IMAGE = "registry.example/lab-pipelines:1"

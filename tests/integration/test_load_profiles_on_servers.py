@@ -18,9 +18,9 @@ from resources.load_generator import LoadResult
 from resources.warehouse import Warehouse
 from tests.integration.test_modelled_server import PHI_3, Server
 from tests.support.locust_runs import run
-from tests.support.rows import warehouse_in
 from tests.support.sessions import endpoint, session
 from tests.support.standin import standin
+from tests.support.warehouses import warehouse_in
 
 WHERE = {"target": "local", "lab": "L06", "run_id": "run-1"}
 

@@ -25,9 +25,9 @@ from resources.warehouse import Warehouse
 from tests.integration.test_modelled_server import PHI_3, Server
 from tests.support.copied_catalog import copied_catalog
 from tests.support.locust_runs import run
-from tests.support.rows import warehouse_in
 from tests.support.sessions import endpoint, session
 from tests.support.sse_server import SseServer, completion
+from tests.support.warehouses import warehouse_in
 from tests.support.worlds import world_with
 
 PACE = Pace(time_scale=20.0, hold_s=5.0, min_requests=500, requests_per_user=1, max_hold_s=200.0)

@@ -23,7 +23,8 @@ from lab_pipelines.client_errors import (
 )
 from lab_pipelines.rows.load import client_error_rows, request_rows
 from resources.load_generator import LoadResult, RequestRecord, StageRecord
-from tests.support.rows import client_error_row, warehouse_in
+from tests.support.rows.load import client_error_row
+from tests.support.warehouses import warehouse_in
 from tests.unit.test_rows import START, gets, plan, record, session, step
 
 BUDGET = ClientBudget()

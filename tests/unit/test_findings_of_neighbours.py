@@ -14,8 +14,10 @@ from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.rows.sessions import session_row
 from resources.cluster import Session
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, lab_run, publish_run, variants_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.runs import lab_run, variants_run
 from tests.support.sessions import session
+from tests.support.warehouses import publish_run, warehouse_in
 
 USERS = [1, 4, 8, 16, 32]
 

@@ -15,8 +15,10 @@ from lab_pipelines.rows.sessions import session_row
 from lab_pipelines.turns import visit_name
 from resources.cluster import Session
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, lab_run, publish_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.runs import lab_run
 from tests.support.sessions import session
+from tests.support.warehouses import publish_run, warehouse_in
 
 SLOWER = {"gmu-0.85": 1.0, "gmu-0.70": 1.5}
 TURNS = 6

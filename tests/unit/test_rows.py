@@ -20,8 +20,8 @@ from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import HttpShape, LoadError, LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
 from resources.load_locust import LocustLoadGenerator
 from resources.telemetry import Reading, Sample
-from tests.support.rows import warehouse_in
 from tests.support.sessions import READY, endpoint, session
+from tests.support.warehouses import warehouse_in
 
 START = READY.timestamp() + 10
 SPEC = load_catalog().spec("L06")
