@@ -30,7 +30,7 @@ from benchmarks.figures import Figure
 from lab_pipelines.attribution import labs_with_sessions, reattribute
 from lab_pipelines.cost import Case, RequestColumns, StageWindow, split
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.cost import ClosedSession, all_its_time, lane_of, unix_us
+from lab_pipelines.lanes import ClosedSession, all_its_time, lane_of, unix_us
 
 NAME = "cost attribution"
 LABS, TRIALS, STAGES, REQUESTS = 78, 10, 6, 250

@@ -19,19 +19,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lab_pipelines.catalog.prices import Priority, UnitPrice
-from lab_pipelines.cost import (
-    Case,
-    ClosedSession,
-    CostPart,
-    Lane,
-    RequestColumns,
-    Row,
-    StageWindow,
-    cost_rows,
-    split,
-)
+from lab_pipelines.cost import Case, CostPart, RequestColumns, StageWindow, split
+from lab_pipelines.lanes import ClosedSession, Lane
 from lab_pipelines.node_time import NodeTime, PriceOf, lanes_of, share_nodes
-from lab_pipelines.rows.common import common_columns_of
+from lab_pipelines.rows.common import Row, common_columns_of
+from lab_pipelines.rows.costs import cost_rows
 from lab_pipelines.session_sheets import bring_up_to_date
 
 if TYPE_CHECKING:

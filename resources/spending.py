@@ -224,7 +224,7 @@ def _of_session(
 
 
 def _node_hours(row: Row, end: datetime) -> Decimal:
-    """Node-hours until `end` in stack time, as cost.py counts them: the first token is part of the cold start."""
+    """Node-hours until `end` in stack time, as lanes.py counts them: the first token is part of the cold start."""
     cold_s = row["cold_start_s"] or 0.0
     held_s = max(0.0, (end - row["ready_at"]).total_seconds() * row["time_scale"] - (row["first_token_s"] or 0.0))
     return Decimal(str((cold_s + held_s) * row["nodes"] / 3600))

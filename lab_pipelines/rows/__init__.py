@@ -8,7 +8,8 @@ Times of day stay the wall clock's; who makes durations of them multiplies by `t
     load.py             requests, load_stages, client_errors
     measures.py         metric_samples, metric_summaries, counter_totals
     capacity_spells.py  capacity_spells
+    costs.py            cost_records
 
 Belongs here: pure functions from sessions and load records to rows of the tables in warehouse/schema/.
-Doesn't belong here: cost (../cost.py), reading or writing the warehouse (resources/warehouse.py).
+Doesn't belong here: what a session's time cost (../cost.py), reading or writing the warehouse (resources/warehouse.py).
 """

@@ -9,7 +9,7 @@ import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
-from lab_pipelines.cost import UNITS, ClosedSession
+from lab_pipelines.lanes import UNITS, ClosedSession
 from lab_pipelines.node_time import NodeTime, share_nodes
 from lab_pipelines.rows.sessions import node_time_row, session_row
 from resources.cluster import Session, StackOrder

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from lab_pipelines.cost import Case, CostPart, RequestColumns, RequestInterval, StageWindow, split_session
 from lab_pipelines.cost import split as split_all
 from lab_pipelines.finops import Configuration, StageWork, sheet_rows, usd_per
-from lab_pipelines.cost import ClosedSession, CostError, all_its_time, lane_of
-from lab_pipelines.cost import cost_rows
+from lab_pipelines.lanes import ClosedSession, CostError, all_its_time, lane_of
+from lab_pipelines.rows.costs import cost_rows
 from tests.support.node_costs import node_cost, node_hours
 from tests.support.rows.common import USD_PER_NODE_HOUR, shared
 from tests.support.rows.money import billed, cost_row, unit_price

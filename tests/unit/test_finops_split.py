@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lab_pipelines.cost import RequestInterval, StageWindow, split_session
 from lab_pipelines.finops_split import NO_TIME, PhaseTime, TimedRequest, phase_times
-from lab_pipelines.cost import ClosedSession
+from lab_pipelines.lanes import ClosedSession
 from tests.support.rows.common import REQUESTED_AT
 
 S = 1_000_000

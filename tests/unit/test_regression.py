@@ -20,7 +20,7 @@ from lab_pipelines.regression import (
     outcome_of,
     pasts_of,
 )
-from lab_pipelines.regression import ALL_STAGES, QUANTITIES, Cell, Number, Quantity, Run
+from lab_pipelines.run_numbers import ALL_STAGES, QUANTITIES, Cell, Number, Quantity, Run
 
 LOADS = (1, 4, 8, 16, 32)
 BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}

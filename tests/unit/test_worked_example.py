@@ -13,9 +13,9 @@ from lab_pipelines.bill import Amount, BillLine, LineKey
 from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.cost import CostPart, RequestInterval, StageWindow, split_session
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.cost import ClosedSession
+from lab_pipelines.lanes import ClosedSession
 from lab_pipelines.reconcile import EstimatedSession, NodeSpan, reconcile
-from lab_pipelines.cost import cost_rows
+from lab_pipelines.rows.costs import cost_rows
 from lab_pipelines.sharing import GIB, Amounts, Tenant, divide, resource_prices
 from tests.support.azure_cost import machines
 from tests.support.node_costs import node_cost, node_hours

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from lab_pipelines.catalog.prices import UnitPrice
-from lab_pipelines.cost import NOT_BILLED
+from lab_pipelines.rows.costs import NOT_BILLED
 from tests.support.rows.common import REQUESTED_AT, SKU, USD_PER_NODE_HOUR, Row, shared
 
 

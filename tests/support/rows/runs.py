@@ -11,8 +11,8 @@ from lab_pipelines import finops
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.cost import SERVED, RequestInterval, StageWindow, split_session
 from lab_pipelines.finops_split import TimedRequest, phase_times
-from lab_pipelines.cost import ClosedSession
-from lab_pipelines.cost import cost_rows
+from lab_pipelines.lanes import ClosedSession
+from lab_pipelines.rows.costs import cost_rows
 from tests.support.rows.common import REQUESTED_AT, SKU, Row, shared
 from tests.support.rows.load import (
     EVENTS,

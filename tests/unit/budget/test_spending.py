@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, load_catalog
-from lab_pipelines.cost import ClosedSession
+from lab_pipelines.lanes import ClosedSession
 from resources import spending
 from resources.ownership import BY_HAND, EXPIRES_LABEL, LEASE_LABEL, RUN_LABEL
 from tests.support.guarded_money import T4_USD, Clocked, Money, near
@@ -102,7 +102,7 @@ def test_the_first_token_is_part_of_the_cold_start_and_counts_once(money: Money)
     row = session_row(target="aks", time_scale=1.0, nodes=1, provenance="measured", engine="vllm", **times, **cold)
     money.publish("stack_sessions", row, "baseline.closed")
     assert near(money.spend().closed_usd, 3 * 0.526)
-    assert near(money.spend().closed_usd, float(node_cost(ClosedSession.from_row(row), T4_USD))), "as cost.py has it"
+    assert near(money.spend().closed_usd, float(node_cost(ClosedSession.from_row(row), T4_USD))), "as lanes.py has it"
 
 
 def test_nodes_that_no_session_accounts_for_cost_too(money: Money) -> None:
