@@ -18,7 +18,8 @@ from dagster import Failure
 from lab_pipelines.budget_guard import Holding
 from lab_pipelines.catalog.loader import SpecError
 from lab_pipelines.catalog.prices import PriceSheet
-from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.plan import plan_lab
 from lab_pipelines.turns import Visit

@@ -21,7 +21,7 @@ from dagster import (
 
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.partitions import lab_partitions
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from resources.cluster import Session
 from resources.warehouse import Warehouse
 

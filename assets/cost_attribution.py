@@ -16,7 +16,7 @@ from lab_pipelines.attribution import (
     reattribute_neighbours,
 )
 from lab_pipelines.cost import PARTS
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from resources.billing import Billing
 from resources.labs import Labs
 from resources.warehouse import Warehouse

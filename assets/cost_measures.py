@@ -14,15 +14,16 @@ from collections.abc import Sequence
 
 from assets.findings import judge
 from assets.measures import read_sql_measure, whole_run
-from lab_pipelines import rows
 from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.rows.common import Row, common_columns_of
+from lab_pipelines.rows.measures import ALL_VARIANTS, WHOLE_RUN, summary_row
 from resources.warehouse import Warehouse
 
 PART = "cost"
 """What tells these files from those of metrics_snapshot."""
 
 
-def publish_cost_measures(spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse) -> None:
+def publish_cost_measures(spec: LabSpec, sessions: Sequence[Row], warehouse: Warehouse) -> None:
     """Publish what the spec asks `after: cost`, unless that was done.
 
     `sessions` are the run's closed ones, in the order of its variants.
@@ -37,14 +38,14 @@ def publish_cost_measures(spec: LabSpec, sessions: Sequence[rows.Row], warehouse
         warehouse.publish("findings", judge(spec, sessions, warehouse, after_cost=True), **where, part=PART)
 
 
-def _known(warehouse: Warehouse, sql: str, session: rows.Row) -> set[str]:
+def _known(warehouse: Warehouse, sql: str, session: Row) -> set[str]:
     return {row["name"] for row in warehouse.query(sql, within={"run_id": session["run_id"]})}
 
 
-def _summaries(spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse) -> list[rows.Row]:
+def _summaries(spec: LabSpec, sessions: Sequence[Row], warehouse: Warehouse) -> list[Row]:
     asked = [measure for measure in spec.measures if measure.after == "cost"]
     last = sessions[-1]
-    summaries = list[rows.Row]()
+    summaries = list[Row]()
     for session in sessions:
         if session["refusal"] is not None:
             continue
@@ -59,11 +60,11 @@ def _summaries(spec: LabSpec, sessions: Sequence[rows.Row], warehouse: Warehouse
                 continue
             for window in [whole] if measure.over == "run" else stages:
                 reading = read_sql_measure(warehouse, measure, session=session, stage=window)
-                summaries.append(rows.summary_row(rows.common_of(session), window, measure, reading))
-    across = {**rows.WHOLE_RUN, "started_at": sessions[0]["requested_at"], "ended_at": last["released_at"]}
+                summaries.append(summary_row(common_columns_of(session), window, measure, reading))
+    across = {**WHOLE_RUN, "started_at": sessions[0]["requested_at"], "ended_at": last["released_at"]}
     for measure in asked:
         if measure.over == "variants":
             reading = read_sql_measure(warehouse, measure, session=last, stage=across)
-            row = rows.summary_row(rows.common_of(last), across, measure, reading)
-            summaries.append({**row, "variant": rows.ALL_VARIANTS})
+            row = summary_row(common_columns_of(last), across, measure, reading)
+            summaries.append({**row, "variant": ALL_VARIANTS})
     return summaries

@@ -8,10 +8,10 @@ from pydantic import Field
 from assets.budget import require_budget_left, require_within_budget, told_when_cut
 from assets.common import LAB_ASSET, progress_to
 from assets.variants import publish_opening
-from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.status import labs_markdown
 from lab_pipelines.dead_runs import settle_dead_runs
+from lab_pipelines.rows.common import common_columns
 from resources.billing import Billing
 from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster, StackOrder
@@ -75,7 +75,7 @@ def deployed_stack(
             "model": session.model or "none",
             "endpoints": MetadataValue.json({e.component: e.base_url for e in session.endpoints if e.base_url}),
             "prometheus_url": session.prometheus_url,
-            "provenance": rows.common(session)["provenance"],
+            "provenance": common_columns(session)["provenance"],
             "model_range": session.model_range or "nothing is modelled",
             "variants": [variant.id for variant in variants],
             "turns": max(visit.trial for visit in visits),

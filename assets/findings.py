@@ -18,7 +18,6 @@ from itertools import pairwise
 
 from assets.paired_findings import judge_paired
 from assets.samples import Samples, Stage
-from lab_pipelines import rows
 from lab_pipelines.catalog.claims import (
     DEPLOY,
     Agreement,
@@ -35,7 +34,9 @@ from lab_pipelines.catalog.claims import (
     Sample,
     samples_of,
 )
-from lab_pipelines.catalog.spec import LabSpec, Measure
+from lab_pipelines.catalog.measures import Measure
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.rows.common import Row, common_columns_of
 from lab_pipelines.statistics.comparisons import Side, difference, level, ratio
 from lab_pipelines.statistics.estimate import CONFIDENCE, refused
 from lab_pipelines.statistics.findings import Judgement, agreement, bound, outcomes, plain_ratio
@@ -57,7 +58,7 @@ class _Judge:
     """What all findings of one run are judged on. `samples` are read as they are asked for."""
 
     spec: LabSpec
-    sessions: Sequence[rows.Row]
+    sessions: Sequence[Row]
     warehouse: Warehouse
     samples: Samples
 
@@ -68,12 +69,12 @@ class _Judge:
 
 def judge(
     spec: LabSpec,
-    sessions: Sequence[rows.Row],
+    sessions: Sequence[Row],
     warehouse: Warehouse,
     *,
     after_cost: bool = False,
     samples: Samples | None = None,
-) -> list[rows.Row]:
+) -> list[Row]:
     """`findings`: one row per finding of the spec; `sessions` are the run's, one per variant and turn, as walked.
 
     With `after_cost` those that need the run's own cost, without it all others. `samples` are the sessions' requests
@@ -83,7 +84,7 @@ def judge(
     return [_judged(of, finding) for finding in spec.findings if spec.is_judged_after_cost(finding) == after_cost]
 
 
-def _judged(of: _Judge, finding: Finding) -> rows.Row:
+def _judged(of: _Judge, finding: Finding) -> Row:
     spec, sessions, warehouse = of.spec, of.sessions, of.warehouse
     match finding:
         case Ratio() | Difference():
@@ -123,7 +124,7 @@ def _variant_of(finding: Finding) -> str | None:
     return finding.variants[0] if isinstance(finding, Ordering) else getattr(finding, "variant", None)
 
 
-def _of_visit(of: _Judge, finding: Paired, session: rows.Row) -> float | str:
+def _of_visit(of: _Judge, finding: Paired, session: Row) -> float | str:
     """What one session gives to its turn's pair, or why it has nothing to give."""
     found = _stage(replace(of, sessions=[session]), finding.sample(session["variant"]))
     if isinstance(found, str):
@@ -196,7 +197,7 @@ def _side(of: _Judge, quantity: Quantity, sample: Sample, confidence: float) -> 
     return Side(name, estimate, drift=drift or 0.0)
 
 
-def _stage(of: _Judge, sample: Sample) -> tuple[rows.Row, Stage] | str:
+def _stage(of: _Judge, sample: Sample) -> tuple[Row, Stage] | str:
     """The stage that a side means, with its session, or why there is none. The spec's rules leave but one choice."""
     session = _session(sample.variant, [one for one in of.sessions if one["refusal"] is None])
     if session is None:
@@ -212,7 +213,7 @@ def _stage(of: _Judge, sample: Sample) -> tuple[rows.Row, Stage] | str:
     return session, found
 
 
-def _value(measure: str, session: rows.Row, stage: Stage, warehouse: Warehouse) -> float | None:
+def _value(measure: str, session: Row, stage: Stage, warehouse: Warehouse) -> float | None:
     found = {
         (row["step"], row["stage"]): row["value"]
         for row in warehouse.query(_VALUES, [session["session_id"], measure], within=_run(session))
@@ -221,7 +222,7 @@ def _value(measure: str, session: rows.Row, stage: Stage, warehouse: Warehouse) 
 
 
 def _values(
-    spec: LabSpec, measure: str, sessions: Sequence[rows.Row], warehouse: Warehouse
+    spec: LabSpec, measure: str, sessions: Sequence[Row], warehouse: Warehouse
 ) -> list[tuple[tuple[str, str | None, int | None], float | None]]:
     """A measure's values by session, step and stage; no step is the whole run, a value of None a gap."""
     chosen = sessions[-1:] if _of(spec, measure).over == "variants" else sessions
@@ -236,7 +237,7 @@ def _of(spec: LabSpec, measure: str) -> Measure:
     return next(one for one in spec.measures if one.name == measure)
 
 
-def _outcomes(spec: LabSpec, finding: Outcomes, sessions: Sequence[rows.Row], warehouse: Warehouse) -> Judgement:
+def _outcomes(spec: LabSpec, finding: Outcomes, sessions: Sequence[Row], warehouse: Warehouse) -> Judgement:
     ended: dict[str, str] = {}
     wanted: list[str] = []
     for session in sessions:
@@ -254,24 +255,24 @@ def _outcomes(spec: LabSpec, finding: Outcomes, sessions: Sequence[rows.Row], wa
     return outcomes(ended, wanted)
 
 
-def _chosen(variant: str | None, sessions: Sequence[rows.Row]) -> list[rows.Row]:
+def _chosen(variant: str | None, sessions: Sequence[Row]) -> list[Row]:
     return [session for session in sessions if variant in (None, session["variant"])]
 
 
-def _session(variant: str | None, sessions: Sequence[rows.Row]) -> rows.Row | None:
+def _session(variant: str | None, sessions: Sequence[Row]) -> Row | None:
     """The session that speaks for a variant, None the first one: of several turns the last."""
     found = _chosen(variant or sessions[0]["variant"], sessions) if sessions else []
     return found[-1] if found else None
 
 
-def _run(session: rows.Row) -> Within:
+def _run(session: Row) -> Within:
     """All that a finding is judged on."""
     return {"run_id": session["run_id"]}
 
 
-def _row(session: rows.Row, finding: Finding, judgement: Judgement) -> rows.Row:
+def _row(session: Row, finding: Finding, judgement: Judgement) -> Row:
     return {
-        **rows.common_of(session),
+        **common_columns_of(session),
         "finding": finding.id,
         "claim": finding.claim,
         "verdict": judgement.verdict,

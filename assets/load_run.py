@@ -12,11 +12,10 @@ from assets.common import LAB_ASSET, progress_to, shown_table
 from assets.deployed_stack import deployed_stack
 from assets.steps import Walk
 from assets.variants import switch
-from lab_pipelines import rows
 from lab_pipelines.dead_runs import GPU_POOL
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row, common_columns
 from lab_pipelines.turns import Visit
 from resources.billing import Billing
 from resources.cluster import Cluster, Session
@@ -97,7 +96,7 @@ def load_run(
         metadata={
             "dagster/row_count": sum(stage["requests_in_stage"] for stage in stages),
             "time_scale": session.time_scale,
-            "provenance": rows.common(session)["provenance"],
+            "provenance": common_columns(session)["provenance"],
             "steps": shown_table(_STEP_COLUMNS, events),
             "stages": shown_table(_STAGE_COLUMNS, stages),
         }

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.measures import Measure
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.rows import WHOLE_RUN, Row
+from lab_pipelines.rows.common import Row
+from lab_pipelines.rows.measures import WHOLE_RUN
 from resources.telemetry import Reading
 from resources.warehouse import Warehouse
 

@@ -11,9 +11,18 @@ from assets.findings import judge
 from assets.load_run import load_run
 from assets.measures import read_sql_measure, whole_run
 from assets.samples import Samples, statistics_rows
-from lab_pipelines import rows
-from lab_pipelines.catalog.spec import LabSpec, Measure
-from lab_pipelines.rows import Row
+from lab_pipelines.catalog.measures import Measure
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.rows.common import Row, common_columns
+from lab_pipelines.rows.measures import (
+    ALL_VARIANTS,
+    WHOLE_RUN,
+    counter_total_row,
+    first_and_last,
+    sample_rows,
+    summary_row,
+)
+from lab_pipelines.rows.sessions import node_time_row, session_row
 from resources.chart_values import drafted_tokens
 from resources.cluster import Cluster, Session
 from resources.labs import Labs
@@ -60,7 +69,7 @@ def metrics_snapshot(
     ):
         sessions = cluster.sessions(spec.id)
         last = sessions[-1]
-        shared, samples, summaries, totals = rows.common(last), list[Row](), list[Row](), list[Row]()
+        shared, samples, summaries, totals = common_columns(last), list[Row](), list[Row](), list[Row]()
         ends = [*(following.requested_at for following in sessions[1:]), cluster.now()]
         for session, ended_at in zip(sessions, ends, strict=True):
             if session.refusal is not None:
@@ -90,7 +99,7 @@ def metrics_snapshot(
         # After the summaries are published: these, and the findings, are judged on what the warehouse holds.
         if across := _across_variants(spec, sessions, telemetry, warehouse):
             warehouse.publish("metric_summaries", across, **where, part="variants")
-        walked = [rows.session_row(one, released_at=None) for one in sessions]
+        walked = [session_row(one, released_at=None) for one in sessions]
         stage_samples = Samples(warehouse, spec.objective)
         statistics = [row for one in walked for row in statistics_rows(one, stage_samples.of(one))]
         if statistics:
@@ -101,9 +110,9 @@ def metrics_snapshot(
         held = [cluster.held_nodes(session, until=end) for session, end in zip(sessions, ends, strict=True)]
         released_at = cluster.release(spec.id, run_id=last.run_id) or cluster.now()
         held[-1] = [one.held_to(released_at, asked_at=ends[-1]) for one in held[-1]]
-        node_times = [rows.node_time_row(s, one) for s, nodes in zip(sessions, held, strict=True) for one in nodes]
+        node_times = [node_time_row(s, one) for s, nodes in zip(sessions, held, strict=True) for one in nodes]
         warehouse.publish("node_time", node_times, **where)
-        publish(warehouse, "stack_sessions", [rows.session_row(last, released_at=released_at)], last, part="closed")
+        publish(warehouse, "stack_sessions", [session_row(last, released_at=released_at)], last, part="closed")
     gaps = sorted({row["measure"] for row in summaries if row["status"] == "gap"})
     progress_to(context)(f"read {len(summaries)} measures, {len(gaps)} kinds with gaps; the stack is released")
     return MaterializeResult(
@@ -128,7 +137,7 @@ class _Reader:
     summaries: list[Row]
 
     def __call__(self, measure: Measure, windows: list[Row]) -> None:
-        session, shared = self.session, rows.common(self.session)
+        session, shared = self.session, common_columns(self.session)
         for window in windows:
             if measure.sql is not None:
                 reading = read_sql_measure(self.warehouse, measure, session=shared, stage=window)
@@ -142,8 +151,8 @@ class _Reader:
                     step_s=min(1.0, 2.0 / session.time_scale),
                     time_scale=session.time_scale,
                 )
-            self.samples.extend(rows.sample_rows(shared, window, measure, reading))
-            self.summaries.append(rows.summary_row(shared, window, measure, reading))
+            self.samples.extend(sample_rows(shared, window, measure, reading))
+            self.summaries.append(summary_row(shared, window, measure, reading))
 
 
 def _across_variants(spec: LabSpec, sessions: list[Session], telemetry: Telemetry, warehouse: Warehouse) -> list[Row]:
@@ -151,11 +160,11 @@ def _across_variants(spec: LabSpec, sessions: list[Session], telemetry: Telemetr
     last = sessions[-1]
     summaries = list[Row]()
     read = _Reader(last, telemetry, warehouse, [], summaries)
-    window = {**rows.WHOLE_RUN, "started_at": sessions[0].requested_at, "ended_at": last.ready_at}
+    window = {**WHOLE_RUN, "started_at": sessions[0].requested_at, "ended_at": last.ready_at}
     for measure in spec.measures:
         if measure.over == "variants" and measure.after == "load":
             read(measure, [window])
-    return [{**row, "variant": rows.ALL_VARIANTS} for row in summaries]
+    return [{**row, "variant": ALL_VARIANTS} for row in summaries]
 
 
 def _counter_totals(
@@ -170,7 +179,7 @@ def _counter_totals(
     totals = []
     run: Within = {"run_id": session.run_id}
     for step in spec.load_steps:
-        start, _ = rows.first_and_last([stage for stage in stages if stage["step"] == step.name])
+        start, _ = first_and_last([stage for stage in stages if stage["step"] == step.name])
         client = warehouse.query(_CLIENT_TOTALS, [session.session_id, step.name], within=run)[0]
         [after] = warehouse.query(_NEXT_EVENT, [session.session_id, step.name], within=run)
         for total in spec.error_budget.totals:
@@ -185,7 +194,7 @@ def _counter_totals(
                 end=after["began"] or ended_at,
             )
             totals.append(
-                rows.counter_total_row(
+                counter_total_row(
                     session,
                     step.name,
                     total.client,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lab_pipelines.catalog.claims import Paired
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from lab_pipelines.statistics.findings import Judgement
 from lab_pipelines.statistics.paired import judge_pairs
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.slo import Slo
 from lab_pipelines.client_errors import OVER
+from lab_pipelines.rows.common import Row, common_columns_of
 from lab_pipelines.statistics.stages import BURST, QUANTITIES, SLICES, StageSample
 from lab_pipelines.statistics.steady import Steadiness
 from lab_pipelines.words import load_in_words
@@ -77,14 +77,14 @@ class Samples:
     slo: Slo | None
     _known: dict[str, list[Stage]] = field(default_factory=dict)
 
-    def of(self, session: rows.Row) -> list[Stage]:
+    def of(self, session: Row) -> list[Stage]:
         """Those of a session, a row of `stack_sessions`, by step and stage."""
         found = self._known.get(session["session_id"])
         if found is None:
             found = self._known[session["session_id"]] = list(self._read(session))
         return found
 
-    def _read(self, session: rows.Row) -> Iterator[Stage]:
+    def _read(self, session: Row) -> Iterator[Stage]:
         asked, run = {"session_id": session["session_id"]}, Within(run_id=session["run_id"])
         stages = self.warehouse.query(_STAGES, asked, within=run)
         if not stages:
@@ -118,16 +118,16 @@ class Samples:
             yield Stage(step, one["stage"], one["users"], one["offered_per_s"], sample, fault)
 
 
-def statistics_rows(session: rows.Row, stages: list[Stage]) -> list[rows.Row]:
+def statistics_rows(session: Row, stages: list[Stage]) -> list[Row]:
     """`stage_statistics`: a row for each stage and quantity, and two for its warm-up and its steady state."""
-    return [row for stage in stages for row in _rows_of(rows.common_of(session), stage)]
+    return [row for stage in stages for row in _rows_of(common_columns_of(session), stage)]
 
 
-def _rows_of(shared: rows.Row, stage: Stage) -> Iterator[rows.Row]:
+def _rows_of(shared: Row, stage: Stage) -> Iterator[Row]:
     sample = stage.sample
     cut = sample.warm_up.cut or 0
 
-    def row(quantity: str, unit: str, **columns: Any) -> rows.Row:
+    def row(quantity: str, unit: str, **columns: Any) -> Row:
         where = {"step": stage.step, "stage": stage.stage, "users": stage.users, "offered_per_s": stage.offered_per_s}
         none = {"low": None, "high": None, "n_effective": None, "left_out": 0, "state": None, "drift": None}
         return {**shared, **where, "quantity": quantity, "unit": unit, **none, **columns}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from assets.common import publish
-from lab_pipelines import rows
 from lab_pipelines.catalog.prices import Priority, UnitPrice
-from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,
@@ -31,7 +31,12 @@ from lab_pipelines.catalog.steps import (
     StopStep,
 )
 from lab_pipelines.client_errors import client_errors, faults
+from lab_pipelines.load_plan import load_plan
 from lab_pipelines.reclaims import draw_spells, load_reclaim_facts, scenarios_of
+from lab_pipelines.rows.capacity_spells import spell_rows
+from lab_pipelines.rows.common import Row
+from lab_pipelines.rows.events import cold_start_events, event_row, log_rows
+from lab_pipelines.rows.load import client_error_rows, request_rows, stage_rows
 from resources import alerting, manifests
 from resources.billing import Billing
 from resources.cluster import Cluster, ClusterError, Progress, Session
@@ -66,17 +71,17 @@ class Walk:
     billing: Billing
     warehouse: Warehouse
     progress: Progress
-    stages: list[rows.Row]
+    stages: list[Row]
 
-    def all(self) -> list[rows.Row]:
+    def all(self) -> list[Row]:
         """Do every step; the rows of their events. What a step published stays, whatever happens to the next."""
         return [self._do(step) for step in self.spec.steps_of(self.variant.id)]
 
-    def _do(self, step: AnyStep) -> rows.Row:
+    def _do(self, step: AnyStep) -> Row:
         started_at = self.cluster.now()
         self.cluster.renew(self.session)
         done = self._one(step) if step.can_be_done_on(self.session.target) else self._skipped(step)
-        event = rows.event_row(
+        event = event_row(
             self.session,
             step.kind,
             step.name,
@@ -142,7 +147,7 @@ class Walk:
         published = [
             row
             for position, (scenario, spells) in enumerate(drawn)
-            for row in rows.spell_rows(
+            for row in spell_rows(
                 self.session, step, scenario, spells, position=position, cold_start_s=cold_start_s, prices=prices
             )
         ]
@@ -157,19 +162,19 @@ class Walk:
     def _load(self, step: LoadStep) -> Done:
         session = self.session
         pace = self.spec.paces[session.pace]
-        plan = rows.load_plan(session, step, pace, address=self.load_generator.address)
+        plan = load_plan(session, step, pace, address=self.load_generator.address)
         result = self.load_generator.run(
             plan,
             workdir=self.cluster.run_folder(session.run_id, session.lab) / session.visit / step.name,
             environ=self.cluster.marker(session.lab),
             progress=self.progress,
         )
-        stages = rows.stage_rows(session, plan, result)
+        stages = stage_rows(session, plan, result)
         errors = client_errors(plan, result, self.spec.error_budget.client, judge_share=pace.baseline)
         over = faults(errors)
-        self._publish("requests", rows.request_rows(session, plan, result, faults=over), part=step.name)
+        self._publish("requests", request_rows(session, plan, result, faults=over), part=step.name)
         self._publish("load_stages", stages, part=step.name)
-        self._publish("client_errors", rows.client_error_rows(session, plan, errors), part=step.name)
+        self._publish("client_errors", client_error_rows(session, plan, errors), part=step.name)
         for stage, reasons in over.items():
             self.progress(f"{step.name}: stage {stage}: {'; '.join(reasons)}; none of its requests is valid")
         self.stages += stages
@@ -220,15 +225,13 @@ class Walk:
             restart=restart,
             progress=self.progress,
         )
-        self._publish(
-            "events", rows.cold_start_events(self.session, phases, step=step.name), part=f"{step.name}.cold-start"
-        )
+        self._publish("events", cold_start_events(self.session, phases, step=step.name), part=f"{step.name}.cold-start")
         cold_start_s = sum(phase.duration_s for phase in phases)
         return Done("ok", f"{component.name} is up again", {"component": component.name, "cold_start_s": cold_start_s})
 
     def _collect_logs(self, step: CollectLogsStep) -> Done:
         lines = self.cluster.log_lines(self.session, step.component)
-        self._publish("log_lines", rows.log_rows(self.session, step.component, lines), part=step.name)
+        self._publish("log_lines", log_rows(self.session, step.component, lines), part=step.name)
         return Done("ok", f"{len(lines)} lines of {step.component}", {"component": step.component, "lines": len(lines)})
 
     def _fire_alert(self, step: FireAlertStep) -> Done:
@@ -260,7 +263,7 @@ class Walk:
                 return endpoint.log
         raise ClusterError(f"{self.spec.id} fires alerts, and its stack has no component of kind monitoring")
 
-    def _publish(self, table: str, published: list[rows.Row], *, part: str) -> None:
+    def _publish(self, table: str, published: list[Row], *, part: str) -> None:
         # One file per step, so a step that is done stays done whatever happens to the next.
         if published:
             publish(self.warehouse, table, published, self.session, part=part)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 
 from assets.common import publish
-from lab_pipelines import rows
 from lab_pipelines.catalog.claims import DEPLOY
-from lab_pipelines.catalog.spec import LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
+from lab_pipelines.rows.events import cold_start_events, event_row, milestone_events
+from lab_pipelines.rows.sessions import session_row
 from lab_pipelines.turns import Visit
 from resources.cluster import Cluster, ClusterError, Progress, Session, StackOrder
 from resources.warehouse import Warehouse
@@ -19,9 +21,9 @@ from resources.warehouse import Warehouse
 
 def publish_opening(warehouse: Warehouse, session: Session, variant: Variant) -> None:
     """The rows of a stack that has come up, or that was refused."""
-    publish(warehouse, "stack_sessions", [rows.session_row(session, released_at=None)], session, part="open")
-    events = rows.cold_start_events(session, session.phases)
-    deployed = rows.event_row(
+    publish(warehouse, "stack_sessions", [session_row(session, released_at=None)], session, part="open")
+    events = cold_start_events(session, session.phases)
+    deployed = event_row(
         session,
         DEPLOY,
         DEPLOY,
@@ -30,7 +32,7 @@ def publish_opening(warehouse: Warehouse, session: Session, variant: Variant) ->
         outcome="ok" if as_expected(variant, session.refusal) else "failed",
         detail={"refusal": session.refusal, "expected": variant.refused},
     )
-    milestones = rows.milestone_events(session)
+    milestones = milestone_events(session)
     publish(warehouse, "events", [*milestones, *events, deployed], session, part="deploy")
 
 
@@ -61,7 +63,7 @@ def switch(
     turn = "" if visit.trial == 1 else f", in turn {visit.trial}"
     progress(f"{session.variant} is done; {variant.id} is next{turn}")
     following = cluster.switch(session, order, progress=progress)
-    closed = rows.session_row(session, released_at=following.requested_at)
+    closed = session_row(session, released_at=following.requested_at)
     publish(warehouse, "stack_sessions", [closed], session, part="closed")
     publish_opening(warehouse, following, variant)
     if following.refusal is not None:

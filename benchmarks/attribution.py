@@ -28,8 +28,9 @@ from typing import Any
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
 from lab_pipelines.attribution import labs_with_sessions, reattribute
-from lab_pipelines.cost import Case, ClosedSession, RequestColumns, StageWindow, all_its_time, lane_of, split, unix_us
+from lab_pipelines.cost import Case, RequestColumns, StageWindow, split
 from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.lanes import ClosedSession, all_its_time, lane_of, unix_us
 
 NAME = "cost attribution"
 LABS, TRIALS, STAGES, REQUESTS = 78, 10, 6, 250
@@ -133,10 +134,10 @@ def _columns(sessions: int) -> RequestColumns:
 
 def _lake(years: int) -> Took:
     from resources.warehouse_core import PlainWarehouse
-    from tests.support import rows
+    from tests.support.rows.money import unit_price
 
     def price_of(sku: str | None, priority: Any) -> Any:
-        return None if sku is None else rows.unit_price(sku=sku, priority=priority)
+        return None if sku is None else unit_price(sku=sku, priority=priority)
 
     with TemporaryDirectory(prefix="labs-bench-") as folder:
         warehouse = PlainWarehouse(data_dir=folder)
@@ -157,7 +158,8 @@ def _lake(years: int) -> Took:
 
 def _publish(warehouse: Any, lab: str, cases: Sequence[Case], columns: RequestColumns) -> None:
     """The rows of a lab: one run, whose variants stand for trials, so that few files have to be written."""
-    from tests.support import rows
+    from tests.support.rows.load import request_row, stage_row
+    from tests.support.rows.sessions import node_time_row, session_row
 
     tables: dict[str, list[dict[str, Any]]] = {"stack_sessions": [], "node_time": [], "load_stages": [], "requests": []}
     for number, case in enumerate(cases):
@@ -165,16 +167,16 @@ def _publish(warehouse: Any, lab: str, cases: Sequence[Case], columns: RequestCo
         session = case.session
         times = {"requested_at": session.requested_at, "ready_at": session.ready_at, "released_at": session.released_at}
         held_s = (session.released_at - session.ready_at).total_seconds()
-        closed = rows.session_row(**own, **times, held_s=held_s, cold_start_s=COLD_S, first_token_s=0.0)
+        closed = session_row(**own, **times, held_s=held_s, cold_start_s=COLD_S, first_token_s=0.0)
         tables["stack_sessions"].append(closed)
-        tables["node_time"].append(rows.node_time_row(closed))
+        tables["node_time"].append(node_time_row(closed))
         tables["load_stages"] += [
-            rows.stage_row(**own, stage=s.stage, started_at=s.started_at, ended_at=s.ended_at) for s in case.stages
+            stage_row(**own, stage=s.stage, started_at=s.started_at, ended_at=s.ended_at) for s in case.stages
         ]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     for number, sent_us, finished_us, failed in zip(*(column.tolist() for column in columns), strict=True):
         tables["requests"].append(
-            rows.request_row(
+            request_row(
                 lab=lab, run_id=lab, session_id=f"{lab}-{number}", time_scale=1.0, event_offsets_s=[],
                 sent_at=epoch + timedelta(microseconds=sent_us),
                 finished_at=epoch + timedelta(microseconds=finished_us),

@@ -27,8 +27,9 @@ import duckdb
 
 from benchmarks.demo import BenchmarkError
 from benchmarks.figures import Figure
+from lab_pipelines.catalog.identity import Identity
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Identity, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.figures import COLUMNS
 from resources.contract import contract

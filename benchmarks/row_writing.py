@@ -133,9 +133,10 @@ def _record(number: int, at: float, events: list[float]) -> dict[str, Any]:
 
 def _measured(folder: Path, time_scale: float) -> dict[str, Any]:
     """Read the records in `folder`, make the rows, publish them; what that took of this process."""
-    from lab_pipelines import rows
     from lab_pipelines.catalog.client_budget import ClientBudget
     from lab_pipelines.client_errors import client_errors, faults
+    from lab_pipelines.rows.load import request_rows
+    from lab_pipelines.rows.sessions import session_row
     from resources.load_generator import CompletionShape, LoadPlan, StagePlan
     from resources.load_records import read_result
     from resources.warehouse import Warehouse
@@ -150,14 +151,14 @@ def _measured(folder: Path, time_scale: float) -> dict[str, Any]:
     warehouse = Warehouse(data_dir=str(folder / f"data-{time_scale}"))
     # A run publishes its session first. What that imports and sets up isn't the requests' memory.
     where = {"target": held.target, "lab": held.lab, "run_id": held.run_id}
-    warehouse.publish("stack_sessions", [rows.session_row(held, released_at=None)], **where, part="baseline.open")
+    warehouse.publish("stack_sessions", [session_row(held, released_at=None)], **where, part="baseline.open")
     before_kib = _memory_kib("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     moments = [time.process_time()]
     result = read_result(folder)
     moments.append(time.process_time())
     errors = client_errors(plan, result, ClientBudget(), judge_share=True)
-    made = rows.request_rows(held, plan, result, faults=faults(errors))
+    made = request_rows(held, plan, result, faults=faults(errors))
     moments.append(time.process_time())
     warehouse.publish("requests", made, **where, part="baseline.ramp")
     moments.append(time.process_time())

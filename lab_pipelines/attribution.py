@@ -18,20 +18,12 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.prices import Priority, UnitPrice
-from lab_pipelines.cost import (
-    Case,
-    ClosedSession,
-    CostPart,
-    Lane,
-    RequestColumns,
-    Row,
-    StageWindow,
-    cost_rows,
-    split,
-)
+from lab_pipelines.cost import Case, CostPart, RequestColumns, StageWindow, split
+from lab_pipelines.lanes import ClosedSession, Lane
 from lab_pipelines.node_time import NodeTime, PriceOf, lanes_of, share_nodes
+from lab_pipelines.rows.common import Row, common_columns_of
+from lab_pipelines.rows.costs import cost_rows
 from lab_pipelines.session_sheets import bring_up_to_date
 
 if TYPE_CHECKING:
@@ -152,7 +144,7 @@ def attribute(
 
 def estimate_rows(one: Attributed, *, price_of: UnitPriceOf) -> list[Row]:
     """`cost_records` of a session: all of them written at the same time, which makes them one estimate."""
-    shared = rows.common_of(one.session)
+    shared = common_columns_of(one.session)
     return [
         row
         for lane, parts in one.lanes

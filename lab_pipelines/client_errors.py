@@ -1,7 +1,7 @@
 """The load generator's own error, stage by stage, against its budget.
 
 Belongs here: what a client can be blamed for, as numbers with bounds. Pure. Doesn't belong here: the bounds themselves
-(catalog/client_budget.py), measuring (load-tests/locust/), rows (rows.py).
+(catalog/client_budget.py), measuring (load-tests/locust/), rows (rows/load.py).
 
 It is judged for whole stages. To leave out only the requests that came late would leave out those that a busy moment
 made slow, and keep the others: a better number than the stack's own. What the server kept waiting is not the client's

@@ -1,9 +1,9 @@
-"""Where a session's money went. Pure: rows in, rows out.
+"""Where a session's money went. Pure.
 
 Belongs here: the split of node time into serve, idle, cold start and failed, and its price.
-Doesn't belong here: which nodes a session holds and at which share (node_time.py, sharing.py), the arithmetic on
-columns (cost_sweep.py), what a token cost (finops.py), prices (catalog/prices.yaml, resources/billing.py) or reading
-and writing rows (attribution.py).
+Doesn't belong here: which nodes a session holds and at which share (node_time.py, sharing.py), the lanes that they make
+(lanes.py), the arithmetic on columns (cost_sweep.py), what a token cost (finops.py), prices (catalog/prices.yaml,
+resources/billing.py), rows (rows/costs.py), or reading and writing them (attribution.py).
 
 The rule is OpenCost's: what is allocated plus what is idle is the asset's cost, so that the parts of a session sum
 to its node cost, exactly. Everything is in stack time: a session that ran five times as fast costs five times its
@@ -14,19 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lab_pipelines.catalog.prices import Priority, UnitPrice
 from lab_pipelines.cost_sweep import Steps, largest_remainders, sweep
+from lab_pipelines.lanes import (
+    DECIMALS,
+    HOUR_US,
+    MICROSECOND,
+    UNITS,
+    ClosedSession,
+    CostError,
+    Held,
+    Lane,
+    all_its_time,
+    lane_of,
+    unix_us,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Row = dict[str, Any]
 Part = Literal["serve", "idle", "cold_start", "failed"]
 PARTS: tuple[Part, ...] = ("serve", "idle", "cold_start", "failed")
 StageKey = tuple[str | None, int | None]
@@ -35,68 +46,6 @@ StageKey = tuple[str | None, int | None]
 OUTSIDE: StageKey = (None, None)
 SERVED = frozenset({"ok", "cut"})
 """Outcomes that did not fail. A request that the end of a step cut off was served until then."""
-
-DECIMALS = 9
-"""Of node-hours and USD, as in `cost_records`."""
-UNITS = 10**DECIMALS
-"""What is counted and rounded to: so many make a node-hour, or a dollar."""
-MICROSECOND = timedelta(microseconds=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-HOUR_US = 3_600_000_000
-
-
-class CostError(ValueError):
-    """The rows of a session contradict each other. The message says which and how."""
-
-
-@dataclass(frozen=True)
-class ClosedSession:
-    """A session that was released. `_s` are stack seconds, `_at` wall clock."""
-
-    requested_at: datetime
-    ready_at: datetime
-    released_at: datetime
-    nodes: int
-    time_scale: float
-    cold_start_s: float
-    """Requested → first token; 0 for an engine that was already running."""
-    first_token_s: float
-    """The last phase of it, ready → first token."""
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> ClosedSession:
-        """From a row of `stack_sessions`. Raises `CostError` for one that is still open."""
-        if row["released_at"] is None:
-            raise CostError(f"session {row['session_id']} is still open; its cost starts from its release")
-        return cls(
-            requested_at=row["requested_at"],
-            ready_at=row["ready_at"],
-            released_at=row["released_at"],
-            nodes=row["nodes"],
-            time_scale=row["time_scale"],
-            cold_start_s=row["cold_start_s"] or 0.0,
-            first_token_s=row["first_token_s"] or 0.0,
-        )
-
-    @property
-    def warm_at(self) -> datetime:
-        """When the first token had come: the cold start is over, and from here on a second is serving or idle."""
-        return self.ready_at + timedelta(seconds=self.first_token_s / self.time_scale)
-
-    @property
-    def requested_us(self) -> int:
-        return unix_us(self.requested_at)
-
-    @property
-    def warm_us(self) -> int:
-        return unix_us(self.warm_at)
-
-    @property
-    def warm_wall_us(self) -> int:
-        """From `warm_at` to the release, in wall microseconds. Raises `CostError` when that is negative."""
-        if self.released_at < self.warm_at:
-            raise CostError(f"the session was released at {self.released_at}, before its first token at {self.warm_at}")
-        return (self.released_at - self.warm_at) // MICROSECOND
 
 
 @dataclass(frozen=True)
@@ -129,36 +78,6 @@ class CostPart:
     usd: Decimal | None
 
 
-class Held(NamedTuple):
-    """So many nodes from `start_us` to `end_us`, Unix microseconds of the wall clock; a share of one is less than 1."""
-
-    start_us: int
-    end_us: int
-    nodes: Fraction
-
-
-@dataclass(frozen=True)
-class Lane:
-    """A session's node time of one kind: all of it has one price, and it sums to `hours` and `usd` on its own.
-
-    `hours` and `usd` are whole units of 1e-9 (`UNITS`).
-    """
-
-    pool: str | None
-    sku: str | None
-    priority: Priority
-    usd_per_node_hour: Decimal | None
-    """None where no price is known."""
-    held: Sequence[Held]
-    """They may overlap, and leave time without a node."""
-    cold: Fraction
-    """Exact node-hours of the cold start."""
-    hours: int
-    usd: int | None
-    how: str | None = None
-    """How the node time came about, in words, where it isn't simply the lab's own."""
-
-
 @dataclass(frozen=True)
 class Case:
     """A session to be split."""
@@ -188,55 +107,6 @@ class RequestColumns(NamedTuple):
             np.array([unix_us(one.finished_at) for _, one in requests], np.int64),
             np.array([one.outcome not in SERVED for _, one in requests], np.bool_),
         )
-
-
-def unix_us(at: datetime) -> int:
-    return (at - EPOCH) // MICROSECOND
-
-
-def exact_node_hours(session: ClosedSession, held: Sequence[Held]) -> tuple[Fraction, Fraction]:
-    """Node-hours of the cold start, and of the time since then, in stack time.
-
-    A node that was there for a part of the cold start has that part of its stack seconds: a phase's own seconds don't
-    pass evenly, and nothing says how they did.
-    """
-    began, warm, ended = session.requested_us, session.warm_us, session.warm_us + session.warm_wall_us
-    cold_us = warm - began
-    if cold_us:
-        cold = sum((_overlap(one, began, warm) * one.nodes for one in held), Fraction()) / cold_us
-    else:
-        cold = sum((one.nodes for one in held if one.start_us <= warm < one.end_us), Fraction())
-    warm_us = sum((_overlap(one, warm, ended) * one.nodes for one in held), Fraction())
-    return Fraction(session.cold_start_s) * cold / 3600, warm_us * Fraction(session.time_scale) / HOUR_US
-
-
-def lane_of(
-    session: ClosedSession,
-    held: Sequence[Held],
-    *,
-    usd_per_node_hour: Decimal | None,
-    pool: str | None = None,
-    sku: str | None = None,
-    priority: Priority = "on_demand",
-) -> Lane:
-    """Nodes that a session holds alone. Its total is what they cost, to the nearest unit."""
-    cold, warm = exact_node_hours(session, held)
-    price = usd_per_node_hour
-    return Lane(
-        pool=pool,
-        sku=sku,
-        priority=priority,
-        usd_per_node_hour=price,
-        held=held,
-        cold=cold,
-        hours=round((cold + warm) * UNITS),
-        usd=None if price is None else round((cold + warm) * Fraction(price) * UNITS),
-    )
-
-
-def all_its_time(session: ClosedSession) -> list[Held]:
-    """All of a session's nodes from its request to its release."""
-    return [Held(session.requested_us, session.warm_us + session.warm_wall_us, Fraction(session.nodes))]
 
 
 def split(cases: Sequence[Case], requests: RequestColumns) -> list[list[list[CostPart]]]:
@@ -290,60 +160,6 @@ def split_session(
     return parts
 
 
-NOT_BILLED: Row = {
-    "x_estimated_usd": None,
-    "x_billed_usd": None,
-    "x_delta_usd": None,
-    "x_billed_at": None,
-    "x_bill_state": None,
-}
-"""The columns of `cost_records` that an estimate leaves empty."""
-
-
-def cost_rows(
-    parts: Sequence[CostPart],
-    *,
-    shared: Mapping[str, Any],
-    sku: str | None,
-    price: UnitPrice | None,
-    pool: str | None = None,
-    how: str | None = None,
-) -> list[Row]:
-    """`cost_records` of one lane: an estimate from a list price. `shared` are the columns that every table begins with.
-
-    `price` is None where none is known. `how` says in words where the node time is from, unless it is all the lab's.
-    """
-    known = price.source if price else "no price is known for the machine"
-    split = "node time shared equally among the requests in flight, the rest idle"
-    method = "; ".join(one for one in (known, how, split) if one)
-    return [
-        {
-            **shared,
-            "ChargePeriodStart": part.started_at,
-            "ChargePeriodEnd": part.ended_at,
-            "BillingCurrency": "USD",
-            "ListUnitPrice": price.usd if price else None,
-            "PricingQuantity": part.node_hours,
-            "PricingUnit": "node-hour",
-            "ListCost": part.usd,
-            "BilledCost": None,
-            "SkuId": sku,
-            "RegionId": price.region if price else None,
-            "x_priority": price.priority if price else None,
-            "x_pool": pool,
-            "x_part": part.part,
-            "x_step": part.step,
-            "x_stage": part.stage,
-            "x_state": "estimated",
-            "x_method": method,
-            "x_price_low": price.usd_low if price else None,
-            "x_price_high": price.usd_high if price else None,
-            **NOT_BILLED,
-        }
-        for part in parts
-    ]
-
-
 class _Placed(NamedTuple):
     """A lane, and the case that it is of."""
 
@@ -366,10 +182,6 @@ class _Drawn(NamedTuple):
         import numpy as np
 
         return Steps(np.array([*self.edges, end], np.int64), np.array(self.values, kind))
-
-
-def _overlap(held: Held, start_us: int, end_us: int) -> int:
-    return max(min(held.end_us, end_us) - max(held.start_us, start_us), 0)
 
 
 def _stage_keys(stages: Sequence[StageWindow]) -> dict[StageKey, int]:

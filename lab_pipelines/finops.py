@@ -14,8 +14,10 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from lab_pipelines.catalog.slo import Slo
-from lab_pipelines.cost import DECIMALS, PARTS, CostError, Row
+from lab_pipelines.cost import PARTS
 from lab_pipelines.finops_split import NO_TIME, PhaseTime
+from lab_pipelines.lanes import DECIMALS, CostError
+from lab_pipelines.rows.common import Row
 from lab_pipelines.scale_to_zero import break_even_idle_s
 
 _UNIT = Decimal(1).scaleb(-DECIMALS)

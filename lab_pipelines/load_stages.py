@@ -1,7 +1,7 @@
 """Which stages a pace makes of a load step, in stack seconds. Without Dagster, and pure but for a trace, whose file
 says how many requests it has and how long it lasts.
 
-Belongs here: how profile and pace together become stages. Doesn't belong here: the wall clock (rows.load_plan) and
+Belongs here: how profile and pace together become stages. Doesn't belong here: the wall clock (load_plan.py) and
 applying a load (resources/load_generator.py).
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from streaming_load.schedule import requests_within
 
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import Burst, Constant, LoadStep, Ramp, Rate, RateProfile, TracedRequest, TraceReplay
 from lab_pipelines.traces import replayed_by
 

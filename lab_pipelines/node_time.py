@@ -1,7 +1,7 @@
 """Which node time a session pays for: its own nodes, and its shares of those that others hold, too. Pure.
 
-Belongs here: from rows of `node_time` to the lanes that cost.py splits. Doesn't belong here: how one node is divided
-(sharing.py), which nodes a stack has (resources/cluster*.py), or reading rows (attribution.py).
+Belongs here: from rows of `node_time` to lanes (lanes.py). Doesn't belong here: how one node is divided (sharing.py),
+which nodes a stack has (resources/cluster*.py), or reading rows (attribution.py).
 
 A node's time is shared on the wall clock, on which its tenants meet. What a tenant pays is its share of its own stack
 seconds, as for a node of its own.
@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 from lab_pipelines.catalog.prices import Priority
-from lab_pipelines.cost import (
+from lab_pipelines.lanes import (
     UNITS,
     ClosedSession,
     CostError,

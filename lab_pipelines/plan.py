@@ -16,8 +16,11 @@ from decimal import Decimal
 from typing import Any
 
 from lab_pipelines.catalog.fields import Overrides
+from lab_pipelines.catalog.identity import Identity
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.prices import PriceSheet, UnknownPriceError
-from lab_pipelines.catalog.spec import Component, Identity, LabSpec, Nodes, Outline, Pace
+from lab_pipelines.catalog.spec import LabSpec, Outline
+from lab_pipelines.catalog.stack import Component, Nodes
 from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,

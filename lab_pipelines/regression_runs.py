@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.baseline import Baseline
-from lab_pipelines.regression import QUANTITIES, Cell, Number, Quantity, Run
+from lab_pipelines.run_numbers import QUANTITIES, Cell, Number, Quantity, Run
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, refused
 from lab_pipelines.statistics.means import mean
 from lab_pipelines.statistics.quantiles import quantile

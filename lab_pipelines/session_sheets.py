@@ -17,7 +17,7 @@ from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.catalog.slo import Slo
 from lab_pipelines.finops import Configuration, StageWork, UsefulWork, sheet_rows
 from lab_pipelines.finops_split import TimedRequest, phase_times
-from lab_pipelines.rows import Row, common_of
+from lab_pipelines.rows.common import Row, common_columns_of
 
 if TYPE_CHECKING:
     from resources.lake import Within
@@ -47,7 +47,7 @@ def session_sheet(
     return sheet_rows(
         costs,
         _work(warehouse, session, objective),
-        shared=common_of(session),
+        shared=common_columns_of(session),
         configuration=Configuration(
             sku=session["sku"],
             nodes=session["nodes"],

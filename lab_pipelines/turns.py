@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lab_pipelines.catalog.spec import Variant
+from lab_pipelines.catalog.stack import Variant
 
 MOST_VISITS = 200
 """Of a run. A lease keeps a record of each, of some 4 KB, in a cluster in one ConfigMap of at most 1 MiB."""

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from lab_pipelines.catalog.fields import Overrides
-from lab_pipelines.catalog.spec import Component
+from lab_pipelines.catalog.stack import Component
 from lab_pipelines.deployment import REPO_ROOT
 
 _FLAGS = {
@@ -35,7 +35,7 @@ class ValuesError(ValueError):
 
 
 def load_values(path: Path, *overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's values with `overrides` set in turn (spec.py, `Overrides`). Raises `ValuesError`."""
+    """A component's values with `overrides` set in turn (catalog/fields.py, `Overrides`). Raises `ValuesError`."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -18,8 +18,10 @@ from dagster import ConfigurableResource
 from pydantic import BaseModel, ConfigDict
 
 from lab_pipelines.catalog.fields import Overrides
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.prices import Priority
-from lab_pipelines.catalog.spec import Component, ComponentKind, LabSpec, Pace, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Component, ComponentKind, Variant
 from lab_pipelines.catalog.steps import ApplyStep
 from lab_pipelines.deployment import Target
 from lab_pipelines.provenance import Provenance

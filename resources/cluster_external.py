@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipelines.catalog.fields import Overrides
-from lab_pipelines.catalog.spec import Component, LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Component, Variant
 from lab_pipelines.digest import canonical_digest
 from resources import processes, prometheus_server
 from resources.cluster import ClusterError, Endpoint, Phase, Progress, Session, StackOrder

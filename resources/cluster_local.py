@@ -14,7 +14,8 @@ from typing import Any
 
 from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Component, LabSpec, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Component, Variant
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest
 from lab_pipelines.engine.cold_start import cold_start_plan

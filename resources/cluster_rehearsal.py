@@ -20,7 +20,8 @@ from typing import Any
 
 from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import Priority, load_prices
-from lab_pipelines.catalog.spec import Component, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Component
 from lab_pipelines.catalog.steps import ApplyStep, FireAlertStep
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.digest import canonical_digest

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_pipelines.gpu_decisions import ALL_LABS, TABLE
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from resources.lake import Within
 from resources.warehouse_core import WarehouseCore
 

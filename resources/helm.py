@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab_pipelines.catalog.spec import Chart
+from lab_pipelines.catalog.stack import Chart
 from resources import chart_objects, diagnosis, helm_sdk, kube_api
 from resources.cluster import ClusterError, Progress, Record
 from resources.diagnosis import Trouble

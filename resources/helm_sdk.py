@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lab_pipelines.catalog.spec import Chart
+from lab_pipelines.catalog.stack import Chart
 from resources.cluster import ClusterError
 from resources.diagnosis import Trouble
 from resources.kube_api import Deadline

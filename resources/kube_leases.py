@@ -1,7 +1,7 @@
 """Leases in a cluster: a lab's namespace is its lease (ownership.py says why).
 
 Belongs here: taking, renewing, reading, ending and reaping them through the Kubernetes API.
-Doesn't belong here: what is installed in a namespace (cluster_kubernetes.py), node pools (cluster_aks.py).
+Doesn't belong here: what is installed in a namespace (cluster_kubernetes.py), node pools (node_holds.py).
 
 Nothing here needs a record of ours: the reaper knows what to do from the labels of what it finds.
 """

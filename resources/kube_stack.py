@@ -17,7 +17,7 @@ from typing import Any
 
 from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Chart, Component, ComponentKind
+from lab_pipelines.catalog.stack import Chart, Component, ComponentKind
 from lab_pipelines.deployment import REPO_ROOT, ClusterEngine
 from resources import chart_values
 from resources.chart_values import ValuesError

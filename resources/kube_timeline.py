@@ -1,7 +1,7 @@
 """When what happened to a pod on its way to the first token: from what Azure, node, pod, events and the log say.
 
 Belongs here: pure functions from the API server's JSON and a container's log to milestones and phases.
-Doesn't belong here: asking for them (cluster_kubernetes.py).
+Doesn't belong here: asking for them (kube_cold_start.py).
 
 The API server stamps most things in whole seconds, and the kubelet's clock is another than this machine's: a milestone
 that seems to precede the one before it is taken to be at the same time. What nobody stamped is left out, and its time

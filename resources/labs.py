@@ -11,7 +11,9 @@ from typing import cast
 from dagster import ConfigurableResource, Failure
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog
-from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.catalog.pace import Pace
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.deployment import Target
 from lab_pipelines.load_stages import load_stages
 from lab_pipelines.turns import Visit, visits

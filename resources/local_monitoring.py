@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.catalog.spec import Component
+from lab_pipelines.catalog.stack import Component
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.standins.pods import Pod, read_pods, write_pods
 from resources import alert_rules, alertmanager_server, local_components, prometheus_server

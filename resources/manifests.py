@@ -147,7 +147,7 @@ def expectation_for(pod_name: str, expected: Sequence[ExpectedPod]) -> ExpectedP
 def judge(step: ApplyStep, outcome: ApplyOutcome) -> Judgement:
     """Is the outcome as the step expects?"""
     if step.expect == "rejected":
-        assert step.reason is not None  # spec.py requires it
+        assert step.reason is not None  # catalog/steps.py requires it
         if outcome.accepted:
             return Judgement(False, f"was accepted, but must be rejected with /{step.reason}/")
         if re.search(step.reason, outcome.message or "") is None:

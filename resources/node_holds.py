@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from lab_pipelines.catalog.spec import Nodes
+from lab_pipelines.catalog.stack import Nodes
 from resources.cluster import ClusterError, Progress, Reaped
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, NodePools, PoolChangedError, PoolError, choose_pool, pools_over

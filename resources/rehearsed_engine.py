@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Component, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Component
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.engine import tables
 from lab_pipelines.engine.cold_start import PlannedPhase, drawn_bootstrap_s

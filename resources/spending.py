@@ -21,10 +21,10 @@ from lab_pipelines.budget_guard import Amount, Holding, Verdict, judge, spend_of
 from lab_pipelines.budgets import MONTH, Budgets, Period, period_of
 from lab_pipelines.catalog.loader import SpecError, load_catalog
 from lab_pipelines.catalog.prices import Priority, UnknownPriceError, load_prices
-from lab_pipelines.catalog.spec import Nodes
+from lab_pipelines.catalog.stack import Nodes
 from lab_pipelines.deployment import BudgetMode
 from lab_pipelines.provenance import Provenance
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from resources.billing import Billing
 from resources.cluster import Cluster, Lease, Progress
 from resources.decision_log import DecisionLog
@@ -224,7 +224,7 @@ def _of_session(
 
 
 def _node_hours(row: Row, end: datetime) -> Decimal:
-    """Node-hours until `end` in stack time, as cost.py counts them: the first token is part of the cold start."""
+    """Node-hours until `end` in stack time, as lanes.py counts them: the first token is part of the cold start."""
     cold_s = row["cold_start_s"] or 0.0
     held_s = max(0.0, (end - row["ready_at"]).total_seconds() * row["time_scale"] - (row["first_token_s"] or 0.0))
     return Decimal(str((cold_s + held_s) * row["nodes"] / 3600))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagster import ConfigurableResource
 
-from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.measures import Measure
 from lab_pipelines.catalog.units import to_stack_time
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from lab_pipelines.blog.template import (
     picture_asked,
     plain_asked,
 )
-from lab_pipelines.catalog.spec import Identity, LabSpec
+from lab_pipelines.catalog.identity import Identity
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import Target
 from lab_pipelines.report.wording import (
     GAP,

@@ -22,8 +22,9 @@ from jinja2.parser import Parser
 from pydantic import Field, ValidationError
 
 from lab_pipelines.catalog.calendar import Calendar, Post, Week
+from lab_pipelines.catalog.identity import Identity
 from lab_pipelines.catalog.loader import Catalog, SpecError, shown
-from lab_pipelines.catalog.spec import Identity, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.catalog.strict import SpecModel
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.wording import VERDICTS

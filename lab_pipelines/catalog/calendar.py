@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
+from lab_pipelines.catalog.identity import Erratum
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
-from lab_pipelines.catalog.spec import Erratum
 from lab_pipelines.catalog.strict import SpecModel, Text
 
 

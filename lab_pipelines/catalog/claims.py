@@ -1,7 +1,7 @@
 """What a lab may claim: each kind of finding, and the stages that it means.
 
-Doesn't belong here: whether a claim's names exist in its lab (spec.py), or its verdict (assets/findings.py,
-lab_pipelines/statistics/).
+Doesn't belong here: whether a claim's names exist in its lab (finding_references.py), or its verdict
+(assets/findings.py, lab_pipelines/statistics/).
 """
 
 from __future__ import annotations

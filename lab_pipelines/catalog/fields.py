@@ -1,6 +1,6 @@
 """Fields that several of the catalogue's models share, and the rules that their values keep.
 
-Doesn't belong here: the models (spec.py, steps.py), or what makes a query one that Prometheus takes (promql.py).
+Doesn't belong here: the models (spec.py and its parts), or what makes a query one that Prometheus takes (promql.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Whether Prometheus would take a query, answered by a parser instead of a server.
 
 Belongs here: syntax, types, and what the oldest Prometheus of our targets does not know yet.
-Doesn't belong here: whether the series exist (tests ask a real Prometheus), or a spec's placeholders (spec.py).
+Doesn't belong here: whether the series exist (tests ask a real Prometheus), or which placeholders a query may have
+(measures.py, error_budget.py).
 """
 
 from __future__ import annotations

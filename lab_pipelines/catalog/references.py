@@ -19,7 +19,8 @@ from streaming_load.traces import TraceError
 from lab_pipelines.catalog.charts import UnknownChartError, check_values, load_chart, place_of, recorded
 from lab_pipelines.catalog.loader import WHOLE_FILE, Problem, SpecError, line_of, read_documents, shown, written
 from lab_pipelines.catalog.promql import refusal
-from lab_pipelines.catalog.spec import Chart, LabSpec, Outline
+from lab_pipelines.catalog.spec import LabSpec, Outline
+from lab_pipelines.catalog.stack import Chart
 from lab_pipelines.catalog.steps import (
     AnyStep,
     ApplyStep,

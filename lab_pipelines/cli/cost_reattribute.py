@@ -29,7 +29,7 @@ def reattribute(
     from lab_pipelines.attribution import reattribute as estimate_anew
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.catalog.prices import UnknownPriceError
-    from lab_pipelines.cost import CostError
+    from lab_pipelines.lanes import CostError
     from resources.billing import PriceSheetBilling
     from resources.contract import WarehouseError
 

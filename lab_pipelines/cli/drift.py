@@ -18,7 +18,7 @@ from lab_pipelines.report.wording import GAP, percent, short
 from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
-    from lab_pipelines.regression import Cell, Run
+    from lab_pipelines.run_numbers import Cell, Run
     from lab_pipelines.statistics.drift import Drift
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -67,7 +67,7 @@ def drift(
 
 def _series(runs: Sequence[Run]) -> list[tuple[Cell, list[tuple[Run, float]]]]:
     """Of each cell of the newest run, its value in each run that has it, oldest first."""
-    from lab_pipelines.regression import numbers_of
+    from lab_pipelines.run_numbers import numbers_of
 
     cells = list(runs[-1].numbers)
     found: dict[Cell, list[tuple[Run, float]]] = {}

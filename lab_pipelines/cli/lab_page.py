@@ -14,9 +14,12 @@ from lab_pipelines.cli.options import JsonOption, LabArgument, known_lab
 from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
+    from lab_pipelines.catalog.identity import Erratum
     from lab_pipelines.catalog.loader import Catalog
+    from lab_pipelines.catalog.measures import Measure
     from lab_pipelines.catalog.prices import PriceSheet
-    from lab_pipelines.catalog.spec import Erratum, LabSpec, Measure, Nodes, Outline
+    from lab_pipelines.catalog.spec import LabSpec, Outline
+    from lab_pipelines.catalog.stack import Nodes
     from lab_pipelines.catalog.steps import AnyStep, Profile
 
 NO_GPU = "none"

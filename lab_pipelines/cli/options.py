@@ -20,7 +20,8 @@ from lab_pipelines.deployment import MOST_TURNS, REPO_ROOT, TARGETS, Deployment,
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.loader import Catalog
-    from lab_pipelines.catalog.spec import LabSpec, Outline, Variant
+    from lab_pipelines.catalog.spec import LabSpec, Outline
+    from lab_pipelines.catalog.stack import Variant
     from lab_pipelines.turns import Visit
     from resources.warehouse_core import PlainWarehouse
 

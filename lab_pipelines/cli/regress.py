@@ -15,7 +15,8 @@ from lab_pipelines.cli.options import JsonOption, LabArgument, TargetOption, kno
 from lab_pipelines.report.wording import GAP, percent, short
 
 if TYPE_CHECKING:
-    from lab_pipelines.regression import Comparison, Quantity, Question, Run
+    from lab_pipelines.regression import Comparison, Question
+    from lab_pipelines.run_numbers import Quantity, Run
     from resources.warehouse_core import PlainWarehouse
 
 QuantityOption = Annotated[
@@ -101,7 +102,7 @@ def regress(
 
 def chosen_quantities(names: Sequence[str] | None) -> list[Quantity]:
     """The quantities asked for, or all. Ends the program for an unknown one."""
-    from lab_pipelines.regression import QUANTITIES
+    from lab_pipelines.run_numbers import QUANTITIES
 
     known = {quantity.name: quantity for quantity in QUANTITIES}
     if unknown := [name for name in names or [] if name not in known]:

@@ -18,7 +18,8 @@ from lab_pipelines.report.wording import duration
 
 if TYPE_CHECKING:
     from lab_pipelines.catalog.prices import PriceSheet
-    from lab_pipelines.catalog.spec import LabSpec, Variant
+    from lab_pipelines.catalog.spec import LabSpec
+    from lab_pipelines.catalog.stack import Variant
     from lab_pipelines.deployment import Deployment
     from lab_pipelines.rehearsed_plan import Interval, Outlook, RehearsedVariant
     from lab_pipelines.turns import Visit

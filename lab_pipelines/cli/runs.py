@@ -44,8 +44,8 @@ from lab_pipelines.cli.places import left_of, require_usable
 from lab_pipelines.deployment import Deployment
 
 if TYPE_CHECKING:
+    from lab_pipelines.catalog.identity import Identity
     from lab_pipelines.catalog.loader import Catalog
-    from lab_pipelines.catalog.spec import Identity
     from lab_pipelines.cli.launch import Ended, Record
     from resources.warehouse_core import PlainWarehouse
 

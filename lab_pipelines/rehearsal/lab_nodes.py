@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import LabSpec, Nodes, Variant
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Nodes, Variant
 from lab_pipelines.engine.cold_start import drawn_image_pull, drawn_node_start
 from lab_pipelines.rehearsal.control_plane import ControlPlane, node_of
 from lab_pipelines.rehearsal.node_pools import GPU, NodePools, NodeStart, Pool, autoscaler_times

@@ -1,7 +1,7 @@
 """The pictures that a lab's spec asks for: `Figure` and a run's rows → `Picture`.
 
 Belongs here: which values a figure takes and which series they make. Doesn't belong here: how lines and bars are drawn
-(charts.py), or the shape of a figure in a spec (catalog/spec.py).
+(charts.py), or the shape of a figure in a spec (catalog/measures.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import isclose
 
 from lab_pipelines.baseline import UNITS
-from lab_pipelines.catalog.spec import Figure
+from lab_pipelines.catalog.measures import Figure
 from lab_pipelines.report.charts import Mark, bars_picture, lines_picture, load_title
 from lab_pipelines.report.read import Section
 from lab_pipelines.report.stage_table import ladders

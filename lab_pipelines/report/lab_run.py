@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab_pipelines.catalog.spec import Identity, LabSpec
+from lab_pipelines.catalog.identity import Identity
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.report import charts, figures
 from lab_pipelines.report.certainty import Certainty, certainty_of
 from lab_pipelines.report.read import Section

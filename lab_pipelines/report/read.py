@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab_pipelines.catalog.calendar import Phase, load_calendar
+from lab_pipelines.catalog.identity import Identity
 from lab_pipelines.catalog.loader import Catalog
-from lab_pipelines.catalog.spec import Identity
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.report.wording import Row, in_order, printable
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab_pipelines.catalog.spec import Identity, LabSpec
+from lab_pipelines.catalog.identity import Identity
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.report.wording import GAP, Row, short
 
 

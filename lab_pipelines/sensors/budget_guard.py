@@ -24,10 +24,11 @@ from lab_pipelines.budget_guard import Cut, Holding, Verdict, cuts
 from lab_pipelines.budgets import Budgets
 from lab_pipelines.catalog.loader import SpecError
 from lab_pipelines.catalog.prices import UnknownPriceError
-from lab_pipelines.cost import CostError
 from lab_pipelines.deployment import BudgetMode
+from lab_pipelines.lanes import CostError
 from lab_pipelines.provenance import Provenance
-from lab_pipelines.rows import Row, node_time_of
+from lab_pipelines.rows.common import Row
+from lab_pipelines.rows.sessions import node_time_of
 from lab_pipelines.sensors.common import EVERY_S
 from lab_pipelines.turns import visit_name
 from lab_pipelines.words import counted

@@ -31,7 +31,7 @@ from lab_pipelines.gpu_policy import (
     decide,
     decide_tick,
 )
-from lab_pipelines.rows import Row
+from lab_pipelines.rows.common import Row
 from lab_pipelines.sensors.common import EVERY_S
 from lab_pipelines.words import counted
 from resources.billing import Billing

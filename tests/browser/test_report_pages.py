@@ -18,7 +18,9 @@ from playwright.sync_api import Page, sync_playwright
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.report.write import write_lab, write_report
 from tests.support.browser import BROWSER_ARGUMENTS, found_browser
-from tests.support.rows import event_row, lab_run, publish_run, session_row, variants_run, warehouse_in
+from tests.support.rows.runs import lab_run, variants_run
+from tests.support.rows.sessions import event_row, session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 

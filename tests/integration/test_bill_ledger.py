@@ -33,15 +33,11 @@ from resources.cost_query import AZURE_LIMITS, RETRY_HEADERS
 from resources.labs import Labs
 from tests.support.azure_cost import AzureCost, BillingOverLoopback, Clock, machines
 from tests.support.command_line import own_environment
-from tests.support.rows import (
-    cost_row,
-    gpu_decision_row,
-    lab_run,
-    node_time_row,
-    publish_run,
-    session_row,
-    warehouse_in,
-)
+from tests.support.rows.decisions import gpu_decision_row
+from tests.support.rows.money import cost_row
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import node_time_row, session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 DAY = date(2026, 3, 2)  # of `lab_run`
 NOW = datetime(2026, 3, 4, 9, tzinfo=UTC)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.client_budget import ClientBudget
 from lab_pipelines.client_errors import ClientError, client_errors, faults
+from lab_pipelines.rows.load import request_rows
 from resources.load_generator import LoadPlan, LoadResult, StagePlan
 from resources.load_locust import LOCUSTFILE
 from tests.support.locust_runs import marked, plan, run, stage
@@ -45,7 +45,7 @@ def valid(load: LoadPlan, result: LoadResult) -> dict[int, set[bool]]:
     """By stage, whether its whole requests that began and ended in it are valid."""
     over = faults(client_errors(load, result, GENEROUS, judge_share=True))
     found: dict[int, set[bool]] = {number.stage: set() for number in result.stages}
-    for row in rows.request_rows(session(), load, result, faults=over):
+    for row in request_rows(session(), load, result, faults=over):
         if row["outcome"] == "ok" and row["in_stage"]:
             found[row["stage"]].add(row["valid"])
     return found

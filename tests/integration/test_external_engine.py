@@ -23,7 +23,7 @@ from lab_pipelines.catalog.prices import load_prices
 from resources import binaries
 from tests.support import main_command
 from tests.support.main_command import Place
-from tests.support.rows import NOT_BY_RUNS
+from tests.support.rows.runs import NOT_BY_RUNS
 from tests.support.tiny_llama import TinyLlama, tiny_llama
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Variant
+from lab_pipelines.catalog.stack import Variant
 from resources.cluster import ClusterError, Session, StackOrder
 from resources.cluster_external import ExternalEngineCluster
 from resources.leases import LeaseBook

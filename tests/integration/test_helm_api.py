@@ -16,7 +16,7 @@ from typing import Any
 import helm_python
 import pytest
 
-from lab_pipelines.catalog.spec import Chart
+from lab_pipelines.catalog.stack import Chart
 from lab_pipelines.deployment import REPO_ROOT
 from resources import helm, helm_sdk, kube_api
 from resources.cluster import ClusterError

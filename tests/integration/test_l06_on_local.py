@@ -12,7 +12,7 @@ from lab_pipelines.catalog.loader import load_catalog
 from resources.contract import contract
 from resources.warehouse import Warehouse
 from tests.support.main_command import Place, prepared, processes_of, start
-from tests.support.rows import NOT_BY_RUNS
+from tests.support.rows.runs import NOT_BY_RUNS
 
 
 @pytest.fixture(scope="module")

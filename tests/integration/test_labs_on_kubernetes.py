@@ -14,7 +14,7 @@ from tests.support import rbac
 from tests.support.kube.kubelet import Delays
 from tests.support.lab_cluster import T4, LabCluster, lab_cluster
 from tests.support.main_command import Place, Run, prepared, processes_of, start
-from tests.support.rows import NOT_BY_RUNS
+from tests.support.rows.runs import NOT_BY_RUNS
 
 TWICE = {"LABS_VARIANT": "on", "LABS_TURNS": "2"}
 IDS = {"AZURE_CLIENT_ID": "client", "AZURE_TENANT_ID": "tenant", "AZURE_KEY_VAULT": "vault"}

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import resources.load_cluster
-from lab_pipelines import rows
 from lab_pipelines.build import build_defs
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.deployment import REPO_ROOT, ClusterSettings, Deployment, DeploymentError
+from lab_pipelines.rows.load import request_rows
 from resources import kube_api
 from resources.cluster import Lease
 from resources.kube_api import Deadline
@@ -34,9 +34,9 @@ from tests.support.lab_cluster import lab_cluster
 from tests.support.load_pods import LoadPods
 from tests.support.locust_runs import completions, plan, stage
 from tests.support.main_command import prepared, start
-from tests.support.rows import warehouse_in
 from tests.support.sessions import session
 from tests.support.sse_server import SseServer, completion
+from tests.support.warehouses import warehouse_in
 
 SERVICE = "http://vllm.lab-06.svc:80"
 IMAGE = "registry.example/lab-pipelines:1"
@@ -153,7 +153,7 @@ def test_two_workers_in_the_cluster_bring_back_rows_like_those_of_a_load_from_he
     up, warehouse = session(model=PHI_3), warehouse_in(tmp_path)
     kinds = []
     for run_id, one in (("there", result), ("here", here)):
-        table = [{**row, "run_id": run_id} for row in rows.request_rows(up, load, one)]
+        table = [{**row, "run_id": run_id} for row in request_rows(up, load, one)]
         warehouse.publish("requests", table, target="local", lab="L06", run_id=run_id)
         good = [row for row in table if row["outcome"] == "ok"]
         kinds.append([{column: type(value) for column, value in row.items()} for row in good])

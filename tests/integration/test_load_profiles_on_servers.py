@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lab_pipelines import rows
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import LoadStep
+from lab_pipelines.load_plan import load_plan
+from lab_pipelines.rows.load import request_rows, stage_rows
 from resources.cluster import Endpoint
 from resources.load_generator import LoadResult
 from resources.warehouse import Warehouse
 from tests.integration.test_modelled_server import PHI_3, Server
 from tests.support.locust_runs import run
-from tests.support.rows import warehouse_in
 from tests.support.sessions import endpoint, session
 from tests.support.standin import standin
+from tests.support.warehouses import warehouse_in
 
 WHERE = {"target": "local", "lab": "L06", "run_id": "run-1"}
 
@@ -27,11 +28,11 @@ WHERE = {"target": "local", "lab": "L06", "run_id": "run-1"}
 def applied(step: LoadStep, pace: Pace, at: Endpoint, folder: Path, **changes: Any) -> tuple[Warehouse, LoadResult]:
     """Apply `step` and publish its rows; the warehouse that holds them, and what Locust recorded."""
     up = session(endpoints=[at], time_scale=pace.time_scale, **changes)
-    plan = rows.load_plan(up, step, pace)
+    plan = load_plan(up, step, pace)
     result = run(plan, folder / "load")
     warehouse = warehouse_in(folder)
-    warehouse.publish("requests", rows.request_rows(up, plan, result), **WHERE)
-    warehouse.publish("load_stages", rows.stage_rows(up, plan, result), **WHERE)
+    warehouse.publish("requests", request_rows(up, plan, result), **WHERE)
+    warehouse.publish("load_stages", stage_rows(up, plan, result), **WHERE)
     return warehouse, result
 
 

@@ -12,21 +12,22 @@ from dagster import AssetKey, Failure
 from streaming_load.plan import read_plan
 from streaming_load.schedule import offsets
 
-from lab_pipelines import rows
 from lab_pipelines.build import build_defs
-from lab_pipelines.catalog.spec import Pace
+from lab_pipelines.catalog.pace import Pace
 from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.deployment import Deployment
+from lab_pipelines.load_plan import load_plan
 from lab_pipelines.rehearsal.load import Replay
+from lab_pipelines.rows.load import request_rows, stage_rows
 from resources.labs import Labs
 from resources.load_generator import LoadError, LoadPlan
 from resources.warehouse import Warehouse
 from tests.integration.test_modelled_server import PHI_3, Server
 from tests.support.copied_catalog import copied_catalog
 from tests.support.locust_runs import run
-from tests.support.rows import warehouse_in
 from tests.support.sessions import endpoint, session
 from tests.support.sse_server import SseServer, completion
+from tests.support.warehouses import warehouse_in
 from tests.support.worlds import world_with
 
 PACE = Pace(time_scale=20.0, hold_s=5.0, min_requests=500, requests_per_user=1, max_hold_s=200.0)
@@ -47,7 +48,7 @@ def replay(form: str, file: str, **profile: Any) -> LoadStep:
 
 def plan_of(step: LoadStep, base_url: str, pace: Pace = PACE) -> tuple[Any, LoadPlan]:
     up = session(endpoints=[endpoint("vllm", "vllm", base_url)], time_scale=pace.time_scale, model=PHI_3)
-    return up, rows.load_plan(up, step, pace)
+    return up, load_plan(up, step, pace)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -95,8 +96,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def published(folder: Path, up: Any, load: LoadPlan, result: Any) -> Warehouse:
     warehouse = warehouse_in(folder)
     where = {"target": "local", "lab": "L06", "run_id": "run-1"}
-    warehouse.publish("requests", rows.request_rows(up, load, result), **where)
-    warehouse.publish("load_stages", rows.stage_rows(up, load, result), **where)
+    warehouse.publish("requests", request_rows(up, load, result), **where)
+    warehouse.publish("load_stages", stage_rows(up, load, result), **where)
     return warehouse
 
 

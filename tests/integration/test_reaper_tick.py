@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resources import cluster_kubernetes, ownership
+from resources import kube_deadlines, ownership
 from resources.cluster_kubernetes import KubernetesCluster
 from tests.support.azure_arm import AzureArm
 from tests.support.azure_pools import pools_of
@@ -17,7 +17,7 @@ def test_a_tick_does_not_wait_for_an_operation_of_somebody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(cluster_kubernetes, "TICK_S", 0.3)
+    monkeypatch.setattr(kube_deadlines, "TICK_S", 0.3)
     with KubeApi() as api, AzureArm() as arm:
         api.kubeconfig(tmp_path)
         mine = {ownership.POOL_TAG: ownership.POOL_TAG_VALUE, ownership.LEASE_LABEL: "of-a-dead-run", "lab": "l07"}

@@ -20,7 +20,7 @@ from resources import processes
 from resources.cluster_rehearsal import RehearsalCluster
 from resources.contract import contract
 from resources.warehouse import Warehouse
-from tests.support.rows import NOT_BY_RUNS
+from tests.support.rows.runs import NOT_BY_RUNS
 
 LAB_ASSETS = ("deployed_stack", "load_run", "metrics_snapshot", "cost_attribution", "finops_sheet")
 BASELINE = REPO_ROOT / "results" / "baselines" / "L06" / "local" / "0001.json"

@@ -12,11 +12,14 @@ from typing import Any
 import psutil
 import pytest
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import LabSpec, Pace, Variant
+from lab_pipelines.catalog.pace import Pace
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.catalog.steps import LoadStep
 from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.load_plan import load_plan
+from lab_pipelines.rows.events import log_rows
 from resources import processes
 from resources.cluster import ClusterError, Session, StackOrder
 from resources.cluster_rehearsal import RehearsalCluster
@@ -121,7 +124,7 @@ def test_the_engine_s_log_has_a_line_for_each_request_of_the_session(cluster: Re
     assert [line["request_id"] for line in cluster.log_lines(session, "vllm")] == ["first-token"]
     [step] = [step for step in L06.steps if isinstance(step, LoadStep)]
     pace = Pace(time_scale=1.0, hold_s=5.0, min_requests=2, requests_per_user=1, max_hold_s=60.0, max_users=2)
-    plan = rows.load_plan(session, step, pace)
+    plan = load_plan(session, step, pace)
     result = RehearsalLoadGenerator().run(plan, workdir=tmp_path / "load", environ={}, progress=quiet)
     lines = cluster.log_lines(session, "vllm")[1:]
     # The last one was on its way to the engine when the load ended.
@@ -130,7 +133,7 @@ def test_the_engine_s_log_has_a_line_for_each_request_of_the_session(cluster: Re
     for line in lines:
         if line["finished_reason"] == "length":
             assert line["ttft_s"] == pytest.approx(by_id[line["request_id"]].server_ttft_s, abs=1e-5)
-    table = rows.log_rows(session, "vllm", lines)
+    table = log_rows(session, "vllm", lines)
     assert {row["event"] for row in table} == {"request_finished"}
     following = cluster.switch(session, order(variant=NARROW), progress=quiet)
     assert [line["request_id"] for line in cluster.log_lines(following, "vllm")] == ["first-token"]

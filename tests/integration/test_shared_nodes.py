@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
-from lab_pipelines.cost import UNITS, ClosedSession
+from lab_pipelines.lanes import UNITS, ClosedSession
 from lab_pipelines.node_time import NodeTime, share_nodes
+from lab_pipelines.rows.sessions import node_time_row, session_row
 from resources.cluster import Session, StackOrder
 from resources.cluster_kubernetes import KubernetesCluster
 from resources.node_pools import NoNodePools
@@ -60,8 +60,8 @@ def test_labs_with_pods_on_one_node_share_it(tmp_path: Path, monkeypatch: pytest
         assert (node.node, node.sku, node.exclusive) == ("system-0", T4, False)
         assert (node.requested.cpus or 0) > 0 and node.capacity.cpus == 32
         assert node.used.cpus is None, "this Prometheus has no cAdvisor; that is unknown, not zero"
-    closed = {one.session_id: ClosedSession.from_row(rows.session_row(one, released_at=until)) for one in sessions}
-    times = [NodeTime.from_row(rows.node_time_row(one, node)) for one in sessions for node in held[one.session_id]]
+    closed = {one.session_id: ClosedSession.from_row(session_row(one, released_at=until)) for one in sessions}
+    times = [NodeTime.from_row(node_time_row(one, node)) for one in sessions for node in held[one.session_id]]
     lanes = share_nodes(times, closed, price_of=lambda sku, priority: Decimal(1))
     first, second = (lanes[one.session_id][0] for one in sessions)
     assert first.held[0].nodes == 1, "alone until the other one came"

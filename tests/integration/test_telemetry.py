@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.measures import Measure
 from resources import processes, prometheus_server
 from resources.prometheus_server import ScrapeTarget
 from resources.telemetry import Reading, Sample, Telemetry, TelemetryError, counter_increase, summarise

@@ -1,6 +1,6 @@
 """What tests of `labs` share: an environment of their own, and what a refusal must look like.
 
-Doesn't belong here: rows to publish (rows.py), Dagster's own command (main_command.py).
+Doesn't belong here: rows to publish (rows/), Dagster's own command (main_command.py).
 """
 
 from __future__ import annotations

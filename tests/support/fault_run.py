@@ -36,7 +36,7 @@ from assets.steps import Walk
 from assets.variants import publish_opening, switch
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.turns import Visit
-from resources import cluster_kubernetes, helm, kube_api
+from resources import helm, kube_api, kube_deadlines
 from resources.billing import PriceSheetBilling
 from resources.cluster import StackOrder
 from resources.cluster_kubernetes import KubernetesCluster
@@ -188,9 +188,9 @@ def _hasten(read_timeout_s: float | None) -> None:
     """The same waits, shorter: a cell is a second, and nothing here takes longer."""
     kube_api.RETRY_S = helm.LOOK_S = 0.05
     kube_api.READ_TIMEOUT_S = read_timeout_s or kube_api.READ_TIMEOUT_S
-    cluster_kubernetes.TAKE_S = cluster_kubernetes.ASK_S = cluster_kubernetes.RELEASE_S = 3.0
-    cluster_kubernetes.SCRAPED_S = 0.0
-    cluster_kubernetes.NODES_S, cluster_kubernetes.READY_S = 4.0, 8.0
+    kube_deadlines.TAKE_S = kube_deadlines.ASK_S = kube_deadlines.RELEASE_S = 3.0
+    kube_deadlines.SCRAPED_S = 0.0
+    kube_deadlines.NODES_S, kube_deadlines.READY_S = 4.0, 8.0
 
 
 if __name__ == "__main__":

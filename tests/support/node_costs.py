@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from lab_pipelines.cost import DECIMALS, ClosedSession, all_its_time, lane_of
+from lab_pipelines.lanes import DECIMALS, ClosedSession, all_its_time, lane_of
 
 
 def node_hours(session: ClosedSession) -> Decimal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lab_pipelines.catalog.spec import ComponentKind
+from lab_pipelines.catalog.stack import ComponentKind
 from resources.cluster import Endpoint, Phase, Session
 
 REQUESTED = datetime(2026, 3, 12, 9, 0, tzinfo=UTC)

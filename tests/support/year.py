@@ -1,6 +1,6 @@
 """A year in which every lab was rehearsed, made up: for tests that need rows of many labs.
 
-Doesn't belong here: rows of one run (rows.py), or anything that runs a lab.
+Doesn't belong here: rows of one run (rows/runs.py), or anything that runs a lab.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from typing import Any
 
 from lab_pipelines.catalog.spec import LabSpec
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, finding_row, publish_run, summary_row, variants_run
+from tests.support.rows.common import Row
+from tests.support.rows.measures import summary_row
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import variants_run
+from tests.support.warehouses import publish_run
 
 USERS = (1, 8, 16, 32)
 _TARGET = "rehearsal"

@@ -20,32 +20,36 @@ from lab_pipelines.session_sheets import publish_sheets
 from resources.billing import Billing
 from resources.contract import WarehouseError
 from resources.warehouse import Warehouse
-from tests.support import rows
 from tests.support.command_line import own_environment
+from tests.support.rows.common import USD_PER_NODE_HOUR, Row
+from tests.support.rows.money import unit_price
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import shared_node_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 9, 12, 0, tzinfo=UTC)
 
 
 def price_of(sku: str | None, priority: Priority) -> UnitPrice | None:
-    return None if sku is None else rows.unit_price(priority=priority, sku=sku)
+    return None if sku is None else unit_price(priority=priority, sku=sku)
 
 
 def dearer(sku: str | None, priority: Priority) -> UnitPrice | None:
-    return None if sku is None else rows.unit_price(2 * rows.USD_PER_NODE_HOUR, priority=priority, sku=sku)
+    return None if sku is None else unit_price(2 * USD_PER_NODE_HOUR, priority=priority, sku=sku)
 
 
-def run_of(lab: str, number: int = 1, *, shared: bool = False, **columns: Any) -> dict[str, list[rows.Row]]:
+def run_of(lab: str, number: int = 1, *, shared: bool = False, **columns: Any) -> dict[str, list[Row]]:
     own: dict[str, Any] = {"lab": lab, "run_id": f"{lab}-{number}", "session_id": f"{lab}-s{number}"} | columns
-    run = rows.lab_run(**own)
+    run = lab_run(**own)
     if shared:
         closed = next(row for row in run["stack_sessions"] if row["state"] == "closed")
-        run["node_time"] = [rows.shared_node_row(closed)]
+        run["node_time"] = [shared_node_row(closed)]
     return run
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return rows.warehouse_in(tmp_path)
+    return warehouse_in(tmp_path)
 
 
 def current(warehouse: Warehouse) -> dict[str, Decimal]:
@@ -55,7 +59,7 @@ def current(warehouse: Warehouse) -> dict[str, Decimal]:
 
 def test_a_run_is_estimated_from_its_rows(warehouse: Warehouse) -> None:
     run = run_of("L06")
-    rows.publish_run(warehouse, run)
+    publish_run(warehouse, run)
     [one] = attribute(warehouse, "L06", "local", price_of=price_of, run_id="L06-1")
     names = ("x_part", "x_step", "x_stage", "PricingQuantity", "ListCost", "ChargePeriodStart", "x_priority")
     estimated = estimate_rows(one, price_of=price_of)
@@ -69,14 +73,14 @@ def test_a_run_is_estimated_from_its_rows(warehouse: Warehouse) -> None:
 def test_a_lake_from_before_node_time_was_kept_is_estimated_by_its_sessions_own_nodes(warehouse: Warehouse) -> None:
     run = run_of("L06")
     del run["node_time"]
-    rows.publish_run(warehouse, run)
+    publish_run(warehouse, run)
     [one] = attribute(warehouse, "L06", "local", price_of=price_of)
     assert one.usd() == sum(row["ListCost"] for row in run["cost_records"])
 
 
 def test_what_is_estimated_anew_without_news_changes_nothing(warehouse: Warehouse) -> None:
     for number in (1, 2):
-        rows.publish_run(warehouse, run_of("L06", number))
+        publish_run(warehouse, run_of("L06", number))
     before = len(warehouse.query("FROM cost_records"))
     found = reattribute(warehouse, labs_with_sessions(warehouse), price_of=price_of, now=NOW)
     assert (found.sessions, found.changed) == (2, [])
@@ -84,8 +88,8 @@ def test_what_is_estimated_anew_without_news_changes_nothing(warehouse: Warehous
 
 
 def test_another_price_adds_estimates_that_hold_from_then_on_and_edits_none(warehouse: Warehouse) -> None:
-    rows.publish_run(warehouse, run_of("L06"))
-    rows.publish_run(warehouse, run_of("L07", priced=False))
+    publish_run(warehouse, run_of("L06"))
+    publish_run(warehouse, run_of("L07", priced=False))
     former, records = current(warehouse), len(warehouse.query("FROM cost_records"))
     found = reattribute(warehouse, labs_with_sessions(warehouse), price_of=dearer, now=NOW)
     assert found.sessions == 2
@@ -101,18 +105,18 @@ def test_another_price_adds_estimates_that_hold_from_then_on_and_edits_none(ware
 def test_a_run_that_ended_before_its_estimate_gets_one(warehouse: Warehouse) -> None:
     run = run_of("L06")
     del run["cost_records"]
-    rows.publish_run(warehouse, run)
+    publish_run(warehouse, run)
     [changed] = reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW).changed
     assert changed.before is None
     assert changed.after == current(warehouse)["L06-s1"]
 
 
 def test_a_lab_pays_less_once_it_is_known_who_else_held_its_node(warehouse: Warehouse) -> None:
-    rows.publish_run(warehouse, run_of("L06", shared=True))
+    publish_run(warehouse, run_of("L06", shared=True))
     assert reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW).changed == [], "alone: all of it"
     alone = current(warehouse)["L06-s1"]
     # L07 was there at the same time, with the same requests; it ended later and is estimated first.
-    rows.publish_run(warehouse, run_of("L07", shared=True, slower=1.5))
+    publish_run(warehouse, run_of("L07", shared=True, slower=1.5))
     where = labs_with_sessions(warehouse)
     assert {one.lab for one in reattribute(warehouse, where, price_of=price_of, now=NOW).changed} == {"L06", "L07"}
     now = current(warehouse)
@@ -127,23 +131,23 @@ def test_a_lab_pays_less_once_it_is_known_who_else_held_its_node(warehouse: Ware
 class FixedPrice(Billing):
     """What the price sheet of its day says."""
 
-    usd: str = str(rows.USD_PER_NODE_HOUR)
+    usd: str = str(USD_PER_NODE_HOUR)
 
     def node_hour_price(self, sku: str | None, priority: Priority = "on_demand") -> UnitPrice | None:
-        return rows.unit_price(Decimal(self.usd), priority=priority, sku=sku) if sku else None
+        return unit_price(Decimal(self.usd), priority=priority, sku=sku) if sku else None
 
     def sheet(self) -> PriceSheet:
         return load_prices()
 
 
-def ended(warehouse: Warehouse, run: dict[str, list[rows.Row]], billing: Billing) -> list[rows.Row]:
+def ended(warehouse: Warehouse, run: dict[str, list[Row]], billing: Billing) -> list[Row]:
     """Publish what a run has when its stack is gone, and let it estimate what it cost."""
-    rows.publish_run(warehouse, {name: of for name, of in run.items() if name not in ("cost_records", "finops_sheet")})
+    publish_run(warehouse, {name: of for name, of in run.items() if name not in ("cost_records", "finops_sheet")})
     sessions = [row for row in run["stack_sessions"] if row["state"] == "closed"]
     return publish_estimates(sessions, billing, warehouse)
 
 
-def a_day_later(run: dict[str, list[rows.Row]]) -> dict[str, list[rows.Row]]:
+def a_day_later(run: dict[str, list[Row]]) -> dict[str, list[Row]]:
     def of(value: object) -> object:
         return value + timedelta(days=1) if isinstance(value, datetime) else value
 
@@ -215,7 +219,7 @@ def test_where_no_node_is_shared_nobody_is_looked_for(warehouse: Warehouse) -> N
 
 def test_sheets_that_somebody_left_behind_are_made_good_and_counted(warehouse: Warehouse) -> None:
     run = run_of("L06")
-    rows.publish_run(warehouse, run)
+    publish_run(warehouse, run)
     dear = [row | {"recorded_at": NOW, "ListCost": 2 * row["ListCost"]} for row in run["cost_records"]]
     warehouse.publish("cost_records", dear, target="local", lab="L06", run_id="L06-1", part="estimated-dear")
     first = reattribute(warehouse, [("local", "L06")], price_of=price_of, now=NOW)
@@ -227,10 +231,10 @@ def test_sheets_that_somebody_left_behind_are_made_good_and_counted(warehouse: W
 def test_spot_nodes_are_priced_as_spot_nodes(warehouse: Warehouse) -> None:
     run = run_of("L06")
     run["node_time"] = [run["node_time"][0] | {"priority": "spot", "pool": "t4spot"}]
-    rows.publish_run(warehouse, run)
+    publish_run(warehouse, run)
 
     def cheaper_on_spot(sku: str | None, priority: Priority) -> UnitPrice | None:
-        return rows.unit_price(Decimal("0.1") if priority == "spot" else rows.USD_PER_NODE_HOUR, priority=priority)
+        return unit_price(Decimal("0.1") if priority == "spot" else USD_PER_NODE_HOUR, priority=priority)
 
     [one] = attribute(warehouse, "L06", "local", price_of=cheaper_on_spot)
     estimated = estimate_rows(one, price_of=cheaper_on_spot)
@@ -241,11 +245,11 @@ def test_spot_nodes_are_priced_as_spot_nodes(warehouse: Warehouse) -> None:
 
 def test_the_command_says_what_changed_and_by_how_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own_environment(monkeypatch, tmp_path / "data")
-    warehouse = rows.warehouse_in(tmp_path)
+    warehouse = warehouse_in(tmp_path)
     run = run_of("L06")
     del run["cost_records"]
-    rows.publish_run(warehouse, run)
-    rows.publish_run(warehouse, run_of("L07"))
+    publish_run(warehouse, run)
+    publish_run(warehouse, run_of("L07"))
     runner = CliRunner()
     answer = runner.invoke(app, ["cost", "reattribute", "--lab", "L06", "--json"])
     assert answer.exit_code == 0, answer.output
@@ -258,7 +262,7 @@ def test_the_command_says_what_changed_and_by_how_much(monkeypatch: pytest.Monke
     assert again.stdout == expected, again.output
     run = run_of("L08")
     run["cost_records"] = [row | {"x_price_low": None, "x_price_high": None} for row in run["cost_records"]]
-    rows.publish_run(warehouse, run)
+    publish_run(warehouse, run)
     bounds = runner.invoke(app, ["cost", "reattribute", "--lab", "L08"])
     assert bounds.stdout.endswith(
         "1 sessions, 1 estimated anew, 0 of them cost another sum, by +0.000000 USD together; 1 sheets written\n"

@@ -15,7 +15,10 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.catalog.steps import LoadStep
 from resources.warehouse import Warehouse
-from tests.support import rows
+from tests.support.rows.decisions import run_mark_row
+from tests.support.rows.measures import gap_row
+from tests.support.rows.runs import get_run, lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 SPEC = load_catalog().spec("L06")
 USERS = [users for users in SPEC.load_steps[0].stage_users if users is not None]
@@ -23,7 +26,7 @@ USERS = [users for users in SPEC.load_steps[0].stage_users if users is not None]
 
 def run(run_id: str = "run-1", *, spec: LabSpec = SPEC, users: list[int] = USERS, **columns: Any) -> dict[str, Any]:
     """A run that deserves to be pinned, unless `columns` say otherwise."""
-    tables = rows.lab_run(users=users, run_id=run_id, session_id=run_id, **columns)
+    tables = lab_run(users=users, run_id=run_id, session_id=run_id, **columns)
     for row in tables["stack_sessions"]:
         row["spec_digest"] = spec_digest(spec)
     return tables
@@ -31,7 +34,7 @@ def run(run_id: str = "run-1", *, spec: LabSpec = SPEC, users: list[int] = USERS
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return rows.warehouse_in(tmp_path)
+    return warehouse_in(tmp_path)
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def refusal(warehouse: Warehouse, directory: Path, spec: LabSpec = SPEC, **choic
 
 def test_a_baseline_holds_the_stage_table_and_all_that_produced_it(warehouse: Warehouse, directory: Path) -> None:
     published = run()
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     pinned = pin(warehouse, SPEC, target="local", directory=directory)
     assert pinned.path == directory / "L06" / "local" / "0001.json"
     content = json.loads(pinned.path.read_text())
@@ -81,13 +84,13 @@ def test_a_baseline_holds_the_stage_table_and_all_that_produced_it(warehouse: Wa
 
 
 def test_pinning_again_needs_the_flag_and_leaves_the_former_as_it_was(warehouse: Warehouse, directory: Path) -> None:
-    rows.publish_run(warehouse, run())
+    publish_run(warehouse, run())
     first = pin(warehouse, SPEC, target="local", directory=directory)
     before = first.path.read_bytes()
     message = refusal(warehouse, directory)
     assert str(first.path) in message
     assert "--again" in message
-    rows.publish_run(warehouse, run("run-2"))
+    publish_run(warehouse, run("run-2"))
     second = pin(warehouse, SPEC, target="local", again=True, run_id="run-2", directory=directory)
     assert second.path.name == "0002.json"
     assert second.content["previous"] == {"file": "0001.json", "digest": first.digest}
@@ -105,18 +108,18 @@ def test_without_a_pin_there_is_no_baseline(directory: Path) -> None:
 
 
 def test_the_newest_run_is_pinned(warehouse: Warehouse, directory: Path) -> None:
-    rows.publish_run(warehouse, run("earlier"))
+    publish_run(warehouse, run("earlier"))
     later = run("later")
     for stage in later["load_stages"]:
         stage["started_at"] += timedelta(days=1)
-    rows.publish_run(warehouse, later)
+    publish_run(warehouse, later)
     assert pin(warehouse, SPEC, target="local", directory=directory).content["run_id"] == "later"
 
 
 def test_a_run_that_was_cut_is_passed_over_and_refused_by_its_reason(warehouse: Warehouse, directory: Path) -> None:
-    rows.publish_run(warehouse, run("run-1"))
-    rows.publish_run(warehouse, run("run-2"))
-    mark = rows.run_mark_row(run_id="run-2")
+    publish_run(warehouse, run("run-1"))
+    publish_run(warehouse, run("run-2"))
+    mark = run_mark_row(run_id="run-2")
     warehouse.publish("run_marks", [mark], target="local", lab="L06", run_id="run-2", part="cut")
     assert refusal(warehouse, directory, run_id="run-2") == f"run run-2 can't be pinned: {mark['reason']}"
     assert pin(warehouse, SPEC, target="local", directory=directory).content["run_id"] == "run-1"
@@ -126,7 +129,7 @@ def test_of_several_turns_the_last_one_is_pinned(warehouse: Warehouse, directory
     first, second = run(), run(trial=2, slower=2.0)
     for table, own in second.items():
         first[table] += [row | {"session_id": "run-1.baseline.T2"} for row in own]
-    rows.publish_run(warehouse, first)
+    publish_run(warehouse, first)
     [stage, *_] = pin(warehouse, SPEC, target="local", directory=directory).content["variants"]["baseline"]["stages"]
     spoken = second["load_stages"][0]
     assert stage["output_tokens_per_s"] == pytest.approx(spoken["output_tokens"] / spoken["duration_s"])
@@ -135,11 +138,11 @@ def test_of_several_turns_the_last_one_is_pinned(warehouse: Warehouse, directory
 def test_a_gap_stays_a_gap(warehouse: Warehouse, directory: Path) -> None:
     published = run(priced=False)
     published["metric_summaries"] = [
-        rows.gap_row(**{k: row[k] for k in ("run_id", "session_id", "stage", "users")}, measure="queue_depth")
+        gap_row(**{k: row[k] for k in ("run_id", "session_id", "stage", "users")}, measure="queue_depth")
         for row in published["metric_summaries"]
         if row["measure"] == "queue_depth"
     ]
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     stages = pin(warehouse, SPEC, target="local", directory=directory).content["variants"]["baseline"]["stages"]
     for column in ("queue_depth", "kv_cache_usage", "usd_per_1k_tokens", "usd_per_1k_output_tokens"):
         assert [stage[column] for stage in stages] == [None] * len(USERS), column
@@ -147,12 +150,12 @@ def test_a_gap_stays_a_gap(warehouse: Warehouse, directory: Path) -> None:
 
 def test_a_lab_without_a_run_or_with_another_run_is_refused(warehouse: Warehouse, directory: Path) -> None:
     assert "L06 has no run on local yet" in refusal(warehouse, directory)
-    rows.publish_run(warehouse, run())
+    publish_run(warehouse, run())
     assert "has no run 'run-9' on local; it has: run-1" in refusal(warehouse, directory, run_id="run-9")
 
 
 def test_a_pace_that_is_not_for_baselines_is_refused(warehouse: Warehouse, directory: Path) -> None:
-    rows.publish_run(warehouse, run(pace="smoke", time_scale=40.0, users=[1, 4]))
+    publish_run(warehouse, run(pace="smoke", time_scale=40.0, users=[1, 4]))
     assert refusal(warehouse, directory) == (
         "run run-1 can't be pinned: the pace 'smoke' is not meant for baselines; set LABS_PACE to one of: full, short"
     )
@@ -161,7 +164,7 @@ def test_a_pace_that_is_not_for_baselines_is_refused(warehouse: Warehouse, direc
 def test_a_stage_with_too_few_requests_is_refused(warehouse: Warehouse, directory: Path) -> None:
     published = run()
     published["load_stages"][2] |= {"requests_in_stage": 19, "requests_ok": 19}
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     message = refusal(warehouse, directory)
     assert message == (
         "run run-1 can't be pinned: baseline: stage 2 of ramp (8 users): 19 requests; the pace asks for at least 20"
@@ -171,7 +174,7 @@ def test_a_stage_with_too_few_requests_is_refused(warehouse: Warehouse, director
 def test_too_many_errors_are_refused(warehouse: Warehouse, directory: Path) -> None:
     published = run()
     published["load_stages"][1]["requests_ok"] -= 1
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     assert "stage 1 of ramp (4 users): the error rate is 4.17%; allowed 1.00%" in refusal(warehouse, directory)
 
 
@@ -179,7 +182,7 @@ def test_a_run_that_was_cut_short_is_refused_with_every_reason(warehouse: Wareho
     published = run(users=USERS[:3])
     del published["finops_sheet"]
     published["stack_sessions"] = published["stack_sessions"][:1]
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     reasons = refusal(warehouse, directory).splitlines()
     assert [reason.removeprefix("run run-1 can't be pinned: ") for reason in reasons] == [
         "no session of baseline was closed; materialize the whole lab",
@@ -207,15 +210,15 @@ GETS = SPEC.model_copy(
 """As L06, but at rates of plain GETs."""
 
 
-def get_run(**columns: Any) -> dict[str, Any]:
-    tables = rows.get_run(**{"lab": "L06", "offered": (2.5, 8.0)} | columns)
+def run_of_gets(**columns: Any) -> dict[str, Any]:
+    tables = get_run(**{"lab": "L06", "offered": (2.5, 8.0)} | columns)
     for row in tables["stack_sessions"]:
         row["spec_digest"] = spec_digest(GETS)
     return tables
 
 
 def test_rates_of_plain_gets_can_be_pinned_without_a_token(warehouse: Warehouse, directory: Path) -> None:
-    rows.publish_run(warehouse, get_run())
+    publish_run(warehouse, run_of_gets())
     variant = pin(warehouse, GETS, target="local", directory=directory).content["variants"]["baseline"]
     assert variant["model"] is None
     assert [(s["users"], s["offered_per_s"], s["requests"]) for s in variant["stages"]] == [
@@ -228,10 +231,10 @@ def test_rates_of_plain_gets_can_be_pinned_without_a_token(warehouse: Warehouse,
 
 
 def test_another_rate_than_the_specs_and_a_missing_latency_are_refused(warehouse: Warehouse, directory: Path) -> None:
-    published = get_run(offered=(2.5, 9.0))
+    published = run_of_gets(offered=(2.5, 9.0))
     for row in published["requests"]:
         row["valid"] = row["stage"] != 0
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     reasons = refusal(warehouse, directory, spec=GETS).splitlines()
     assert [reason.removeprefix("run get-run can't be pinned: ") for reason in reasons] == [
         "baseline: stage 1 of traffic (8/s) is missing",
@@ -244,12 +247,12 @@ def test_stages_without_latencies_are_refused(warehouse: Warehouse, directory: P
     published = run()
     for row in published["requests"]:
         row["valid"] = row["stage"] != 0
-    rows.publish_run(warehouse, published)
+    publish_run(warehouse, published)
     assert "stage 0 of ramp (1 user): ttft_p50_s is not known" in refusal(warehouse, directory)
 
 
 def test_a_spec_that_has_changed_since_the_run_is_refused(warehouse: Warehouse, directory: Path) -> None:
-    rows.publish_run(warehouse, run())
+    publish_run(warehouse, run())
     changed = SPEC.model_copy(update={"question": "Another one?"})
     assert "the spec of L06 has changed since the run" in refusal(warehouse, directory, changed)
 
@@ -257,7 +260,7 @@ def test_a_spec_that_has_changed_since_the_run_is_refused(warehouse: Warehouse, 
 @pytest.fixture
 def chain(warehouse: Warehouse, directory: Path) -> list[Path]:
     """Three pins of one run."""
-    rows.publish_run(warehouse, run())
+    publish_run(warehouse, run())
     return [pin(warehouse, SPEC, target="local", again=n > 0, directory=directory).path for n in range(3)]
 
 

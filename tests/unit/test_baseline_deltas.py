@@ -15,18 +15,20 @@ from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.report.chapters import chapters
 from lab_pipelines.report.read import read_report
 from resources.warehouse import Warehouse
-from tests.support import rows
+from tests.support.rows.load import over_budget
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 MEASURED = {"target": "aks", "engine": "vllm", "provenance": "measured", "time_scale": 1.0, "pace": "full"}
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return rows.warehouse_in(tmp_path)
+    return warehouse_in(tmp_path)
 
 
 def lab(warehouse: Warehouse, name: str, lab_id: str, *, users: Sequence[int] = (1, 4), **columns: Any) -> None:
-    rows.publish_run(warehouse, rows.lab_run(users=users, lab=lab_id, run_id=name, session_id=name, **columns))
+    publish_run(warehouse, lab_run(users=users, lab=lab_id, run_id=name, session_id=name, **columns))
 
 
 def deltas(warehouse: Warehouse, lab_id: str, **where: Any) -> list[dict[str, Any]]:
@@ -85,9 +87,9 @@ def test_the_best_stage_stands_beside_the_best_one_where_loads_differ(warehouse:
 
 def test_a_stage_whose_client_was_over_its_error_budget_has_no_delta_and_is_no_peak(warehouse: Warehouse) -> None:
     publish_baselines(warehouse)
-    tables = rows.lab_run(users=(1, 4), lab="L11", run_id="a", session_id="a")
-    fault = rows.over_budget(tables, 1)
-    rows.publish_run(warehouse, tables)
+    tables = lab_run(users=(1, 4), lab="L11", run_id="a", session_id="a")
+    fault = over_budget(tables, 1)
+    publish_run(warehouse, tables)
     found = deltas(warehouse, "L11", comparison="same load", users=4)
     assert len(found) == 5
     for row in found:
@@ -139,9 +141,9 @@ def test_what_else_differs_is_said(warehouse: Warehouse) -> None:
 
 def test_another_kind_of_load_is_not_the_same_load(warehouse: Warehouse) -> None:
     publish_baselines(warehouse)
-    tables = rows.lab_run(users=(4,), lab="L13", run_id="b", session_id="b")
+    tables = lab_run(users=(4,), lab="L13", run_id="b", session_id="b")
     tables["load_stages"][0]["profile"] = "burst"
-    rows.publish_run(warehouse, tables)
+    publish_run(warehouse, tables)
     assert {row["reason"] for row in deltas(warehouse, "L13", comparison="none")} == {
         "the baseline has no stage with burst of 4"
     }

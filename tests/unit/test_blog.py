@@ -41,7 +41,8 @@ from lab_pipelines.report.wording import GAP, VERDICTS
 from resources.snapshot import open_snapshot
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import finding_row, warehouse_in
+from tests.support.rows.results import finding_row
+from tests.support.warehouses import warehouse_in
 from tests.support.year import findings, lab_tables, publish_findings, publish_year
 
 CATALOG, CALENDAR = load_catalog(), load_calendar()

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from lab_pipelines.catalog.calendar import Calendar, load_calendar
+from lab_pipelines.catalog.identity import Erratum, Identity
 from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, load_catalog, read_model
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Erratum, Identity, LabSpec, Outline
+from lab_pipelines.catalog.spec import LabSpec, Outline
 
 CURRICULUM = Path(__file__).parents[1] / "data" / "curriculum-labs.csv"
 A_PART_OF_THE_CURRICULUM = re.compile(r"\b(curriculum|schedule|heading|summary|detail|table|week)s?\b|\blab's own\b")

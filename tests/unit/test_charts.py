@@ -19,7 +19,8 @@ from lab_pipelines.catalog.charts import (
     written,
 )
 from lab_pipelines.catalog.loader import SpecError, load_catalog, read_yaml
-from lab_pipelines.catalog.spec import Chart, LabSpec
+from lab_pipelines.catalog.spec import LabSpec
+from lab_pipelines.catalog.stack import Chart
 from lab_pipelines.deployment import REPO_ROOT
 from resources.chart_values import vllm_arguments
 

@@ -21,15 +21,17 @@ from dagster import (
 from assets import checks, claim_checks
 from lab_pipelines.partitions import lab_partitions
 from resources.labs import Labs
-from tests.support import rows as support
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 Rows = dict[str, list[dict[str, Any]]]
 
 
 def verdict(tmp_path: Path, check: AssetChecksDefinition, published: Rows, *, blocks: bool = True) -> tuple[bool, str]:
     """Run one check on a warehouse that holds `published`; whether it passed, and what it said."""
-    warehouse = support.warehouse_in(tmp_path)
-    support.publish_run(warehouse, published)
+    warehouse = warehouse_in(tmp_path)
+    publish_run(warehouse, published)
     [key] = check.check_keys
 
     @asset(key=key.asset_key, partitions_def=lab_partitions)
@@ -50,7 +52,7 @@ def verdict(tmp_path: Path, check: AssetChecksDefinition, published: Rows, *, bl
 
 @pytest.fixture
 def run() -> Rows:
-    return support.lab_run()
+    return lab_run()
 
 
 ALL = [
@@ -122,7 +124,7 @@ def test_a_cent_too_much_stops_the_run(tmp_path: Path, run: Rows) -> None:
 
 
 def test_a_session_without_a_price_still_adds_up(tmp_path: Path) -> None:
-    passed, said = verdict(tmp_path, checks.cost_parts_sum_to_the_session, support.lab_run(priced=False))
+    passed, said = verdict(tmp_path, checks.cost_parts_sum_to_the_session, lab_run(priced=False))
     assert passed and "without a price" in said
 
 
@@ -130,10 +132,10 @@ def test_a_session_without_a_price_still_adds_up(tmp_path: Path) -> None:
 def test_a_lab_s_claims_are_shown_beside_its_asset_and_block_nothing(
     tmp_path: Path, run: Rows, said: str, passes: bool
 ) -> None:
-    run["findings"] = [support.finding_row(verdict=said, reason="[1.05, 1.15] is below 1.25")]
+    run["findings"] = [finding_row(verdict=said, reason="[1.05, 1.15] is below 1.25")]
     [key] = claim_checks.claims.check_keys
-    warehouse = support.warehouse_in(tmp_path)
-    support.publish_run(warehouse, run)
+    warehouse = warehouse_in(tmp_path)
+    publish_run(warehouse, run)
 
     @asset(key=key.asset_key, partitions_def=lab_partitions)
     def checked() -> None: ...

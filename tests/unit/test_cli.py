@@ -23,7 +23,10 @@ from lab_pipelines.cli.console import ROWS_SHOWN
 from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import Row, event_row, lab_run, publish_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import event_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 

@@ -17,7 +17,10 @@ from lab_pipelines.cli import app
 from resources.duck import connect
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import Row, billed, cost_row, lab_run, publish_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.money import billed, cost_row
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 

@@ -15,7 +15,8 @@ from lab_pipelines.cli import app
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
 from tests.support.retail_prices import RetailPricesDouble, machine
-from tests.support.rows import get_run, lab_run, publish_run, variants_run, warehouse_in
+from tests.support.rows.runs import get_run, lab_run, variants_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from lab_pipelines.cli.app import app
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment
-from tests.support.rows import lab_run, publish_run, variants_run, warehouse_in
+from tests.support.rows.runs import lab_run, variants_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 REHEARSAL: dict[str, Any] = {"target": "rehearsal", "time_scale": 1.0, "run_id": "rehearsed", "session_id": "f"}
 

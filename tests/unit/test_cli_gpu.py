@@ -24,7 +24,9 @@ from resources.ownership import EXPIRES_LABEL, LEASE_LABEL, RUN_LABEL
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
 from tests.support.node_pools import T4, FilePools, LeasedCluster, node_pool
-from tests.support.rows import gpu_decision_row, lab_run, publish_run, warehouse_in
+from tests.support.rows.decisions import gpu_decision_row
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 

@@ -20,7 +20,10 @@ from lab_pipelines.cli.drift import sparkline
 from lab_pipelines.regression_runs import runs_of, with_spreads
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import get_run, lab_run, over_budget, publish_run, run_mark_row, warehouse_in
+from tests.support.rows.decisions import run_mark_row
+from tests.support.rows.load import over_budget
+from tests.support.rows.runs import get_run, lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 SPEC = load_catalog().spec("L06")
 USERS = [users for users in SPEC.load_steps[0].stage_users if users is not None]

@@ -24,7 +24,10 @@ from resources.warehouse import Warehouse
 from tests.support import failing_definitions, main_command
 from tests.support.command_line import own_environment, refused
 from tests.support.main_command import Place
-from tests.support.rows import event_row, finding_row, lab_run, publish_run, session_row, warehouse_in
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import event_row, session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.client_budget import ClientBudget
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.client_errors import (
@@ -22,8 +21,10 @@ from lab_pipelines.client_errors import (
     token_fault,
     worst_of,
 )
+from lab_pipelines.rows.load import client_error_rows, request_rows
 from resources.load_generator import LoadResult, RequestRecord, StageRecord
-from tests.support.rows import client_error_row, warehouse_in
+from tests.support.rows.load import client_error_row
+from tests.support.warehouses import warehouse_in
 from tests.unit.test_rows import START, gets, plan, record, session, step
 
 BUDGET = ClientBudget()
@@ -157,7 +158,7 @@ def test_a_stage_over_budget_has_no_valid_request_and_the_others_keep_theirs() -
         stages=[stage(event_loop_lag_p99_s=0.3), stage(stage=1)],
     )
     errors = client_errors(plan(), load, BUDGET, judge_share=True)
-    made = rows.request_rows(session(), plan(), load, faults=faults(errors))
+    made = request_rows(session(), plan(), load, faults=faults(errors))
     assert [row["valid"] for row in made] == [False] * 6 + [True] * 3
     assert made[0]["invalid_reasons"] == ["client over its error budget: event-loop lag p99 300 ms > 50 ms"]
     assert "5 of" in made[3]["invalid_reasons"][0]
@@ -173,7 +174,7 @@ def test_plain_gets_have_neither_stamps_nor_tokens() -> None:
 
 def test_the_rows_are_what_the_warehouse_asks_for(tmp_path: Path) -> None:
     load = LoadResult(requests=requests(3), stages=[stage(busiest_cpu_share=None)])
-    made = rows.client_error_rows(session(), plan(), client_errors(plan(), load, BUDGET, judge_share=True))
+    made = client_error_rows(session(), plan(), client_errors(plan(), load, BUDGET, judge_share=True))
     warehouse = warehouse_in(tmp_path)
     warehouse.publish("client_errors", made, target="local", lab="L06", run_id="run-1")
     found = warehouse.query("SELECT quantity, within, reason FROM client_errors WHERE within IS NOT true")

@@ -16,7 +16,11 @@ from lab_pipelines.client_errors import told
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.session_sheets import session_sheet
 from resources.warehouse import Warehouse
-from tests.support import rows
+from tests.support.rows.common import RUN_ID
+from tests.support.rows.load import over_budget
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import spell_row
+from tests.support.warehouses import publish_run, warehouse_in
 from tests.unit.test_baseline import run as run_to_pin
 from tests.unit.test_checks import verdict
 
@@ -28,15 +32,15 @@ HONESTY = REPO_ROOT / "warehouse" / "queries" / "client_honesty.sql"
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
-    return rows.warehouse_in(tmp_path)
+    return warehouse_in(tmp_path)
 
 
 def published(warehouse: Warehouse, *, over: int | None, users: tuple[int, ...] = (1, 16, 32)) -> dict[str, Any]:
     """A ramp to 32 users; in the stage `over`, if any, the client was over budget."""
-    tables = rows.lab_run(users=users, requests_per_stage=80)
+    tables = lab_run(users=users, requests_per_stage=80)
     if over is not None:
-        assert rows.over_budget(tables, over) == REASON
-    rows.publish_run(warehouse, tables)
+        assert over_budget(tables, over) == REASON
+    publish_run(warehouse, tables)
     return tables
 
 
@@ -65,24 +69,22 @@ def test_its_requests_are_neither_useful_nor_useless(warehouse: Warehouse) -> No
 
 
 def test_a_mix_of_nodes_is_not_weighed_by_it(warehouse: Warehouse) -> None:
-    tables = rows.lab_run(users=(1,))
+    tables = lab_run(users=(1,))
     rate = {"users": None, "offered_per_s": 2.4, "profile": "rate"}
     tables["load_stages"][0].update(rate)
     for row in tables["requests"]:
         row["users"] = None
     tables["requests"][0].update(outcome="timeout", valid=False, invalid_reasons=["outcome: timeout"])
-    tables["capacity_spells"] = [
-        rows.spell_row(on_demand_nodes=1, spot_nodes=0, on_demand_up=1, spot_up=0, spot_starting=0)
-    ]
-    rows.publish_run(warehouse, tables)
+    tables["capacity_spells"] = [spell_row(on_demand_nodes=1, spot_nodes=0, on_demand_up=1, spot_up=0, spot_starting=0)]
+    publish_run(warehouse, tables)
     p99 = (REPO_ROOT / "warehouse" / "measures" / "mix_ttft_p99.sql").read_text(encoding="utf-8")
     asked = {"session_id": tables["stack_sessions"][0]["session_id"]}
     assert warehouse.query(p99, asked)[0]["s"] > 0
     [sound] = warehouse.query("SELECT served_share FROM capacity_results")
     assert sound["served_share"] > 0.9
-    over = rows.warehouse_in(Path(warehouse.data_dir) / "over")
-    rows.over_budget(tables, 0)
-    rows.publish_run(over, tables)
+    over = warehouse_in(Path(warehouse.data_dir) / "over")
+    over_budget(tables, 0)
+    publish_run(over, tables)
     assert over.query("SELECT served_share FROM capacity_results") == [{"served_share": None}]
     assert over.query(p99, asked)[0]["s"] is None, "the one that timed out got a first token, too"
 
@@ -112,7 +114,7 @@ def test_a_finding_on_it_is_inconclusive_for_that_reason_and_would_have_been_dec
     warehouse: Warehouse, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     claim = {**fields, "comparison": "below", "threshold": 10.0}
-    sound = rows.warehouse_in(tmp_path / "sound")
+    sound = warehouse_in(tmp_path / "sound")
     assert judged(sound, published(sound, over=None), **claim)["verdict"] == "confirmed"
     row = judged(warehouse, published(warehouse, over=2), **claim)
     assert row["verdict"] == "inconclusive"
@@ -140,26 +142,26 @@ def test_a_claim_on_a_servers_own_measure_is_judged_on_that(warehouse: Warehouse
 
 def test_a_run_with_it_is_not_pinned_as_a_baseline(warehouse: Warehouse, tmp_path: Path) -> None:
     tables = run_to_pin()
-    rows.over_budget(tables, 2)
-    rows.publish_run(warehouse, tables)
+    over_budget(tables, 2)
+    publish_run(warehouse, tables)
     with pytest.raises(BaselineError, match=rf"stage 2 of ramp \(8 users\): the load generator was over .*{REASON}"):
         pin(warehouse, SPEC, target="local", directory=tmp_path / "baselines")
 
 
 def test_the_check_warns_names_the_stage_and_stops_nothing(tmp_path: Path) -> None:
-    tables = rows.lab_run()
-    rows.over_budget(tables, 1)
+    tables = lab_run()
+    over_budget(tables, 1)
     passed, said = verdict(tmp_path, checks.client_is_within_its_error_budget, tables, blocks=False)
     assert not passed and said == f"baseline, ramp at 4 users: {REASON}"
 
 
 def test_the_check_of_a_sound_run_says_how_far_off_the_client_was(tmp_path: Path) -> None:
-    passed, said = verdict(tmp_path, checks.client_is_within_its_error_budget, rows.lab_run(), blocks=False)
+    passed, said = verdict(tmp_path, checks.client_is_within_its_error_budget, lab_run(), blocks=False)
     assert (passed, said) == (True, "event-loop lag p99 3 ms of 50 ms")
 
 
 def test_the_check_of_a_rehearsal_says_that_there_was_no_client(tmp_path: Path) -> None:
-    tables = rows.lab_run()
+    tables = lab_run()
     for row in tables["client_errors"]:
         row.update(value=None, within=None, n=0, reason="rehearsed: no client took part")
     passed, said = verdict(tmp_path, checks.client_is_within_its_error_budget, tables, blocks=False)
@@ -176,7 +178,7 @@ def test_the_report_has_the_worst_of_each_run_and_says_it_in_a_sentence(warehous
         "The client's own error: event-loop lag p99 84 ms of 50 ms; over budget: event-loop lag p99 in 1 of 3 stages."
     )
     assert told(answer) == said
-    sound = rows.warehouse_in(tmp_path / "sound")
+    sound = warehouse_in(tmp_path / "sound")
     published(sound, over=None)
     answer = sound.query(REPORT_SQL.read_text(encoding="utf-8"))
     assert told(answer) == "The client's own error: event-loop lag p99 3 ms of 50 ms; within budget."
@@ -212,12 +214,12 @@ def test_it_is_no_extreme_of_the_year_and_no_sign_of_a_regression(warehouse: War
 
 def test_its_distance_from_the_baseline_is_unknown_and_says_why(warehouse: Warehouse) -> None:
     published(warehouse, over=2)
-    later = rows.lab_run(users=(1, 16, 32), requests_per_stage=80)
-    rows.over_budget(later, 1)
+    later = lab_run(users=(1, 16, 32), requests_per_stage=80)
+    over_budget(later, 1)
     for table in later.values():
         for row in table:
             row.update(lab="L07", run_id="later", session_id="later")
-    rows.publish_run(warehouse, later)
+    publish_run(warehouse, later)
     deltas = warehouse.query(
         "SELECT stage, comparison, value, comparable, reason FROM baseline_deltas "
         "WHERE lab = 'L07' AND quantity = 'output_tokens_per_s' ORDER BY comparison DESC, stage"
@@ -235,24 +237,24 @@ def test_from_where_on_a_machine_is_cheaper_is_unknown_behind_it(
     warehouse: Warehouse, over: int | None, users: float | None
 ) -> None:
     for variant, tokens in (("t4", (100, 100, 100)), ("a100", (100, 800, 900))):
-        tables = rows.lab_run(users=(1, 16, 32), variant=variant, session_id=variant)
+        tables = lab_run(users=(1, 16, 32), variant=variant, session_id=variant)
         for stage, output_tokens in zip(tables["load_stages"], tokens, strict=True):
             stage.update(output_tokens=output_tokens, duration_s=10.0)
         if over is not None and variant == "a100":
-            rows.over_budget(tables, over)
+            over_budget(tables, over)
         for table, published in tables.items():
-            warehouse.publish(table, published, target="local", lab="L06", run_id=rows.RUN_ID, part=variant)
+            warehouse.publish(table, published, target="local", lab="L06", run_id=RUN_ID, part=variant)
     [answer] = warehouse.query(
         (REPO_ROOT / "warehouse" / "measures" / "users_where_a100_is_cheaper.sql").read_text(encoding="utf-8"),
-        {"run_id": rows.RUN_ID},
+        {"run_id": RUN_ID},
     )
     assert list(answer.values()) == [users]
 
 
 def test_a_run_from_before_is_shown_as_not_judged(warehouse: Warehouse) -> None:
-    tables = rows.lab_run()
+    tables = lab_run()
     del tables["client_errors"]
-    rows.publish_run(warehouse, tables)
+    publish_run(warehouse, tables)
     answer = warehouse.query(HONESTY.read_text(encoding="utf-8"))
     assert {row["reason"] for row in answer if row["quantity"] is None} == {"recorded before client errors were kept"}
     assert {stage["client_fault"] for stage in warehouse.query("SELECT * FROM stage_table")} == {None}

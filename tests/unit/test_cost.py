@@ -15,23 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab_pipelines.cost import (
-    Case,
-    ClosedSession,
-    CostError,
-    CostPart,
-    RequestColumns,
-    RequestInterval,
-    StageWindow,
-    all_its_time,
-    cost_rows,
-    lane_of,
-    split_session,
-)
+from lab_pipelines.cost import Case, CostPart, RequestColumns, RequestInterval, StageWindow, split_session
 from lab_pipelines.cost import split as split_all
 from lab_pipelines.finops import Configuration, StageWork, sheet_rows, usd_per
-from tests.support import rows
+from lab_pipelines.lanes import ClosedSession, CostError, all_its_time, lane_of
+from lab_pipelines.rows.costs import cost_rows
 from tests.support.node_costs import node_cost, node_hours
+from tests.support.rows.common import USD_PER_NODE_HOUR, shared
+from tests.support.rows.money import billed, cost_row, unit_price
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 READY = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 PRICE = Decimal("3.6")  # a thousandth of a dollar per second
@@ -85,8 +79,8 @@ def test_a_failed_request_costs_its_equal_share_of_every_instant() -> None:
     alone = split(session(), [stage(0, 0, 100)], [request(0, 10, "timeout")])
     assert seconds(alone) == {("failed", 0): 10, ("idle", 0): 90}
     # 0-10 one of two in flight fails, 10-20 it is alone
-    shared = split(session(), [stage(0, 0, 100)], [request(0, 10), request(0, 20, "http_error")])
-    assert seconds(shared) == {("serve", 0): 5, ("failed", 0): 15, ("idle", 0): 80}
+    parts = split(session(), [stage(0, 0, 100)], [request(0, 10), request(0, 20, "http_error")])
+    assert seconds(parts) == {("serve", 0): 5, ("failed", 0): 15, ("idle", 0): 80}
 
 
 def test_a_request_that_the_end_of_the_load_cut_off_did_not_fail() -> None:
@@ -127,7 +121,7 @@ def test_stages_that_contradict_the_session_are_refused(stages: list[StageWindow
 
 
 def test_an_open_session_has_no_cost_yet() -> None:
-    opened = rows.session_row(state="open", released_at=None, held_s=None)
+    opened = session_row(state="open", released_at=None, held_s=None)
     with pytest.raises(CostError, match="session-1 is still open"):
         ClosedSession.from_row(opened)
     with pytest.raises(CostError, match="before its first token"):
@@ -246,18 +240,18 @@ def test_no_session_at_all_has_no_parts() -> None:
 
 
 def test_cost_rows_and_sheet_rows_are_rows_of_their_tables(tmp_path: Path) -> None:
-    warehouse = rows.warehouse_in(tmp_path)
+    warehouse = warehouse_in(tmp_path)
     for priced in (True, False):
-        run = rows.lab_run(run_id=f"priced-{priced}", session_id=f"priced-{priced}", priced=priced)
-        rows.publish_run(warehouse, {t: run[t] for t in ("stack_sessions", "cost_records", "finops_sheet")})
+        run = lab_run(run_id=f"priced-{priced}", session_id=f"priced-{priced}", priced=priced)
+        publish_run(warehouse, {t: run[t] for t in ("stack_sessions", "cost_records", "finops_sheet")})
     [[held]] = [warehouse.query("FROM stack_sessions WHERE state = 'closed' AND session_id = 'priced-True'")]
     closed = ClosedSession.from_row(held)
     summed = warehouse.query(
         "SELECT sum(ListCost) AS usd, sum(PricingQuantity) AS hours FROM cost_records WHERE session_id = 'priced-True'"
     )
-    assert summed == [{"usd": node_cost(closed, rows.USD_PER_NODE_HOUR), "hours": node_hours(closed)}]
+    assert summed == [{"usd": node_cost(closed, USD_PER_NODE_HOUR), "hours": node_hours(closed)}]
     whole = warehouse.query("FROM finops_sheet WHERE stage IS NULL ORDER BY session_id")
-    assert [row["usd"] for row in whole] == [None, node_cost(closed, rows.USD_PER_NODE_HOUR)]
+    assert [row["usd"] for row in whole] == [None, node_cost(closed, USD_PER_NODE_HOUR)]
     assert whole[0]["node_hours"] == whole[1]["node_hours"] == pytest.approx(float(node_hours(closed)))
     unpriced = {column: value for column, value in whole[0].items() if "usd" in column}
     assert len(unpriced) == 19
@@ -265,8 +259,8 @@ def test_cost_rows_and_sheet_rows_are_rows_of_their_tables(tmp_path: Path) -> No
 
 
 def sheet(parts: list[CostPart], work: list[StageWork]) -> list[dict[str, Any]]:
-    costs = cost_rows(parts, shared=rows.shared(), sku="x", price=rows.unit_price(PRICE, sku="x", region="y"))
-    return sheet_rows(costs, work, shared=rows.shared(), configuration=Configuration("x"))
+    costs = cost_rows(parts, shared=shared(), sku="x", price=unit_price(PRICE, sku="x", region="y"))
+    return sheet_rows(costs, work, shared=shared(), configuration=Configuration("x"))
 
 
 def test_a_stage_pays_for_its_window_and_the_session_for_all_of_it() -> None:
@@ -306,11 +300,11 @@ def test_a_stage_at_a_rate_without_tokens_has_a_price_per_request_and_none_per_t
 def test_costs_that_can_not_be_added_up_are_refused() -> None:
     with pytest.raises(CostError, match="several states"):
         sheet_rows(
-            [rows.cost_row(), rows.billed(rows.cost_row(), Decimal(1))],
+            [cost_row(), billed(cost_row(), Decimal(1))],
             [],
-            shared=rows.shared(),
+            shared=shared(),
             configuration=Configuration(None),
         )
-    unpriced = rows.cost_row(ListCost=None, ListUnitPrice=None)
+    unpriced = cost_row(ListCost=None, ListUnitPrice=None)
     with pytest.raises(CostError, match="some have none"):
-        sheet_rows([rows.cost_row(), unpriced], [], shared=rows.shared(), configuration=Configuration(None))
+        sheet_rows([cost_row(), unpriced], [], shared=shared(), configuration=Configuration(None))

@@ -15,7 +15,11 @@ import pytest
 from dashboards.grafana import build
 from dashboards.grafana.warehouse import PLUGIN, SQL
 from resources.snapshot import open_snapshot
-from tests.support import rows
+from tests.support.rows.common import REQUESTED_AT, SKU, Row
+from tests.support.rows.decisions import budget_decision_row
+from tests.support.rows.money import billed
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 CONVERTED = {"VARCHAR", "DOUBLE", "BIGINT", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"}
 """DuckDB's types that the plugin turns into Grafana's. It knows no HUGEINT, which a sum of integers is."""
@@ -46,7 +50,7 @@ class Answers:
         return [dict(zip(kinds, row, strict=True)) for row in cursor.fetchall()]
 
 
-def moved(tables: dict[str, list[rows.Row]], length: timedelta) -> dict[str, list[rows.Row]]:
+def moved(tables: dict[str, list[Row]], length: timedelta) -> dict[str, list[Row]]:
     """The rows of a run, so much later."""
     return {
         table: [
@@ -60,21 +64,21 @@ def moved(tables: dict[str, list[rows.Row]], length: timedelta) -> dict[str, lis
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     """A warehouse with two labs that have run now, one of them billed, and the guard's decisions."""
-    warehouse = rows.warehouse_in(tmp_path_factory.mktemp("cost"))
+    warehouse = warehouse_in(tmp_path_factory.mktemp("cost"))
     month = NOW.replace(day=1, hour=0, minute=0, second=0)
     # A few minutes ago, but in this month.
-    later = max(NOW - timedelta(minutes=5), month) - rows.REQUESTED_AT
+    later = max(NOW - timedelta(minutes=5), month) - REQUESTED_AT
     for lab, run_id in (("L06", "run-6"), ("L11", "run-11")):
-        tables = rows.lab_run(users=[1, 8], lab=lab, run_id=run_id, session_id=run_id)
+        tables = lab_run(users=[1, 8], lab=lab, run_id=run_id, session_id=run_id)
         shifted = moved(tables, later)
-        rows.publish_run(warehouse, shifted)
+        publish_run(warehouse, shifted)
         if lab == "L06":
             bills = [
-                rows.billed(row, 2 * known["ListCost"])
+                billed(row, 2 * known["ListCost"])
                 for row, known in zip(shifted["cost_records"], tables["cost_records"], strict=True)
             ]
             warehouse.publish("cost_records", bills, target="local", lab=lab, run_id=run_id, part="billed")
-    decision = rows.budget_decision_row(
+    decision = budget_decision_row(
         recorded_at=NOW, tick_at=NOW, period_start=month, period_end=NOW + timedelta(days=31)
     )
     older = decision | {"recorded_at": NOW - timedelta(hours=1), "state": "ok", "budget_usd": Decimal(50)}
@@ -88,7 +92,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
 @pytest.fixture(scope="module")
 def lab_usd() -> Decimal:
     """What one of the runs is estimated to have cost."""
-    return sum((row["ListCost"] for row in rows.lab_run(users=[1, 8])["cost_records"]), Decimal())
+    return sum((row["ListCost"] for row in lab_run(users=[1, 8])["cost_records"]), Decimal())
 
 
 def test_every_panel_asks_one_file_through_the_plugin_and_says_what_it_tells() -> None:
@@ -120,11 +124,11 @@ def test_what_a_panel_draws_is_a_column_of_its_answer(ask: Answers) -> None:
 
 
 def test_cost_per_1k_tokens_is_the_stages_by_users_and_machine(ask: Answers) -> None:
-    sheet = {row["users"]: row["usd_per_1k_tokens"] for row in rows.lab_run(users=[1, 8])["finops_sheet"]}
+    sheet = {row["users"]: row["usd_per_1k_tokens"] for row in lab_run(users=[1, 8])["finops_sheet"]}
     answered = ask("cost_per_1k_tokens")
     assert [(row["users"], row["machine"]) for row in answered] == [
-        ("1", f"{rows.SKU} (modelled)"),
-        ("8", f"{rows.SKU} (modelled)"),
+        ("1", f"{SKU} (modelled)"),
+        ("8", f"{SKU} (modelled)"),
     ]
     assert [row["usd"] for row in answered] == pytest.approx([sheet[1], sheet[8]])
 
@@ -147,12 +151,12 @@ def test_the_bill_stands_beside_the_estimate_of_what_is_billed(ask: Answers, lab
 
 
 def test_a_session_with_node_time_of_no_known_price_is_no_estimate(tmp_path: Path) -> None:
-    tables = moved(rows.lab_run(), NOW - timedelta(minutes=5) - rows.REQUESTED_AT)
+    tables = moved(lab_run(), NOW - timedelta(minutes=5) - REQUESTED_AT)
     # A part that is priced beside one that is not.
     [idle, *_] = [row for row in tables["cost_records"] if row["x_part"] == "idle"]
     idle |= dict.fromkeys(("ListCost", "ListUnitPrice", "x_price_low", "x_price_high"))
-    warehouse = rows.warehouse_in(tmp_path)
-    rows.publish_run(warehouse, tables)
+    warehouse = warehouse_in(tmp_path)
+    publish_run(warehouse, tables)
     with open_snapshot(warehouse.rebuild()) as connection:
         [day] = Answers(connection)("estimate_against_bill")
     assert (day["estimated"], day["billed"]) == (None, None)
@@ -166,9 +170,9 @@ def test_a_day_is_one_of_utc_whatever_the_reader_s_zone_is(ask: Answers, file: s
 
 
 def test_idle_hours_are_those_of_the_sessions(ask: Answers) -> None:
-    idle = [row for row in rows.lab_run(users=[1, 8])["cost_records"] if row["x_part"] == "idle"]
+    idle = [row for row in lab_run(users=[1, 8])["cost_records"] if row["x_part"] == "idle"]
     [answered] = ask("idle_hours")
-    assert answered["machine"] == rows.SKU
+    assert answered["machine"] == SKU
     assert answered["idle_node_hours"] == pytest.approx(2 * float(sum(row["PricingQuantity"] for row in idle)))
     assert answered["idle_usd"] == pytest.approx(2 * float(sum(row["ListCost"] for row in idle)))
 

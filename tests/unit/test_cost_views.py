@@ -14,23 +14,13 @@ from lab_pipelines.catalog.slo import INTERACTIVE
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.session_sheets import session_sheet
 from resources.warehouse import Warehouse
-from tests.support.rows import (
-    COLD_START_S,
-    REQUESTED_AT,
-    RUN_ID,
-    Row,
-    bill_share_row,
-    billed,
-    lab_run,
-    publish_run,
-    request_row,
-    sample_row,
-    session_row,
-    shared,
-    spell_row,
-    stage_row,
-    warehouse_in,
-)
+from tests.support.rows.common import REQUESTED_AT, RUN_ID, Row, shared
+from tests.support.rows.load import request_row, stage_row
+from tests.support.rows.measures import sample_row
+from tests.support.rows.money import bill_share_row, billed
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import COLD_START_S, session_row, spell_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 READY_AT = session_row()["ready_at"]
 SCALE = 5.0

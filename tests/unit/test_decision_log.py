@@ -12,7 +12,8 @@ import pytest
 
 from resources.decision_log import DecisionLog
 from resources.warehouse import Warehouse
-from tests.support.rows import budget_decision_row, warehouse_in
+from tests.support.rows.decisions import budget_decision_row
+from tests.support.warehouses import warehouse_in
 
 AT = datetime(2026, 3, 18, 12, tzinfo=UTC)
 JOIN_S = 0.5

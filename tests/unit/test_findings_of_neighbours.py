@@ -11,11 +11,13 @@ import yaml
 from assets.findings import judge
 from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, read_model
 from lab_pipelines.catalog.spec import LabSpec
-from lab_pipelines.rows import session_row
+from lab_pipelines.rows.sessions import session_row
 from resources.cluster import Session
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, lab_run, publish_run, variants_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.runs import lab_run, variants_run
 from tests.support.sessions import session
+from tests.support.warehouses import publish_run, warehouse_in
 
 USERS = [1, 4, 8, 16, 32]
 

@@ -11,12 +11,14 @@ import yaml
 from assets.findings import judge
 from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, read_model
 from lab_pipelines.catalog.spec import LabSpec
-from lab_pipelines.rows import session_row
+from lab_pipelines.rows.sessions import session_row
 from lab_pipelines.turns import visit_name
 from resources.cluster import Session
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, lab_run, publish_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.runs import lab_run
 from tests.support.sessions import session
+from tests.support.warehouses import publish_run, warehouse_in
 
 SLOWER = {"gmu-0.85": 1.0, "gmu-0.70": 1.5}
 TURNS = 6

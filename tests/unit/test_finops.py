@@ -13,7 +13,8 @@ from lab_pipelines.catalog.slo import INTERACTIVE
 from lab_pipelines.cost import PARTS
 from lab_pipelines.finops import Configuration, StageWork, UsefulWork, dollars, sheet_rows, split_usd
 from lab_pipelines.finops_split import PhaseTime
-from tests.support.rows import billed, cost_row, shared
+from tests.support.rows.common import shared
+from tests.support.rows.money import billed, cost_row
 
 Row = dict[str, Any]
 ON_T4 = Configuration("t4", nodes=2, gpus_per_node=4, slo=INTERACTIVE)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_pipelines.cost import ClosedSession, RequestInterval, StageWindow, split_session
+from lab_pipelines.cost import RequestInterval, StageWindow, split_session
 from lab_pipelines.finops_split import NO_TIME, PhaseTime, TimedRequest, phase_times
-from tests.support.rows import REQUESTED_AT
+from lab_pipelines.lanes import ClosedSession
+from tests.support.rows.common import REQUESTED_AT
 
 S = 1_000_000
 """Microseconds of a second."""

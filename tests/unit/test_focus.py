@@ -16,7 +16,10 @@ from lab_pipelines.focus.rules import Rules, load_rules
 from lab_pipelines.focus.validate import Violation, find_violations
 from resources.duck import connect
 from resources.warehouse import Warehouse
-from tests.support.rows import Row, billed, cost_row, lab_run, publish_run, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.money import billed, cost_row
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 LATER = cost_row()["recorded_at"] + timedelta(days=1)
 MEASURED: Row = {"target": "aks", "engine": "vllm", "provenance": "measured", "time_scale": 1.0}

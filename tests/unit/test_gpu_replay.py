@@ -12,7 +12,10 @@ from lab_pipelines.catalog.prices import load_prices
 from lab_pipelines.gpu_history import of_decisions, of_sessions
 from lab_pipelines.gpu_policy import ColdStart, PoolState, Signal, load_policy
 from lab_pipelines.gpu_replay import Look, Series, replay
-from tests.support.rows import gpu_decision_row, request_row, sample_row, session_row
+from tests.support.rows.decisions import gpu_decision_row
+from tests.support.rows.load import request_row
+from tests.support.rows.measures import sample_row
+from tests.support.rows.sessions import session_row
 
 START = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 POLICY = load_policy().model_copy(update={"cooldown_s": 0.0})

@@ -11,7 +11,8 @@ import pytest
 from lab_pipelines.catalog.fields import Overrides
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.catalog.spec import Component, LabSpec, Outline, Variant
+from lab_pipelines.catalog.spec import LabSpec, Outline
+from lab_pipelines.catalog.stack import Component, Variant
 from lab_pipelines.deployment import REPO_ROOT
 from lab_pipelines.engine.cold_start import cold_start_plan
 from lab_pipelines.plan import Plan, plan_lab, plan_outline

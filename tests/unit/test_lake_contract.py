@@ -18,8 +18,11 @@ from resources.contract import WarehouseError
 from resources.lake import Lake
 from resources.lake_remote import MirroredLake, RemoteFiles, open_lake
 from resources.warehouse import Warehouse
-from tests.support import rows
 from tests.support.blob_service import BlobService
+from tests.support.rows.common import RUN_ID
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import event_row
+from tests.support.warehouses import publish_run
 
 SCHEMA = Path(Warehouse(data_dir="unused").schema_dir)
 Place = Callable[[str], Lake]
@@ -55,7 +58,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 def publish(lake: Lake, row: dict[str, Any], **where: str) -> Path:
-    return lake.publish("events", [row], **{"target": "local", "lab": "L06", "run_id": rows.RUN_ID} | where)
+    return lake.publish("events", [row], **{"target": "local", "lab": "L06", "run_id": RUN_ID} | where)
 
 
 def listed(lake: Lake, **within: str) -> list[str]:
@@ -69,25 +72,25 @@ def test_an_empty_lake_has_no_file(place: Place) -> None:
 
 
 def test_what_one_machine_publishes_another_reads(place: Place) -> None:
-    path = publish(place("here"), rows.event_row())
+    path = publish(place("here"), event_row())
     elsewhere = place("elsewhere")
     (name,) = listed(elsewhere)
-    assert name == f"events/target=local/lab=L06/{rows.RUN_ID}.parquet"
+    assert name == f"events/target=local/lab=L06/{RUN_ID}.parquet"
     assert (elsewhere.root / name).read_bytes() == path.read_bytes()
     assert "started_at" in elsewhere.columns(elsewhere.table("events"), elsewhere.root / name)
 
 
 def test_publishing_the_same_again_is_welcome_from_any_machine(place: Place) -> None:
-    publish(place("here"), rows.event_row())
+    publish(place("here"), event_row())
     for machine in ("here", "elsewhere"):
-        assert publish(place(machine), rows.event_row(recorded_at=datetime.now(UTC))).exists()
+        assert publish(place(machine), event_row(recorded_at=datetime.now(UTC))).exists()
     assert len(listed(place("third"))) == 1
 
 
 def test_a_name_is_taken_by_whoever_was_first_and_is_never_written_again(place: Place) -> None:
-    published = publish(place("here"), rows.event_row(outcome="ok")).read_bytes()
+    published = publish(place("here"), event_row(outcome="ok")).read_bytes()
     with pytest.raises(WarehouseError, match=r"exists with other rows, and the lake never overwrites"):
-        publish(place("elsewhere"), rows.event_row(outcome="failed"))
+        publish(place("elsewhere"), event_row(outcome="failed"))
     third = place("third")
     (name,) = listed(third)
     assert (third.root / name).read_bytes() == published
@@ -95,17 +98,17 @@ def test_a_name_is_taken_by_whoever_was_first_and_is_never_written_again(place: 
 
 def test_a_question_about_a_run_a_lab_or_a_target_opens_their_files_alone(place: Place) -> None:
     lake = place("here")
-    publish(lake, rows.event_row())
-    publish(lake, rows.event_row(), part="load")
-    publish(lake, rows.event_row(lab="L05"), lab="L05")
-    publish(lake, rows.event_row(run_id="other"), run_id="other")
-    here = f"events/target=local/lab=L06/{rows.RUN_ID}"
+    publish(lake, event_row())
+    publish(lake, event_row(), part="load")
+    publish(lake, event_row(lab="L05"), lab="L05")
+    publish(lake, event_row(run_id="other"), run_id="other")
+    here = f"events/target=local/lab=L06/{RUN_ID}"
     elsewhere = place("elsewhere")
-    assert listed(elsewhere, target="local", lab="L06", run_id=rows.RUN_ID) == [
+    assert listed(elsewhere, target="local", lab="L06", run_id=RUN_ID) == [
         f"{here}-load.parquet",
         f"{here}.parquet",
     ]
-    assert listed(elsewhere, lab="L05") == [f"events/target=local/lab=L05/{rows.RUN_ID}.parquet"]
+    assert listed(elsewhere, lab="L05") == [f"events/target=local/lab=L05/{RUN_ID}.parquet"]
     assert len(listed(elsewhere, run_id="other")) == 1
     assert listed(elsewhere, target="../secrets") == []
     assert len(listed(elsewhere)) == 4
@@ -113,7 +116,7 @@ def test_a_question_about_a_run_a_lab_or_a_target_opens_their_files_alone(place:
 
 def test_a_file_that_is_not_where_it_says_is_found_out(place: Place, tmp_path: Path) -> None:
     lake = place("here")
-    content = publish(lake, rows.event_row()).read_bytes()
+    content = publish(lake, event_row()).read_bytes()
     _put(lake, "events/target=local/lab=L06/copy.parquet", content)
     with pytest.raises(WarehouseError, match=r"/copy\.parquet says that it is events/target=local/lab=L06/") as raised:
         listed(lake)
@@ -123,7 +126,7 @@ def test_a_file_that_is_not_where_it_says_is_found_out(place: Place, tmp_path: P
 
 def test_a_damaged_file_is_named(place: Place) -> None:
     lake = place("here")
-    publish(lake, rows.event_row())
+    publish(lake, event_row())
     _put(lake, "events/target=local/lab=L06/damaged.parquet", b"PAR1 and then nothing")
     with pytest.raises(WarehouseError, match=r"damaged\.parquet can't be read as Parquet"):
         listed(lake)
@@ -152,8 +155,8 @@ def mirrored(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], 
 def test_a_mirrored_file_is_fetched_once(
     mirrored: Callable[[str], MirroredLake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(mirrored("here"), rows.event_row())
-    publish(mirrored("here"), rows.event_row(), part="load")
+    publish(mirrored("here"), event_row())
+    publish(mirrored("here"), event_row(), part="load")
     elsewhere, fetched, read = mirrored("elsewhere"), list[str](), RemoteFiles.read
     monkeypatch.setattr(RemoteFiles, "read", lambda self, paths: fetched.extend(paths) or read(self, paths))
     for _ in range(3):
@@ -164,7 +167,7 @@ def test_a_mirrored_file_is_fetched_once(
 
 
 def test_a_mirror_that_lost_or_cut_a_file_fetches_it_again(mirrored: Callable[[str], MirroredLake]) -> None:
-    whole = publish(mirrored("here"), rows.event_row()).read_bytes()
+    whole = publish(mirrored("here"), event_row()).read_bytes()
     lake = mirrored("here")
     (name,) = listed(lake)
     for spoil in (lambda path: path.unlink(), lambda path: path.write_bytes(whole[:100])):
@@ -175,18 +178,18 @@ def test_a_mirror_that_lost_or_cut_a_file_fetches_it_again(mirrored: Callable[[s
 
 def test_what_only_the_mirror_has_does_not_count(mirrored: Callable[[str], MirroredLake]) -> None:
     lake = mirrored("here")
-    published = publish(lake, rows.event_row())
+    published = publish(lake, event_row())
     published.with_name("of-a-former-lake.parquet").write_bytes(published.read_bytes())
-    assert listed(lake) == [f"events/target=local/lab=L06/{rows.RUN_ID}.parquet"]
+    assert listed(lake) == [f"events/target=local/lab=L06/{RUN_ID}.parquet"]
 
 
 def test_the_warehouse_answers_and_keeps_a_copy_for_people_from_a_lake_elsewhere(
     memory_url: str, tmp_path: Path
 ) -> None:
     here = Warehouse(data_dir=str(tmp_path / "here"), lake_url=memory_url)
-    rows.publish_run(here, rows.lab_run())
+    publish_run(here, lab_run())
     elsewhere = Warehouse(data_dir=str(tmp_path / "elsewhere"), lake_url=memory_url)
-    assert elsewhere.latest_run_id("requests", "L06", "local") == rows.RUN_ID
+    assert elsewhere.latest_run_id("requests", "L06", "local") == RUN_ID
     stages = elsewhere.query("SELECT users, requests FROM stage_table ORDER BY users")
     assert stages == here.query("SELECT users, requests FROM stage_table ORDER BY users") != []
     assert elsewhere.rebuild().exists()

@@ -12,16 +12,11 @@ import pytest
 
 from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse
-from tests.support.rows import (
-    REQUESTED_AT,
-    RUN_ID,
-    log_row,
-    publish_run,
-    request_row,
-    stage_row,
-    summary_row,
-    warehouse_in,
-)
+from tests.support.rows.common import REQUESTED_AT, RUN_ID
+from tests.support.rows.load import request_row, stage_row
+from tests.support.rows.measures import summary_row
+from tests.support.rows.sessions import log_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 STAGE = {"session_id": "session-1", "step": "ramp", "stage": 0}
 WINDOW = {

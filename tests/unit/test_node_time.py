@@ -13,18 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab_pipelines.catalog.prices import Priority
-from lab_pipelines.cost import (
-    UNITS,
-    Case,
-    ClosedSession,
-    CostError,
-    CostPart,
-    Lane,
-    RequestColumns,
-    RequestInterval,
-    exact_node_hours,
-    split,
-)
+from lab_pipelines.cost import Case, CostPart, RequestColumns, RequestInterval, split
+from lab_pipelines.lanes import UNITS, ClosedSession, CostError, Lane, exact_node_hours
 from lab_pipelines.node_time import NodeTime, apportioned, lanes_of, share_nodes
 from lab_pipelines.sharing import GIB, Amounts
 from tests.support.node_costs import node_hours

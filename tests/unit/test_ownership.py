@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.prices import Priority
-from lab_pipelines.catalog.spec import Nodes
+from lab_pipelines.catalog.stack import Nodes
 from resources import node_holds, ownership
 from resources.kube_api import Deadline
 from resources.node_pools import NodePool, NoNodePools, PoolError, choose_pool, pools_over

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from lab_pipelines.bill import Amount, BillLine, LineKey
 from lab_pipelines.reconcile import EstimatedSession, NodeSpan, Outcome, Reconciled, reconcile, share_out
-from tests.support import rows
 from tests.support.azure_cost import machines
+from tests.support.rows.common import USD_PER_NODE_HOUR
+from tests.support.rows.money import cost_row
 
 DAY = date(2026, 3, 2)
 NEXT = DAY + timedelta(days=1)
@@ -43,9 +44,9 @@ def session(
     """Held one node from `start` o'clock on DAY; its parts were estimated at `usd`."""
     begin = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(hours=start)
     parts = [
-        rows.cost_row(
+        cost_row(
             lab=lab, session_id=name, x_part=part, ListCost=None if cost is None else Decimal(cost),
-            ListUnitPrice=None if cost is None else rows.USD_PER_NODE_HOUR,
+            ListUnitPrice=None if cost is None else USD_PER_NODE_HOUR,
             PricingQuantity=Decimal(str(hours / len(usd))),
         )
         for part, cost in zip(["serve", "idle", "cold_start", "failed"], usd, strict=False)

@@ -17,7 +17,9 @@ from scipy.stats import t
 from lab_pipelines.deployment import REPO_ROOT
 from resources.duck import connect
 from resources.warehouse import Warehouse
-from tests.support.rows import REQUESTED_AT, get_run, lab_run, publish_run, variants_run, warehouse_in
+from tests.support.rows.common import REQUESTED_AT
+from tests.support.rows.runs import get_run, lab_run, variants_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 WAREHOUSE = REPO_ROOT / "warehouse"
 

@@ -11,21 +11,16 @@ import numpy as np
 import pytest
 
 from lab_pipelines.regression import (
-    ALL_STAGES,
-    QUANTITIES,
     Allowance,
-    Cell,
     Comparison,
-    Number,
-    Quantity,
     Question,
-    Run,
     against_history,
     against_run,
     judged,
     outcome_of,
     pasts_of,
 )
+from lab_pipelines.run_numbers import ALL_STAGES, QUANTITIES, Cell, Number, Quantity, Run
 
 LOADS = (1, 4, 8, 16, 32)
 BY_NAME = {quantity.name: quantity for quantity in QUANTITIES}

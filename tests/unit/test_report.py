@@ -22,7 +22,9 @@ from lab_pipelines.report.stage_table import columns, stage_cells, stage_markdow
 from lab_pipelines.report.wording import GAP, decimals_for, duration, markdown_text, number, origin, printable, short
 from lab_pipelines.report.write import write_report
 from resources.warehouse import Warehouse
-from tests.support.rows import finding_row, get_run, lab_run, publish_run, warehouse_in
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import get_run, lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)> & |_*\x1b[31m"

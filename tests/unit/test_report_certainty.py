@@ -19,7 +19,11 @@ from lab_pipelines.report.markdown import render_markdown
 from lab_pipelines.report.page import render_lab
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.wording import GAP
-from tests.support.rows import Row, get_run, lab_run, over_budget, publish_run, statistic_row, warehouse_in
+from tests.support.rows.common import Row
+from tests.support.rows.load import over_budget
+from tests.support.rows.results import statistic_row
+from tests.support.rows.runs import get_run, lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
 

@@ -32,7 +32,10 @@ from lab_pipelines.report.read import read_report
 from lab_pipelines.report.write import ReportError, write_lab, write_phase, write_report
 from resources.contract import WarehouseError
 from resources.warehouse import Warehouse
-from tests.support.rows import finding_row, lab_run, publish_run, session_row, warehouse_in
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 HOSTILE = "\"'><script>alert(1)</script> [click](javascript:x) | _a_ `b` \x1b[31m"

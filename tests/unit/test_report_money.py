@@ -18,7 +18,10 @@ from lab_pipelines.report.money import Money
 from lab_pipelines.report.page import render_year
 from lab_pipelines.report.read import Report, read_report
 from resources.warehouse import Warehouse
-from tests.support.rows import billed, lab_run, publish_run, run_mark_row, warehouse_in
+from tests.support.rows.decisions import run_mark_row
+from tests.support.rows.money import billed
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
 AKS = {"target": "aks", "engine": "vllm", "provenance": "measured", "time_scale": 1.0, "pace": "full"}

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Figure, LabSpec
+from lab_pipelines.catalog.measures import Figure
+from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.report import figures, forecast
 from lab_pipelines.report.chapters import chapters, comparisons
 from lab_pipelines.report.markdown import render_markdown
@@ -20,17 +21,12 @@ from lab_pipelines.report.sheet_table import sheet_markdown
 from lab_pipelines.report.stage_table import stage_markdown
 from lab_pipelines.report.svg import standalone
 from lab_pipelines.report.wording import gap_variants, percent
-from tests.support.rows import (
-    event_row,
-    finding_row,
-    lab_run,
-    publish_run,
-    session_row,
-    shared,
-    summary_row,
-    variants_run,
-    warehouse_in,
-)
+from tests.support.rows.common import shared
+from tests.support.rows.measures import summary_row
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import lab_run, variants_run
+from tests.support.rows.sessions import event_row, session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 MESSAGE = "No available memory for the cache blocks: <-1.02> GiB"

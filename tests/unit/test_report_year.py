@@ -18,7 +18,8 @@ from lab_pipelines.report.page import render_year
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.wording import GAP
 from lab_pipelines.report.year import YearRow, main_finding, year_rows
-from tests.support.rows import lab_run, publish_run, warehouse_in
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 NOW = datetime(2026, 3, 6, 12, 0, tzinfo=UTC)
 AKS = {"target": "aks", "engine": "vllm", "provenance": "measured", "time_scale": 1.0, "pace": "full"}

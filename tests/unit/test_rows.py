@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 
-from lab_pipelines import rows
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Measure
+from lab_pipelines.catalog.measures import Measure
 from lab_pipelines.catalog.steps import LoadStep
+from lab_pipelines.load_plan import load_plan
+from lab_pipelines.rows.common import common_columns
+from lab_pipelines.rows.events import cold_start_events
+from lab_pipelines.rows.load import request_rows, stage_rows, tokens_in_window
+from lab_pipelines.rows.measures import counter_total_row, sample_rows, summary_row
+from lab_pipelines.rows.sessions import session_row
 from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import HttpShape, LoadError, LoadPlan, LoadResult, RequestRecord, StagePlan, StageRecord
 from resources.load_locust import LocustLoadGenerator
 from resources.telemetry import Reading, Sample
-from tests.support.rows import warehouse_in
 from tests.support.sessions import READY, endpoint, session
+from tests.support.warehouses import warehouse_in
 
 START = READY.timestamp() + 10
 SPEC = load_catalog().spec("L06")
@@ -83,7 +88,7 @@ def step(profile: dict[str, Any], *requests: dict[str, Any], component: str = "v
 
 def plan(one: LoadStep = RAMP, pace: str = "short") -> LoadPlan:
     chosen = SPEC.paces[pace]
-    return rows.load_plan(session(time_scale=chosen.time_scale), one, chosen)
+    return load_plan(session(time_scale=chosen.time_scale), one, chosen)
 
 
 def gets() -> LoadPlan:
@@ -160,7 +165,7 @@ def test_a_changing_rate_has_its_own_time_and_its_mean_is_what_is_offered() -> N
     assert stage.points == [(0.0, 0.0), (6.0, 10.0), (6.0, 0.0), (12.0, 10.0)], "the second ramp begins with a jump"
     assert (stage.per_wall_s, stage.hold_wall_s, stage.min_requests, stage.users) == (5.0, 12.0, 20, None)
     result = at_a_rate(got()).model_copy(update={"stages": at_a_rate().stages[:1]})
-    [row] = rows.stage_rows(session(), load, result)
+    [row] = stage_rows(session(), load, result)
     assert (row["profile"], row["offered_per_s"], row["hold_s"], row["clipped_requests"]) == (
         "rate_profile", 1.0, 60.0, None,
     )  # fmt: skip
@@ -176,10 +181,10 @@ def test_a_trace_brings_its_own_time_its_own_number_of_requests_and_their_tokens
     assert (stage.users, stage.hold_wall_s, stage.min_requests) == (None, 3.0, round(stage.per_wall_s * 3.0))
     sent = record(asked_tokens=(512, 3), input_tokens=512)
     result = LoadResult(requests=[sent], stages=at_a_rate().stages[:1])
-    [request] = rows.request_rows(session(), load, result)
+    [request] = request_rows(session(), load, result)
     assert (request["expected_input_tokens"], request["expected_output_tokens"]) == (512, 3)
     assert request["output_tokens"] == 3 and request["tpot_s"] is not None and request["path"] is None
-    [row] = rows.stage_rows(session(), load, result)
+    [row] = stage_rows(session(), load, result)
     assert (row["users"], row["min_requests"], row["hold_s"]) == (None, stage.min_requests, 15.0)
     assert row["clipped_requests"] == load.trace.clipped > 0
     assert row["offered_per_s"] == pytest.approx(2 * stage.min_requests / 30.0)
@@ -206,11 +211,9 @@ def test_a_component_without_an_address_and_a_stack_without_an_engine_take_no_lo
     with pytest.raises(LoadError, match="traffic: the component exporter has no address"):
         plan(step({"kind": "constant", "users": 1}, GET, component="exporter"))
     with pytest.raises(LoadError, match="traffic asks for completions, but the stack of L06 has no engine"):
-        rows.load_plan(session(model=None), step({"kind": "constant", "users": 1}), SPEC.paces["short"])
+        load_plan(session(model=None), step({"kind": "constant", "users": 1}), SPEC.paces["short"])
     without_engine = session(model=None)
-    load = rows.load_plan(
-        without_engine, step({"kind": "constant", "users": 1}, GET, component="http"), SPEC.paces["full"]
-    )
+    load = load_plan(without_engine, step({"kind": "constant", "users": 1}, GET, component="http"), SPEC.paces["full"])
     assert load.model is None
 
 
@@ -219,14 +222,14 @@ def test_a_plan_s_requests_go_where_their_generator_reaches_the_component() -> N
     in_a_cluster = session(endpoints=[endpoint("vllm", "vllm", here).model_copy(update={"cluster_url": within})])
     constant, pace = step({"kind": "constant", "users": 1}), SPEC.paces["full"]
     inside, outside = ClusterLoadGenerator(lake_url="file:///lake", image="labs:1"), LocustLoadGenerator()
-    assert rows.load_plan(in_a_cluster, constant, pace, address=inside.address).base_url == within
-    assert rows.load_plan(in_a_cluster, constant, pace, address=outside.address).base_url == here
+    assert load_plan(in_a_cluster, constant, pace, address=inside.address).base_url == within
+    assert load_plan(in_a_cluster, constant, pace, address=outside.address).base_url == here
     with pytest.raises(LoadError, match="the component vllm has no address"):
-        rows.load_plan(session(), constant, pace, address=inside.address)
+        load_plan(session(), constant, pace, address=inside.address)
 
 
 def test_latencies_are_in_stack_seconds_from_the_scheduled_time_and_the_clients_lag_is_in_wall_seconds() -> None:
-    [row] = rows.request_rows(session(), plan(), result(record()))
+    [row] = request_rows(session(), plan(), result(record()))
     assert row["ttft_s"] == pytest.approx(1.0)
     assert row["e2e_s"] == pytest.approx(2.0)
     assert row["tpot_s"] == pytest.approx((2.0 - 1.0) / 2)
@@ -238,7 +241,7 @@ def test_latencies_are_in_stack_seconds_from_the_scheduled_time_and_the_clients_
 
 def test_a_whole_request_of_the_length_that_was_asked_for_is_valid_and_one_of_another_length_says_so() -> None:
     load = result(record(output_tokens=256), record(), record(input_tokens=511, output_tokens=256))
-    assert [(row["valid"], row["invalid_reasons"]) for row in rows.request_rows(session(), plan(), load)] == [
+    assert [(row["valid"], row["invalid_reasons"]) for row in request_rows(session(), plan(), load)] == [
         (True, []),
         (False, ["another length than asked for: 3 of 256 output tokens"]),
         (False, ["another length than asked for: 511 of 512 input tokens"]),
@@ -247,18 +250,18 @@ def test_a_whole_request_of_the_length_that_was_asked_for_is_valid_and_one_of_an
 
 def test_a_request_that_was_cut_or_straddles_two_stages_is_kept_and_says_why_it_does_not_count() -> None:
     cut = record(outcome="cut", output_tokens=None, finish_reason=None, in_stage=False)
-    [row] = rows.request_rows(session(), plan(), result(cut))
+    [row] = request_rows(session(), plan(), result(cut))
     assert row["valid"] is False
     assert row["invalid_reasons"] == ["outcome: cut", "began and ended in different stages"]
     assert row["output_tokens"] == 3, "what had arrived is counted"
     assert row["e2e_s"] is None and row["tpot_s"] is None
     silent = record(outcome="timeout", event_offsets_s=[], output_tokens=None, server_ttft_s=None)
-    [row] = rows.request_rows(session(), plan(), result(silent))
+    [row] = request_rows(session(), plan(), result(silent))
     assert row["ttft_s"] is None and row["ttft_lag_wall_s"] is None and row["output_tokens"] == 0
 
 
 def test_a_get_has_a_latency_and_no_tokens_and_names_its_path() -> None:
-    [row] = rows.request_rows(session(), gets(), at_a_rate(got(http_status=500)))
+    [row] = request_rows(session(), gets(), at_a_rate(got(http_status=500)))
     assert (row["e2e_s"], row["schedule_lag_s"]) == (pytest.approx(1.0), pytest.approx(0.05))
     assert (row["shape"], row["path"], row["users"], row["user_index"]) == (1, "/status/500", None, None)
     nothing = ["ttft_s", "tpot_s", "input_tokens", "output_tokens", "expected_input_tokens", "expected_output_tokens"]
@@ -268,21 +271,21 @@ def test_a_get_has_a_latency_and_no_tokens_and_names_its_path() -> None:
 
 def test_what_kept_a_rate_up_is_in_the_stage_but_not_in_its_sample() -> None:
     result = at_a_rate(got(), got(request_id="extra", counted=False))
-    rest, extra = rows.request_rows(session(), gets(), result)
+    rest, extra = request_rows(session(), gets(), result)
     assert (rest["valid"], extra["valid"], extra["in_stage"]) == (True, False, True)
     assert extra["invalid_reasons"] == ["sent only to keep the rate up while the stage's sample came to its end"]
-    stage = rows.stage_rows(session(), gets(), result)[0]
+    stage = stage_rows(session(), gets(), result)[0]
     assert (stage["requests_in_stage"], stage["requests_ok"]) == (2, 2), "the server served it all the same"
 
 
 def test_a_stage_says_what_was_offered() -> None:
-    first, second = rows.stage_rows(session(), gets(), at_a_rate(got()))
+    first, second = stage_rows(session(), gets(), at_a_rate(got()))
     assert [(s["profile"], s["request_kind"], s["users"], s["offered_per_s"]) for s in (first, second)] == [
         ("rate", "http", None, 3.0),
         ("rate", "http", None, 12.5),
     ]
     assert (first["min_requests"], first["hold_s"], first["output_tokens"]) == (20, 40.0, 0)
-    ramp = rows.stage_rows(session(), plan(), result(record()))[0]
+    ramp = stage_rows(session(), plan(), result(record()))[0]
     assert (ramp["profile"], ramp["request_kind"], ramp["users"], ramp["offered_per_s"]) == (
         "ramp", "completion", 1, None,
     )  # fmt: skip
@@ -291,7 +294,7 @@ def test_a_stage_says_what_was_offered() -> None:
 def test_short_and_long_prompts_can_be_told_apart() -> None:
     short = {**COMPLETION, "input_tokens": 128, "output_tokens": 32, "prompts": "load-tests/prompts/fixed-128.json"}
     mixed = plan(step({"kind": "constant", "users": 1}, COMPLETION, short))
-    long_row, short_row = rows.request_rows(session(), mixed, result(record(), record(shape=1)))
+    long_row, short_row = request_rows(session(), mixed, result(record(), record(shape=1)))
     assert [(r["shape"], r["expected_input_tokens"], r["expected_output_tokens"]) for r in (long_row, short_row)] == [
         (0, 512, 256),
         (1, 128, 32),
@@ -300,7 +303,7 @@ def test_short_and_long_prompts_can_be_told_apart() -> None:
 
 def test_a_stages_tokens_are_those_that_arrived_in_its_window_whichever_request_they_belong_to() -> None:
     straddling = record(scheduled_at=START + 7.75, in_stage=False)  # tokens at 7.95, 8.05 and 8.15 s
-    first, second = rows.stage_rows(session(), plan(), result(record(), straddling))
+    first, second = stage_rows(session(), plan(), result(record(), straddling))
     assert (first["output_tokens"], second["output_tokens"]) == (3 + 1, 2)
     assert (first["requests_in_stage"], first["requests_ok"]) == (1, 1)
     assert (first["duration_s"], first["duration_wall_s"]) == (40.0, 8.0)
@@ -309,12 +312,12 @@ def test_a_stages_tokens_are_those_that_arrived_in_its_window_whichever_request_
 def test_an_event_of_several_tokens_counts_for_all_of_them() -> None:
     doubled = record(output_tokens=6)
     stage = StageRecord(stage=0, users=1, started_at=START, ended_at=START + 0.35, client_cpu_share=None)
-    assert rows.tokens_in_window(doubled, stage) == 4
+    assert tokens_in_window(doubled, stage) == 4
 
 
 def test_a_closed_session_knows_how_long_it_was_held_in_stack_time() -> None:
-    opened = rows.session_row(session(), released_at=None)
-    closed = rows.session_row(session(), released_at=READY + timedelta(seconds=100))
+    opened = session_row(session(), released_at=None)
+    closed = session_row(session(), released_at=READY + timedelta(seconds=100))
     assert (opened["state"], opened["held_s"]) == ("open", None)
     assert (closed["state"], closed["held_s"]) == ("closed", 500.0)
     assert closed["cold_start_s"] == 284.5
@@ -323,15 +326,14 @@ def test_a_closed_session_knows_how_long_it_was_held_in_stack_time() -> None:
 
 def test_a_faster_clock_makes_any_engine_modelled() -> None:
     real = session(engine="external", provenance="measured")
-    assert rows.common(real)["provenance"] == "modelled"
-    assert rows.common(real.model_copy(update={"time_scale": 1.0}))["provenance"] == "measured"
+    assert common_columns(real)["provenance"] == "modelled"
+    assert common_columns(real.model_copy(update={"time_scale": 1.0}))["provenance"] == "measured"
 
 
 def test_totals_disagree_only_by_what_the_client_can_know() -> None:
     def disagreement(server: float | None, unknown: float) -> float | None:
-        return rows.counter_total_row(
-            session(), "ramp", "requests_ok", "c", client=100, unknown=unknown, server=server
-        )["disagreement"]
+        row = counter_total_row(session(), "ramp", "requests_ok", "c", client=100, unknown=unknown, server=server)
+        return row["disagreement"]
 
     assert disagreement(100, 0) == 0
     assert disagreement(103, 0) == 0.03
@@ -344,19 +346,17 @@ def test_totals_disagree_only_by_what_the_client_can_know() -> None:
 def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
     warehouse, one = warehouse_in(tmp_path), session()
     where = {"target": "local", "lab": "L06", "run_id": "run-1"}
-    stage = rows.stage_rows(one, plan(), result(record()))[0]
+    stage = stage_rows(one, plan(), result(record()))[0]
     measure = Measure(name="depth", unit="requests", promql="x{$selector}", over="stage")
     reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
     published = {
-        "stack_sessions": [rows.session_row(one, released_at=None)],
-        "events": rows.cold_start_events(one, one.phases),
-        "requests": rows.request_rows(one, plan(), result(record())),
+        "stack_sessions": [session_row(one, released_at=None)],
+        "events": cold_start_events(one, one.phases),
+        "requests": request_rows(one, plan(), result(record())),
         "load_stages": [stage],
-        "metric_samples": rows.sample_rows(rows.common(one), stage, measure, reading),
-        "metric_summaries": [rows.summary_row(rows.common(one), stage, measure, reading)],
-        "counter_totals": [
-            rows.counter_total_row(one, "ramp", "requests_ok", "c", client=1.0, unknown=0.0, server=None)
-        ],
+        "metric_samples": sample_rows(common_columns(one), stage, measure, reading),
+        "metric_summaries": [summary_row(common_columns(one), stage, measure, reading)],
+        "counter_totals": [counter_total_row(one, "ramp", "requests_ok", "c", client=1.0, unknown=0.0, server=None)],
     }
     for table, table_rows in published.items():
         warehouse.publish(table, table_rows, **where)
@@ -366,13 +366,13 @@ def test_every_row_is_what_the_warehouse_asks_for(tmp_path: Any) -> None:
 def test_rows_of_a_rate_are_what_the_warehouse_asks_for(tmp_path: Any) -> None:
     warehouse, one, load = warehouse_in(tmp_path), session(), at_a_rate(got(), got(request_id="cut", outcome="cut"))
     where = {"target": "local", "lab": "L06", "run_id": "run-1"}
-    stages = rows.stage_rows(one, gets(), load)
+    stages = stage_rows(one, gets(), load)
     measure = Measure(name="depth", unit="requests", promql="x{$selector}", over="stage")
     reading = Reading(value=2.0, gap=None, samples=[Sample(START, 2.0)], promql="x")
-    warehouse.publish("requests", rows.request_rows(one, gets(), load), **where)
+    warehouse.publish("requests", request_rows(one, gets(), load), **where)
     warehouse.publish("load_stages", stages, **where)
-    warehouse.publish("metric_samples", rows.sample_rows(rows.common(one), stages[0], measure, reading), **where)
-    warehouse.publish("metric_summaries", [rows.summary_row(rows.common(one), stages[0], measure, reading)], **where)
+    warehouse.publish("metric_samples", sample_rows(common_columns(one), stages[0], measure, reading), **where)
+    warehouse.publish("metric_summaries", [summary_row(common_columns(one), stages[0], measure, reading)], **where)
     assert (
         warehouse.query("SELECT users FROM requests UNION ALL SELECT users FROM metric_samples")
         == [{"users": None}] * 3

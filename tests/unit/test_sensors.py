@@ -41,7 +41,7 @@ from resources.ownership import BY_HAND, EXPIRES_LABEL, LEASE_LABEL, RUN_LABEL
 from resources.warehouse import Warehouse
 from tests.support.node_pools import T4, FilePools, LeasedCluster, node_pool
 from tests.support.pool_signals import BUSY, QUIET, FileSignals
-from tests.support.rows import session_row
+from tests.support.rows.sessions import session_row
 
 A100 = "Standard_NC24ads_A100_v4"
 

@@ -16,7 +16,10 @@ from lab_pipelines.report.sheet_table import sheet_markdown
 from lab_pipelines.session_sheets import bring_up_to_date, gpus_of, publish_anew, session_sheet
 from resources.snapshot import open_snapshot
 from resources.warehouse import Warehouse
-from tests.support.rows import billed, failed_request_row, lab_run, publish_run, warehouse_in
+from tests.support.rows.load import failed_request_row
+from tests.support.rows.money import billed
+from tests.support.rows.runs import lab_run
+from tests.support.warehouses import publish_run, warehouse_in
 
 REPORT_COST = Path(__file__).parents[2] / "lab_pipelines" / "report" / "sql" / "cost.sql"
 Tables = dict[str, list[dict[str, Any]]]

@@ -11,13 +11,15 @@ import pytest
 
 from resources.contract import WarehouseError
 from resources.warehouse import Warehouse, open_snapshot
-from tests.support import rows
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import event_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     """With one run in the lake and in labs.duckdb, and views of its own."""
-    whole = rows.warehouse_in(tmp_path)
+    whole = warehouse_in(tmp_path)
     shutil.copytree(whole.views_dir, tmp_path / "views")
     warehouse = Warehouse(data_dir=whole.data_dir, views_dir=str(tmp_path / "views"))
     publish(warehouse, "first")
@@ -26,7 +28,7 @@ def warehouse(tmp_path: Path) -> Warehouse:
 
 
 def publish(warehouse: Warehouse, run_id: str) -> Path:
-    return warehouse.publish("events", [rows.event_row(run_id=run_id)], target="local", lab="L06", run_id=run_id)
+    return warehouse.publish("events", [event_row(run_id=run_id)], target="local", lab="L06", run_id=run_id)
 
 
 def runs(warehouse: Warehouse) -> list[str]:
@@ -46,8 +48,8 @@ def test_it_takes_in_what_was_published_since_and_reads_nothing_else(warehouse: 
 
 
 def test_step_by_step_it_holds_the_same_as_made_at_once(warehouse: Warehouse) -> None:
-    run = rows.lab_run()
-    rows.publish_run(warehouse, run)
+    run = lab_run()
+    publish_run(warehouse, run)
     step_by_step = everything(warehouse)
     warehouse.snapshot_path.unlink()
     assert everything(warehouse) == step_by_step
@@ -80,7 +82,7 @@ def test_a_file_put_back_with_other_rows_is_read_again(warehouse: Warehouse) -> 
     second = publish(warehouse, "second")
     assert runs(warehouse) == ["first", "second"]
     second.unlink()
-    warehouse.publish("events", [rows.event_row(run_id="second")] * 2, target="local", lab="L06", run_id="second")
+    warehouse.publish("events", [event_row(run_id="second")] * 2, target="local", lab="L06", run_id="second")
     assert runs(warehouse) == ["first", "second", "second"]
 
 

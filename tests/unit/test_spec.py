@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, LabNotWrittenError, SpecError, load_catalog, read_model
-from lab_pipelines.catalog.spec import LabSpec, Measure, Outline
+from lab_pipelines.catalog.measures import Measure
+from lab_pipelines.catalog.spec import LabSpec, Outline
 from lab_pipelines.catalog.steps import CompletionRequest, LoadStep, RateProfile, ReclaimsStep
 
 L06 = (CATALOG_DIR / "L06.yaml").read_text(encoding="utf-8")

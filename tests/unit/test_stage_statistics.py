@@ -18,13 +18,15 @@ from lab_pipelines.catalog.loader import CATALOG_DIR, SpecError, read_model
 from lab_pipelines.catalog.slo import INTERACTIVE, Slo
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.deployment import REPO_ROOT
-from lab_pipelines.rows import session_row
+from lab_pipelines.rows.sessions import session_row
 from resources.warehouse import Warehouse
-from tests.support import rows as support
-from tests.support.rows import Row, failed_request_row, lab_run, publish_run, request_row, stage_row, warehouse_in
+from tests.support.rows.common import REQUESTED_AT, Row
+from tests.support.rows.load import failed_request_row, request_row, stage_row
+from tests.support.rows.runs import lab_run
 from tests.support.sessions import session
+from tests.support.warehouses import publish_run, warehouse_in
 
-START = support.REQUESTED_AT + timedelta(seconds=5)
+START = REQUESTED_AT + timedelta(seconds=5)
 SCALE = 5.0
 
 

@@ -9,7 +9,7 @@ import pytest
 from dagster import Failure
 
 from lab_pipelines.catalog.loader import load_catalog
-from lab_pipelines.catalog.spec import Variant
+from lab_pipelines.catalog.stack import Variant
 from lab_pipelines.turns import turn_orders, visit_name, visits
 from resources.cluster import StackOrder
 from resources.cluster_loopback import once_more

@@ -15,22 +15,14 @@ import pytest
 
 from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse, open_snapshot
-from tests.support.rows import (
-    COLD_START_S,
-    Row,
-    billed,
-    failed_request_row,
-    finding_row,
-    gap_row,
-    get_run,
-    lab_run,
-    publish_run,
-    request_row,
-    session_row,
-    stage_row,
-    variants_run,
-    warehouse_in,
-)
+from tests.support.rows.common import Row
+from tests.support.rows.load import failed_request_row, request_row, stage_row
+from tests.support.rows.measures import gap_row
+from tests.support.rows.money import billed
+from tests.support.rows.results import finding_row
+from tests.support.rows.runs import get_run, lab_run, variants_run
+from tests.support.rows.sessions import COLD_START_S, session_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 VIEWS = sorted((REPO_ROOT / "warehouse" / "views").glob("*.sql"))
 QUERIES = sorted((REPO_ROOT / "warehouse" / "queries").glob("*.sql"))

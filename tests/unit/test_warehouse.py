@@ -14,7 +14,15 @@ import pytest
 
 from resources.contract import contract
 from resources.warehouse import Warehouse, WarehouseError, Within, open_snapshot
-from tests.support import rows
+from tests.support.rows.common import REQUESTED_AT, RUN_ID
+from tests.support.rows.decisions import budget_decision_row, gpu_decision_row, run_mark_row
+from tests.support.rows.load import request_row, stage_row
+from tests.support.rows.measures import summary_row
+from tests.support.rows.money import bill_ask_row, bill_day_row, bill_share_row, cost_row
+from tests.support.rows.results import baseline_row
+from tests.support.rows.runs import lab_run
+from tests.support.rows.sessions import event_row, spell_row
+from tests.support.warehouses import publish_run, warehouse_in
 
 SCHEMA = Path(Warehouse(data_dir="unused").schema_dir)
 
@@ -24,11 +32,11 @@ def warehouse(tmp_path: Path) -> Warehouse:
     """Views are other tests' business."""
     views = tmp_path / "views"
     views.mkdir()
-    return rows.warehouse_in(tmp_path, views_dir=str(views))
+    return warehouse_in(tmp_path, views_dir=str(views))
 
 
 def publish(warehouse: Warehouse, table: str, *new: dict[str, Any], **where: Any) -> Path:
-    return warehouse.publish(table, list(new), **{"target": "local", "lab": "L06", "run_id": rows.RUN_ID} | where)
+    return warehouse.publish(table, list(new), **{"target": "local", "lab": "L06", "run_id": RUN_ID} | where)
 
 
 def refusal(warehouse: Warehouse, table: str, *new: dict[str, Any], **where: Any) -> str:
@@ -40,18 +48,18 @@ def refusal(warehouse: Warehouse, table: str, *new: dict[str, Any], **where: Any
 
 def test_a_run_of_every_table_comes_back_as_it_was_published(warehouse: Warehouse) -> None:
     run = {
-        **rows.lab_run(),
-        "capacity_spells": [rows.spell_row()],
-        "gpu_decisions": [rows.gpu_decision_row()],
-        "budget_decisions": [rows.budget_decision_row()],
-        "run_marks": [rows.run_mark_row()],
-        "baselines": [rows.baseline_row()],
-        "bill_days": [rows.bill_day_row()],
-        "bill_asks": [rows.bill_ask_row()],
-        "bill_shares": [rows.bill_share_row()],
+        **lab_run(),
+        "capacity_spells": [spell_row()],
+        "gpu_decisions": [gpu_decision_row()],
+        "budget_decisions": [budget_decision_row()],
+        "run_marks": [run_mark_row()],
+        "baselines": [baseline_row()],
+        "bill_days": [bill_day_row()],
+        "bill_asks": [bill_ask_row()],
+        "bill_shares": [bill_share_row()],
     }
-    assert set(run) == set(contract(SCHEMA)), "tests/support/rows.py must know every table"
-    rows.publish_run(warehouse, run)
+    assert set(run) == set(contract(SCHEMA)), "tests/support/rows/ must know every table"
+    publish_run(warehouse, run)
     for table, published in run.items():
         answered = [_without_offsets(row) for row in warehouse.query(f"FROM {table}")]
         assert len(answered) == len(published)
@@ -66,17 +74,17 @@ def _without_offsets(row: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_file_lies_where_the_design_says(warehouse: Warehouse) -> None:
     lake = Path(warehouse.data_dir) / "lake"
-    assert publish(warehouse, "events", rows.event_row()) == (
-        lake / "events" / "target=local" / "lab=L06" / f"{rows.RUN_ID}.parquet"
+    assert publish(warehouse, "events", event_row()) == (
+        lake / "events" / "target=local" / "lab=L06" / f"{RUN_ID}.parquet"
     )
-    assert publish(warehouse, "events", rows.event_row(), part="load").name == f"{rows.RUN_ID}-load.parquet"
+    assert publish(warehouse, "events", event_row(), part="load").name == f"{RUN_ID}-load.parquet"
     assert warehouse.query("SELECT count(*) AS n FROM events") == [{"n": 2}]
 
 
 def test_times_come_back_aware_and_in_utc(warehouse: Warehouse) -> None:
     east = timezone(timedelta(hours=9))
     at = datetime(2026, 3, 2, 18, 0, 0, 123456, tzinfo=east)
-    publish(warehouse, "events", rows.event_row(started_at=at))
+    publish(warehouse, "events", event_row(started_at=at))
     started_at = warehouse.query("SELECT started_at FROM events")[0]["started_at"]
     assert started_at == at
     assert started_at.tzinfo is UTC
@@ -102,28 +110,28 @@ def test_a_publication_without_rows_is_a_file_without_rows(warehouse: Warehouse)
 @pytest.mark.parametrize(
     ("table", "row", "said"),
     [
-        ("events", rows.event_row(name=None), "row 1: name=None: expected a value; the column is NOT NULL"),
-        ("events", rows.event_row(duration_s=float("nan")), "row 1: duration_s=nan: expected a finite number"),
-        ("events", rows.event_row(duration_s=True), "row 1: duration_s=True: expected a finite number"),
-        ("events", rows.event_row(trial=1.5), "row 1: trial=1.5: expected an integer"),
-        ("events", rows.event_row(trial=2**40), "row 1: trial=1099511627776: expected INTEGER"),
-        ("events", rows.event_row(name=7), "row 1: name=7: expected VARCHAR"),
-        ("events", rows.event_row(started_at=datetime(2026, 3, 2)), "expected a datetime with a time zone"),  # noqa: DTZ001
-        ("events", rows.event_row(outcome="meh"), "row 1: {'outcome': 'meh'} breaks the rule"),
-        ("events", rows.event_row(lab="L07"), "row 1: lab='L07': the file is published for 'L06'"),
-        ("requests", rows.request_row(event_offsets_s=[0.1, float("inf")]), "expected a list of finite numbers"),
-        ("requests", rows.request_row(event_offsets_s=[0.1, None]), "expected a list of finite numbers"),
-        ("cost_records", rows.cost_row(ListCost=0.5), "row 1: ListCost=0.5: expected DECIMAL(18,9)"),
-        ("cost_records", rows.cost_row(ListCost=Decimal("1e-10")), "ListCost=Decimal('1E-10'): expected DECIMAL(18,9)"),
+        ("events", event_row(name=None), "row 1: name=None: expected a value; the column is NOT NULL"),
+        ("events", event_row(duration_s=float("nan")), "row 1: duration_s=nan: expected a finite number"),
+        ("events", event_row(duration_s=True), "row 1: duration_s=True: expected a finite number"),
+        ("events", event_row(trial=1.5), "row 1: trial=1.5: expected an integer"),
+        ("events", event_row(trial=2**40), "row 1: trial=1099511627776: expected INTEGER"),
+        ("events", event_row(name=7), "row 1: name=7: expected VARCHAR"),
+        ("events", event_row(started_at=datetime(2026, 3, 2)), "expected a datetime with a time zone"),  # noqa: DTZ001
+        ("events", event_row(outcome="meh"), "row 1: {'outcome': 'meh'} breaks the rule"),
+        ("events", event_row(lab="L07"), "row 1: lab='L07': the file is published for 'L06'"),
+        ("requests", request_row(event_offsets_s=[0.1, float("inf")]), "expected a list of finite numbers"),
+        ("requests", request_row(event_offsets_s=[0.1, None]), "expected a list of finite numbers"),
+        ("cost_records", cost_row(ListCost=0.5), "row 1: ListCost=0.5: expected DECIMAL(18,9)"),
+        ("cost_records", cost_row(ListCost=Decimal("1e-10")), "ListCost=Decimal('1E-10'): expected DECIMAL(18,9)"),
         (
             "cost_records",
-            rows.cost_row(ListCost=None),
+            cost_row(ListCost=None),
             "row 1: {'ListUnitPrice': Decimal('0.526000'), 'ListCost': None}",
         ),
-        ("load_stages", rows.stage_row(provenance="measured"), "row 1: {'engine': 'modelled-vllm', 'time_scale': 5.0"),
+        ("load_stages", stage_row(provenance="measured"), "row 1: {'engine': 'modelled-vllm', 'time_scale': 5.0"),
         (
             "metric_summaries",
-            rows.summary_row(status="gap"),
+            summary_row(status="gap"),
             "breaks the rule ((status = 'gap') = (\"value\" IS NULL))",
         ),
     ],
@@ -132,11 +140,11 @@ def test_a_wrong_row_is_refused_by_table_row_and_column(
     warehouse: Warehouse, table: str, row: dict[str, Any], said: str
 ) -> None:
     good = {
-        "events": rows.event_row,
-        "requests": rows.request_row,
-        "cost_records": rows.cost_row,
-        "load_stages": rows.stage_row,
-        "metric_summaries": rows.summary_row,
+        "events": event_row,
+        "requests": request_row,
+        "cost_records": cost_row,
+        "load_stages": stage_row,
+        "metric_summaries": summary_row,
     }[table]()
     message = refusal(warehouse, table, good, row)
     assert message.startswith(f"{table}: row 1")
@@ -144,41 +152,39 @@ def test_a_wrong_row_is_refused_by_table_row_and_column(
 
 
 def test_missing_and_unknown_columns_are_named(warehouse: Warehouse) -> None:
-    row = rows.event_row(colour="red")
+    row = event_row(colour="red")
     del row["detail"], row["outcome"]
-    message = refusal(warehouse, "events", rows.event_row(), row)
+    message = refusal(warehouse, "events", event_row(), row)
     assert "row 1 lacks outcome, detail (give None where nothing is known)" in message
     assert "has colour, which events.sql doesn't know" in message
 
 
 def test_an_unknown_table_and_a_name_that_leaves_the_folder_are_refused(warehouse: Warehouse) -> None:
-    assert "there is no table 'request'" in refusal(warehouse, "request", rows.request_row())
+    assert "there is no table 'request'" in refusal(warehouse, "request", request_row())
     assert "run_id='../x' can't be part of a path" in refusal(warehouse, "events", run_id="../x")
     assert "part='a/b' can't be part of a path" in refusal(warehouse, "events", part="a/b")
 
 
 def test_publishing_the_same_again_changes_nothing(warehouse: Warehouse) -> None:
-    path = publish(warehouse, "events", rows.event_row())
+    path = publish(warehouse, "events", event_row())
     before = path.read_bytes(), path.stat().st_mtime_ns
-    later = rows.event_row(recorded_at=datetime.now(UTC))
+    later = event_row(recorded_at=datetime.now(UTC))
     assert publish(warehouse, "events", later) == path
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_publishing_something_else_under_the_same_name_is_refused(warehouse: Warehouse) -> None:
-    path = publish(warehouse, "events", rows.event_row())
+    path = publish(warehouse, "events", event_row())
     before = path.read_bytes()
     with pytest.raises(WarehouseError, match="exists with other rows, and the lake never overwrites"):
-        publish(warehouse, "events", rows.event_row(duration_s=1.0))
+        publish(warehouse, "events", event_row(duration_s=1.0))
     assert path.read_bytes() == before
 
 
 def test_ten_thousand_requests_with_256_events_each_are_published_whole(warehouse: Warehouse) -> None:
     offsets = [0.3 + 0.04 * n for n in range(256)]
-    publish(
-        warehouse, "requests", *(rows.request_row(request_id=str(n), event_offsets_s=offsets) for n in range(10_000))
-    )
+    publish(warehouse, "requests", *(request_row(request_id=str(n), event_offsets_s=offsets) for n in range(10_000)))
     assert warehouse.query(
         "SELECT count(*) AS n, count(DISTINCT request_id) AS ids, sum(len(event_offsets_s))::INT AS events "
         "FROM requests"
@@ -187,7 +193,7 @@ def test_ten_thousand_requests_with_256_events_each_are_published_whole(warehous
 
 def test_the_newest_run_is_the_one_that_was_recorded_last(warehouse: Warehouse) -> None:
     for run_id, minute in (("b", 1), ("a", 5), ("c", 3)):
-        row = rows.event_row(run_id=run_id, recorded_at=rows.REQUESTED_AT + timedelta(minutes=minute))
+        row = event_row(run_id=run_id, recorded_at=REQUESTED_AT + timedelta(minutes=minute))
         publish(warehouse, "events", row, run_id=run_id)
     assert warehouse.latest_run_id("events", "L06", "local") == "a"
     assert warehouse.latest_run_id("events", "L06", "local", prefer="c") == "c"
@@ -204,14 +210,14 @@ def test_wrong_sql_is_one_clear_error(warehouse: Warehouse) -> None:
 
 
 def test_parameters_fill_the_question_marks(warehouse: Warehouse) -> None:
-    publish(warehouse, "events", rows.event_row(name="o'clock"))
+    publish(warehouse, "events", event_row(name="o'clock"))
     assert warehouse.query("SELECT name FROM events WHERE name = ?", ["o'clock"]) == [{"name": "o'clock"}]
     assert len(warehouse.frame("FROM events WHERE name = ?", ["other"])) == 0
 
 
 def test_a_damaged_file_is_named_and_no_number_is_given_without_it(warehouse: Warehouse) -> None:
-    good = publish(warehouse, "events", rows.event_row(run_id="good"), run_id="good")
-    bad = publish(warehouse, "events", rows.event_row(run_id="bad"), run_id="bad")
+    good = publish(warehouse, "events", event_row(run_id="good"), run_id="good")
+    bad = publish(warehouse, "events", event_row(run_id="bad"), run_id="bad")
     snapshot = warehouse.rebuild()
     before = snapshot.read_bytes()
     bad.write_bytes(bad.read_bytes()[:-20])
@@ -226,7 +232,7 @@ def test_a_damaged_file_is_named_and_no_number_is_given_without_it(warehouse: Wa
 
 def test_a_question_within_a_run_or_a_lab_sees_its_rows_alone(warehouse: Warehouse) -> None:
     for lab, run_id, part in (("L06", "a", None), ("L06", "a", "more"), ("L06", "a-b", None), ("L07", "c", None)):
-        publish(warehouse, "events", rows.event_row(lab=lab, run_id=run_id), lab=lab, run_id=run_id, part=part)
+        publish(warehouse, "events", event_row(lab=lab, run_id=run_id), lab=lab, run_id=run_id, part=part)
 
     def runs(**within: Unpack[Within]) -> list[str]:
         return [row["run_id"] for row in warehouse.query("SELECT run_id FROM events ORDER BY 1", within=within)]
@@ -239,8 +245,8 @@ def test_a_question_within_a_run_or_a_lab_sees_its_rows_alone(warehouse: Warehou
 
 
 def test_another_runs_damage_stops_no_question_within_a_run(warehouse: Warehouse) -> None:
-    publish(warehouse, "events", rows.event_row(run_id="good"), run_id="good")
-    bad = publish(warehouse, "events", rows.event_row(run_id="bad"), run_id="bad")
+    publish(warehouse, "events", event_row(run_id="good"), run_id="good")
+    bad = publish(warehouse, "events", event_row(run_id="bad"), run_id="bad")
     bad.write_bytes(bad.read_bytes()[:-20])
     assert warehouse.query("SELECT run_id FROM events", within={"run_id": "good"}) == [{"run_id": "good"}]
     with pytest.raises(WarehouseError, match=bad.name):
@@ -248,7 +254,7 @@ def test_another_runs_damage_stops_no_question_within_a_run(warehouse: Warehouse
 
 
 def test_a_file_damaged_inside_is_named(warehouse: Warehouse) -> None:
-    new = [rows.request_row(request_id=str(n), error=f"e{n * 7919}") for n in range(2000)]
+    new = [request_row(request_id=str(n), error=f"e{n * 7919}") for n in range(2000)]
     path = publish(warehouse, "requests", *new)
     content = bytearray(path.read_bytes())
     content[40 : len(content) // 2] = b"\x00" * (len(content) // 2 - 40)
@@ -258,10 +264,10 @@ def test_a_file_damaged_inside_is_named(warehouse: Warehouse) -> None:
 
 
 def test_a_copied_or_foreign_file_is_refused_instead_of_counted(warehouse: Warehouse) -> None:
-    path = publish(warehouse, "events", rows.event_row())
+    path = publish(warehouse, "events", event_row())
     copy = path.with_name("copy.parquet")
     shutil.copy(path, copy)
-    with pytest.raises(WarehouseError, match=rf"copy\.parquet says that it is events/.*{rows.RUN_ID}"):
+    with pytest.raises(WarehouseError, match=rf"copy\.parquet says that it is events/.*{RUN_ID}"):
         warehouse.query("FROM events")
     copy.unlink()
     pd.DataFrame({"lab": ["L06"]}).to_parquet(copy)
@@ -270,7 +276,7 @@ def test_a_copied_or_foreign_file_is_refused_instead_of_counted(warehouse: Wareh
 
 
 def test_a_column_added_later_is_null_in_older_files(tmp_path: Path, warehouse: Warehouse) -> None:
-    publish(warehouse, "events", rows.event_row(run_id="old"), run_id="old")
+    publish(warehouse, "events", event_row(run_id="old"), run_id="old")
     schema = tmp_path / "schema"
     shutil.copytree(SCHEMA, schema)
     ddl = (schema / "events.sql").read_text()
@@ -278,7 +284,7 @@ def test_a_column_added_later_is_null_in_older_files(tmp_path: Path, warehouse: 
     later = Warehouse(data_dir=warehouse.data_dir, schema_dir=str(schema), views_dir=warehouse.views_dir)
     expected = [{"run_id": "old", "colour": None}]
     assert later.query("SELECT run_id, colour FROM events") == expected
-    publish(later, "events", {**rows.event_row(run_id="new"), "colour": "red"}, run_id="new")
+    publish(later, "events", {**event_row(run_id="new"), "colour": "red"}, run_id="new")
     expected.append({"run_id": "new", "colour": "red"})
     assert later.query("SELECT run_id, colour FROM events ORDER BY colour NULLS FIRST") == expected
     with open_snapshot(later.rebuild()) as snapshot:
@@ -286,7 +292,7 @@ def test_a_column_added_later_is_null_in_older_files(tmp_path: Path, warehouse: 
 
 
 def test_a_file_that_no_longer_meets_the_contract_is_named(tmp_path: Path, warehouse: Warehouse) -> None:
-    path = publish(warehouse, "events", rows.event_row())
+    path = publish(warehouse, "events", event_row())
     schema = tmp_path / "schema"
     shutil.copytree(SCHEMA, schema)
     ddl = (schema / "events.sql").read_text()
@@ -318,7 +324,7 @@ def test_views_may_use_one_another_in_any_order(warehouse: Warehouse) -> None:
     views = Path(warehouse.views_dir)
     (views / "a.sql").write_text("CREATE VIEW a AS SELECT n + 1 AS n FROM b")
     (views / "b.sql").write_text("CREATE VIEW b AS SELECT count(*) AS n FROM events")
-    publish(warehouse, "events", rows.event_row())
+    publish(warehouse, "events", event_row())
     assert warehouse.query("FROM a") == [{"n": 2}]
     with open_snapshot(warehouse.rebuild()) as snapshot:
         assert snapshot.execute("FROM a").fetchall() == [(2,)]
@@ -330,7 +336,7 @@ def test_views_may_use_one_another_in_any_order(warehouse: Warehouse) -> None:
 
 
 def test_two_threads_ask_at_once_and_see_their_own_answers(warehouse: Warehouse) -> None:
-    publish(warehouse, "events", rows.event_row())
+    publish(warehouse, "events", event_row())
     with ThreadPoolExecutor(4) as threads:
         answers = list(
             threads.map(lambda n: warehouse.query("SELECT ?::INT + count(*) AS n FROM events", [n]), range(40))
@@ -339,9 +345,9 @@ def test_two_threads_ask_at_once_and_see_their_own_answers(warehouse: Warehouse)
 
 
 def test_the_projects_own_views_stand_on_the_tables(tmp_path: Path) -> None:
-    warehouse = rows.warehouse_in(tmp_path)
-    run = rows.lab_run()
-    rows.publish_run(warehouse, run)
+    warehouse = warehouse_in(tmp_path)
+    run = lab_run()
+    publish_run(warehouse, run)
     table = warehouse.query("SELECT users, requests FROM stage_table ORDER BY stage")
     assert table == [{"users": s["users"], "requests": s["requests_in_stage"]} for s in run["load_stages"]]
 
@@ -351,7 +357,7 @@ def test_a_snapshot_is_read_only_in_utc_and_reaches_no_other_file(tmp_path: Path
 
     with pytest.raises(WarehouseError, match="does not exist yet"):
         open_snapshot(warehouse.snapshot_path)
-    publish(warehouse, "events", rows.event_row())
+    publish(warehouse, "events", event_row())
     other = tmp_path / "secret.csv"
     other.write_text("a\n1\n")
     with open_snapshot(warehouse.rebuild()) as snapshot:
@@ -373,9 +379,9 @@ def test_a_snapshot_is_read_only_in_utc_and_reaches_no_other_file(tmp_path: Path
 
 
 def test_a_reader_keeps_its_snapshot_while_a_new_one_is_swapped_in(warehouse: Warehouse) -> None:
-    publish(warehouse, "events", rows.event_row(run_id="a"), run_id="a")
+    publish(warehouse, "events", event_row(run_id="a"), run_id="a")
     with open_snapshot(warehouse.rebuild()) as reader:
-        publish(warehouse, "events", rows.event_row(run_id="b"), run_id="b")
+        publish(warehouse, "events", event_row(run_id="b"), run_id="b")
         former = warehouse.snapshot_path.stat().st_ino
         warehouse.rebuild()
         assert warehouse.snapshot_path.stat().st_ino != former, "another file took its place; the open one is untouched"
@@ -387,7 +393,7 @@ def test_a_reader_keeps_its_snapshot_while_a_new_one_is_swapped_in(warehouse: Wa
 def test_a_folder_whose_name_looks_like_a_pattern_is_no_pattern(tmp_path: Path) -> None:
     odd = tmp_path / "it's [a] *odd* place"
     odd.mkdir()
-    warehouse = rows.warehouse_in(odd)
-    publish(warehouse, "events", rows.event_row())
+    warehouse = warehouse_in(odd)
+    publish(warehouse, "events", event_row())
     assert warehouse.query("SELECT count(*) AS n FROM events") == [{"n": 1}]
     assert warehouse.rebuild().exists()

@@ -16,11 +16,14 @@ import pytest
 
 from lab_pipelines.files import new_file, sweep_temporaries
 from resources.warehouse import Warehouse, WarehouseError, open_snapshot
-from tests.support import rows
+from tests.support.rows.load import request_row
+from tests.support.rows.sessions import event_row
 
 # A fork server that has imported everything: a fresh interpreter needs two seconds, which would leave few kills.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["resources.warehouse", "tests.support.rows", "duckdb", "pandas", "pyarrow.parquet"])
+processes.set_forkserver_preload(
+    ["resources.warehouse", "tests.support.rows.runs", "duckdb", "pandas", "pyarrow.parquet"]
+)
 
 Connection = Any
 """Typeshed gives a pipe's ends another type on each platform."""
@@ -33,7 +36,7 @@ def publish_and_rebuild(data_dir: str, writer: str, count: int, acknowledged: Co
     warehouse = Warehouse(data_dir=data_dir)
     for number in range(count):
         run_id = f"{writer}-{number}"
-        new = [rows.request_row(run_id=run_id, request_id=str(n)) for n in range(ROWS)]
+        new = [request_row(run_id=run_id, request_id=str(n)) for n in range(ROWS)]
         warehouse.publish("requests", new, target="local", lab="L06", run_id=run_id)
         acknowledged.send(run_id)
         warehouse.rebuild()
@@ -125,7 +128,7 @@ def claim(data_dir: str, writer: str, results: Connection) -> None:
     warehouse = Warehouse(data_dir=data_dir)
     won = []
     for number in range(20):
-        row = rows.event_row(run_id=f"r{number}", name=writer)
+        row = event_row(run_id=f"r{number}", name=writer)
         try:
             warehouse.publish("events", [row], target="local", lab="L06", run_id=f"r{number}")
         except WarehouseError:

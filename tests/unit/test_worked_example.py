@@ -11,20 +11,17 @@ import pytest
 
 from lab_pipelines.bill import Amount, BillLine, LineKey
 from lab_pipelines.catalog.prices import load_prices
-from lab_pipelines.cost import (
-    ClosedSession,
-    CostPart,
-    RequestInterval,
-    StageWindow,
-    cost_rows,
-    split_session,
-)
+from lab_pipelines.cost import CostPart, RequestInterval, StageWindow, split_session
 from lab_pipelines.deployment import REPO_ROOT
+from lab_pipelines.lanes import ClosedSession
 from lab_pipelines.reconcile import EstimatedSession, NodeSpan, reconcile
+from lab_pipelines.rows.costs import cost_rows
 from lab_pipelines.sharing import GIB, Amounts, Tenant, divide, resource_prices
 from tests.support.azure_cost import machines
 from tests.support.node_costs import node_cost, node_hours
-from tests.support.rows import SKU, session_row, shared, unit_price
+from tests.support.rows.common import SKU, shared
+from tests.support.rows.money import unit_price
+from tests.support.rows.sessions import session_row
 
 PAGE = (REPO_ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
 DAY = date(2026, 3, 2)
