@@ -273,7 +273,7 @@ def test_a_run_is_pinned_shown_and_verified(labs: Labs, warehouse: Warehouse) ->
     shown = labs("baseline", "show").stdout
     assert "0001.json" in shown
     assert "modelled-vllm" in shown
-    assert labs("baseline", "verify").stdout == "1 baselines, every one as it was pinned\n"
+    assert labs("baseline", "verify").stdout == "1 baseline, every one as it was pinned\n"
 
 
 def test_baselines_as_json_carry_their_numbers(labs: Labs, warehouse: Warehouse) -> None:
@@ -306,7 +306,7 @@ def test_an_edited_baseline_is_found_out(labs: Labs, warehouse: Warehouse) -> No
 def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
     assert "L99" in refused(labs("baseline", "pin", "L99"), 2)
     assert "not complete" in refused(labs("baseline", "pin", "L78"), 1)
-    assert "no run on local yet" in refused(labs("baseline", "pin", "L06"), 1)
+    assert "no run on target local yet" in refused(labs("baseline", "pin", "L06"), 1)
 
 
 # The program itself
