@@ -21,14 +21,19 @@ fewer, the longer they are, and the less neighbours have in common."""
 BATCH_LENGTHS = 4
 """Batches so many times the inflation long are nearly independent; of two and a half, 92 of 100 intervals hold."""
 
+ROUNDING = 1e-12
+"""Relative to the largest value: means that differ by less are equal."""
+
 
 def mean(series: Series, *, confidence: float = CONFIDENCE) -> Estimate:
     """The mean of a stationary series, by ten batch means and Student's t.
 
     Where the series depends on itself for longer than batches can be told apart (`BATCH_LENGTHS`), the interval is
     t on the effective size instead, and wider; of fewer than `MIN_EFFECTIVE` values' worth there is none. Assumes a
-    steady state, and means of batches that are roughly normal. Source: Law, Simulation Modeling and Analysis, 9.5.3.
+    steady state, and means of batches that are roughly normal. Batches without any spread say nothing of how precise
+    their mean is, and give no interval. Source: Law, Simulation Modeling and Analysis, 9.5.3.
     """
+    import numpy as np
     from scipy.special import stdtrit
 
     values = as_array(series)
@@ -49,6 +54,9 @@ def mean(series: Series, *, confidence: float = CONFIDENCE) -> Estimate:
             return refused(
                 value, n, method, f"{n} values depend on each other too much: they are worth {max(size, 1):.0f}"
             )
+    # Of equal numbers the deviation may be a rounding's, which is an interval of nothing.
+    if deviation <= ROUNDING * float(np.abs(values).max()):
+        return refused(value, n, method, f"all {BATCHES} batches have the same mean, as repeats of one draw do")
     reach = float(stdtrit(freedom, tail)) * deviation / math.sqrt(size)
     return Estimate(value, value - reach, value + reach, n, n / factor, method)
 

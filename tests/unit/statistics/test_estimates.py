@@ -65,6 +65,13 @@ def test_a_mean_of_few_or_of_all_too_similar_values_has_no_interval() -> None:
     assert not refused.bounded and "depend on each other too much" in (refused.reason or "")
 
 
+@pytest.mark.parametrize("series", [[0.0] * 200, [0.1] * 200, [0.3, 0.7] * 100], ids=["zeros", "alike", "a pattern"])
+def test_batches_that_are_all_alike_give_no_interval_of_no_width(series: list[float]) -> None:
+    alike = mean(series)
+    assert alike.value == pytest.approx(np.mean(series))
+    assert not alike.bounded and "have the same mean" in (alike.reason or "")
+
+
 @pytest.mark.parametrize("estimate", [mean, warm_up, steadiness, lambda s: quantile(s, 0.5), rate])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gap_is_no_number(estimate: Callable[[list[float]], object], bad: float) -> None:
