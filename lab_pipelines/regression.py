@@ -233,7 +233,7 @@ def against_run(
     side without a spread of its own is taken to be as uncertain as the other one.
     """
     share = allowance.share if allowed is None else allowed
-    told = f"allowing {share:.1%} between two runs: {allowance.reason if allowed is None else 'as given'}"
+    told = f"allowing {share * 100:.1f} % between two runs: {allowance.reason if allowed is None else 'as given'}"
     asked = [cell for cell in reference.numbers if cell.quantity in quantities]
     shared = [cell for cell in asked if cell in run.numbers]
     mine, theirs = numbers_of(run, shared), numbers_of(reference, shared)
@@ -394,15 +394,15 @@ def _judged(question: Question, threshold: float, one_sided: float) -> Compariso
         return Comparison(q.against, q.cell, verdict, q.value, q.reference, change, None, None, q.n, q.reason)
     reach, edge = _reach(q, one_sided), math.log1p(threshold)
     verdict: Verdict = "inconclusive"
-    told = f"a change below {math.expm1(edge + reach):.0%} can't be told from noise"
+    told = f"a change below {math.expm1(edge + reach) * 100:.0f} % can't be told from noise"
     if edge < q.worse - reach <= q.excused_to:
         told = "beyond the threshold, but an earlier run was as bad and the next ones weren't; run it again"
     elif q.worse - reach > edge:
-        verdict, told = "worse", f"the whole interval is beyond {threshold:.3g}"
+        verdict, told = "worse", f"the whole interval is beyond {threshold * 100:.3g} %"
     elif q.worse + reach < -edge:
-        verdict, told = "better", f"the whole interval is beyond {threshold:.3g}"
+        verdict, told = "better", f"the whole interval is beyond {threshold * 100:.3g} %"
     elif abs(q.worse) + reach < edge:
-        verdict, told = "same", f"the whole interval is within {threshold:.3g}"
+        verdict, told = "same", f"the whole interval is within {threshold * 100:.3g} %"
     sign = -1 if q.cell.quantity.higher_is_better else 1
     low, high = sorted(math.expm1(sign * (q.worse + side * reach)) for side in (-1, 1))
     change = math.expm1(sign * q.worse)

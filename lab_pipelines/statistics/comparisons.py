@@ -92,7 +92,7 @@ def level(side: Side, *, comparison: Comparison, threshold: float, confidence: f
 def requests_factor(
     effect: float, low: float, high: float, threshold: float, *, scale: Scale, confidence: float
 ) -> float | None:
-    """How many times the requests it takes until 8 of 10 such intervals clear the threshold, the effect being what it is.
+    """How many times the requests it takes until 8 of 10 intervals clear the threshold, the effect being what it is.
 
     An interval's reach shrinks with the root of the sample: (reach / distance)^2, where the reach is that of the end on
     the threshold's side, of a ratio on its logarithm, and longer by `_powered`: an interval that just comes to the

@@ -137,7 +137,7 @@ def test_without_a_past_another_machine_may_be_slower_by_a_quarter() -> None:
 
     found = asked(1.15, Allowance.ANOTHER_MACHINE)
     assert outcome_of(found) == "inconclusive"
-    assert "allowing 26.0% between two runs: the baseline's run is not in this warehouse" in found[0].reason
+    assert "allowing 26.0 % between two runs: the baseline's run is not in this warehouse" in found[0].reason
     assert outcome_of(asked(1.9, Allowance.ANOTHER_MACHINE)) == "regression"
     assert outcome_of(asked(1.15, Allowance.SAME_PLACE)) == "inconclusive"
     assert outcome_of(asked(1.15, Allowance.NONE)) == "regression"
