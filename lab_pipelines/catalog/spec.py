@@ -9,6 +9,7 @@ Every duration in a spec is in *stack seconds*: the time of the stack under test
 
 from __future__ import annotations
 
+from itertools import pairwise
 from string import Template
 from typing import Annotated, Any, Literal, get_args
 
@@ -470,6 +471,9 @@ class LabSpec(Identity):
             raise ValueError(f"{where}: only latencies can be told apart by the request's shape")
         if not isinstance(finding, Ordering) and len(loads) < 2:
             raise ValueError(f"{where}: the step has but one load, and no neighbour to compare it with")
+        if not isinstance(finding, Ordering) and any(after <= before for before, after in pairwise(loads)):
+            listed = ", ".join(f"{load:g}" for load in loads)
+            raise ValueError(f"{where} goes from each load to the next, which must be higher; the step has {listed}")
         if isinstance(finding, Cliff) and finding.after not in loads[:-1]:
             listed = ", ".join(f"{load:g}" for load in loads[:-1])
             raise ValueError(f"{where}: after is {finding.after:g}; give the load before the cliff, one of: {listed}")
@@ -504,8 +508,9 @@ class LabSpec(Identity):
         step = steps[sample.step] if sample.step else next(iter(steps.values()))
         if sample.load is None and len(step.loads) > 1:
             raise ValueError(f"{where}: give the load, one of: {', '.join(f'{load:g}' for load in step.loads)}")
-        if sample.load is not None and sample.load not in step.loads:
-            raise ValueError(f"{where}: no stage of {step.name} has load {sample.load:g}")
+        if sample.load is not None and (found := step.loads.count(sample.load)) != 1:
+            which = "no stage" if found == 0 else f"not one stage but {found}"
+            raise ValueError(f"{where}: {which} of {step.name} has load {sample.load:g}")
         if sample.shape is not None and sample.shape >= len(step.requests):
             raise ValueError(f"{where}: {step.name} has {len(step.requests)} shapes, counted from 0")
 
