@@ -142,6 +142,20 @@ def test_no_question_lists_the_known_ones(labs: Labs) -> None:
     assert "cheapest_stage" in refused(labs("sql", ""), 2)
 
 
+def test_the_questions_are_listed_whole_and_without_what_follows_them(labs: Labs) -> None:
+    listed = refused(labs("sql", ""), 2).splitlines()
+    assert len([line for line in listed if line.startswith("  ")]) == len(list(QUERIES_DIR.glob("*.sql")))
+    assert all(line.endswith("?") for line in listed if line.startswith("  "))
+    assert any(line.endswith("how much of it served requests?") for line in listed)
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_an_answer_without_a_row_says_so(labs: Labs) -> None:
+    question = "select users from stage_table where users > 1000"
+    assert labs("sql", question).stdout.splitlines()[-1] == "no row"
+    assert labs("sql", question, "--csv").stdout.strip() == "users"
+
+
 def test_two_formats_at_once_are_refused(labs: Labs) -> None:
     assert "exclude each other" in refused(labs("sql", "select 1 as one", "--json", "--csv"), 2)
 
