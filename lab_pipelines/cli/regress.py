@@ -31,7 +31,10 @@ _NEXT = {
     "inconclusive": "No number is sure enough to call: run it again (five earlier runs tell the spread).",
     "no regression": "",
 }
-_SURER = "To be sure, run the former and then this version in one job: labs regress {lab} --against previous --target {target}."
+_SURER = (
+    "To be sure, run the former and then this version in one job: "
+    "labs regress {lab} --against previous --target {target}."
+)
 
 
 def regress(
