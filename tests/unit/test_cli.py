@@ -23,7 +23,7 @@ from lab_pipelines.cli.console import ROWS_SHOWN
 from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
-from tests.support.rows import Row, event_row, lab_run, publish_run, warehouse_in
+from tests.support.rows import Row, event_row, lab_run, over_budget, publish_run, warehouse_in
 
 Labs = Callable[..., Result]
 
@@ -200,6 +200,18 @@ def test_the_question_that_show_run_suggests_has_an_answer(labs: Labs, warehouse
 
 def test_a_lab_without_a_run_says_what_to_do(labs: Labs) -> None:
     assert "make demo" in refused(labs("show-run", "L06"), 1)
+
+
+def test_a_stage_whose_client_was_over_its_error_budget_is_marked_and_the_remedy_said(
+    labs: Labs, warehouse: Warehouse
+) -> None:
+    run = lab_run(users=(1, 4, 8))
+    reason = over_budget(run, 1)
+    publish_run(warehouse, run)
+    lines = labs("show-run", "L06").stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[:1] in (["1"], ["4"], ["4‡"], ["8"])] == ["1", "4‡", "8"]
+    (note,) = [line for line in lines if line.startswith("‡")]
+    assert f"(at 4: {reason})" in note and note.endswith("Run it again where the machine has less else to do.")
 
 
 def test_runs_of_another_target_are_not_shown(labs: Labs, warehouse: Warehouse) -> None:
