@@ -252,10 +252,9 @@ def against_run(
             question = replace(question, worse=None, reason=_too_few(cell, n))
         elif len(past.values) >= MIN_HISTORY and (spread := max([spread_of(past.values), *spreads])):
             freedom = len(past.values) - 1
-            told_past = f"spread of {counted(len(past.values), 'earlier run')}{past.note}"
             question = replace(
                 question,
-                reason=told_past,
+                reason=_spread_told(past, max(spreads)),
                 student=spread * 2**0.5,
                 freedom=freedom,
                 excused_to=past.worst_apart(cell, sides[1].value),
@@ -287,8 +286,8 @@ def against_history(
     ]
     for cell, number in mine.items():
         values, level = pasts[cell].values, pasts[cell].level
-        count, told = len(values), f"spread of {counted(len(values), 'earlier run')}{pasts[cell].note}"
-        question = Question("history", cell, number.value, level, f"1 against {count}", told)
+        count = len(values)
+        question = Question("history", cell, number.value, level, f"1 against {count}", "")
         if level is None or count < MIN_HISTORY:
             reason = f"{counted(count, 'earlier run')}{pasts[cell].note}; their spread takes {MIN_HISTORY} to know"
             question = replace(question, reason=reason)
@@ -297,11 +296,20 @@ def against_history(
         elif spread := max(spread_of(values), number.spread):
             worse, student = _worse(cell, number, Number(level)), spread * math.sqrt(1 + 1 / count)
             excused_to = pasts[cell].worst_apart(cell, level)
-            question = replace(question, worse=worse, student=student, freedom=count - 1, excused_to=excused_to)
+            told = _spread_told(pasts[cell], number.spread)
+            question = replace(
+                question, reason=told, worse=worse, student=student, freedom=count - 1, excused_to=excused_to
+            )
         else:
             question = replace(question, reason="neither its requests nor the earlier runs vary at all")
         found.append(question)
     return found
+
+
+def _spread_told(past: Past, within: float) -> str:
+    """Where the spread is from: the earlier runs', or that `within` a run, where the requests alone vary more."""
+    told = f"spread of {counted(len(past.values), 'earlier run')}{past.note}"
+    return f"{told}, but that of the requests is wider and taken" if within > spread_of(past.values) else told
 
 
 def _too_few(cell: Cell, n: str) -> str:

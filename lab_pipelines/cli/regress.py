@@ -28,7 +28,8 @@ _NEXT = {
     "became of it.",
     "nothing compared": "Nothing could be compared, so nothing is known to be fine. It takes a pinned baseline of this "
     "kind (labs baseline pin {lab} --target {target}), five earlier runs, or both versions in one job.",
-    "inconclusive": "No number is sure enough to call: run it again (five earlier runs tell the spread).",
+    "inconclusive": "No number is sure enough to call: run it again (five earlier runs tell the spread), or give its "
+    "stages more requests.",
     "no regression": "",
 }
 _SURER = (

@@ -302,3 +302,13 @@ def test_intervals_of_more_comparisons_are_wider() -> None:
         return one.high - one.low
 
     assert width([BY_NAME["ttft_p50"]]) < width(list(QUANTITIES))
+
+
+def test_the_reason_names_the_spread_that_the_interval_is_made_of() -> None:
+    rng = np.random.default_rng(3)
+    for between, within, by_requests in ((0.05, 0.001, False), (0.0, 0.05, True)):
+        earlier = [noisy(rng, between=between, within=0.0) for _ in range(6)]
+        run = noisy(rng, between=0.0, within=within)
+        reasons = [one.reason.split("; ", 1)[1] for one in checked(run, earlier) if not one.cell.is_whole]
+        assert reasons and all(reason.startswith("spread of 6 earlier runs") for reason in reasons)
+        assert {reason.endswith("that of the requests is wider and taken") for reason in reasons} == {by_requests}
