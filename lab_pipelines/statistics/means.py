@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lab_pipelines.statistics.dependence import MIN_EFFECTIVE, inflation
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
+from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ def mean(series: Series, *, confidence: float = CONFIDENCE) -> Estimate:
     value = float(values.mean()) if n else None
     least = BATCHES * BATCH_LENGTHS
     if value is None or n < least:
-        return refused(value, n, "batch means", f"{n} values; an interval of a mean needs {least}")
+        return refused(value, n, "batch means", f"{counted(n, 'value')}; an interval of a mean needs {least}")
     tail, (factor, lags) = (1 + confidence) / 2, inflation(values)
     if n // BATCHES >= BATCH_LENGTHS * factor:
         means = batch_means(values, BATCHES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_nothing_at_all_is_no_value() -> None:
     assert sign_flip_p([]) == 1.0
     assert steadiness([]).state == "unknown"
     assert warm_up([]).cut is None
+
+
+def test_one_value_is_told_as_one() -> None:
+    for reason in (
+        mean([1.0]).reason,
+        quantile([1.0], 0.5).reason,
+        steadiness([1.0]).reason,
+        warm_up([1.0]).reason,
+        paired_ratio([1.0], [1.0]).reason,
+    ):
+        assert reason is not None and re.match("1 (value|pair);", reason)
 
 
 def test_a_rate_of_none_or_all_keeps_a_width() -> None:
