@@ -230,18 +230,20 @@ def verify(directory: Path = BASELINES_DIR) -> list[Path]:
 
 def _stages(warehouse: Queries, spec: LabSpec, target: Target, run_id: str | None) -> list[Row]:
     columns = ", ".join(
-        ["run_id", "started_at", "request_kind", "client_fault", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS]
+        ["run_id", "recorded_at", "started_at", "request_kind", "client_fault", *_RUN_COLUMNS, *_STAGE_COLUMNS, *UNITS]
     )
     rows = warehouse.query(
         # Of several turns those of the session that speaks for its variant.
-        f"SELECT {columns} FROM stage_table SEMI JOIN run_sessions USING (session_id) WHERE lab = ? AND target = ? "
+        f"SELECT {columns} FROM stage_table JOIN (SELECT session_id, recorded_at FROM run_sessions) USING (session_id) "
+        "WHERE lab = ? AND target = ? "
         # A run that is marked speaks for nothing, but is to be refused by its reason when it is asked for.
         "AND (run_id = ? OR run_id NOT IN (SELECT run_id FROM run_marks)) ORDER BY variant, step, stage",
         [spec.id, target, run_id],
     )
     if not rows:
-        raise BaselineError(f"{spec.id} has no run on {target} yet; materialize it first")
-    chosen = run_id or max(rows, key=lambda row: row["started_at"])["run_id"]
+        raise BaselineError(f"{spec.id} has no run on target {target} yet: labs run {spec.id} --target {target}")
+    # Not by started_at: every rehearsal's clock begins at the lab's own date.
+    chosen = run_id or max(rows, key=lambda row: row["recorded_at"])["run_id"]
     stages = [row for row in rows if row["run_id"] == chosen]
     if not stages:
         known = ", ".join(sorted({row["run_id"] for row in rows}))

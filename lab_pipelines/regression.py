@@ -139,7 +139,7 @@ def against_run(
     side without a spread of its own is taken to be as uncertain as the other one.
     """
     share = allowance.share if allowed is None else allowed
-    told = f"allowing {share:.1%} between two runs: {allowance.reason if allowed is None else 'as given'}"
+    told = f"allowing {share * 100:.1f} % between two runs: {allowance.reason if allowed is None else 'as given'}"
     asked = [cell for cell in reference.numbers if cell.quantity in quantities]
     shared = [cell for cell in asked if cell in run.numbers]
     mine, theirs = numbers_of(run, shared), numbers_of(reference, shared)
@@ -158,10 +158,9 @@ def against_run(
             question = replace(question, worse=None, reason=_too_few(cell, n))
         elif len(past.values) >= MIN_HISTORY and (spread := max([spread_of(past.values), *spreads])):
             freedom = len(past.values) - 1
-            told_past = f"spread of {counted(len(past.values), 'earlier run')}{past.note}"
             question = replace(
                 question,
-                reason=told_past,
+                reason=_spread_told(past, max(spreads)),
                 student=spread * 2**0.5,
                 freedom=freedom,
                 excused_to=past.worst_apart(cell, sides[1].value),
@@ -193,8 +192,8 @@ def against_history(
     ]
     for cell, number in mine.items():
         values, level = pasts[cell].values, pasts[cell].level
-        count, told = len(values), f"spread of {counted(len(values), 'earlier run')}{pasts[cell].note}"
-        question = Question("history", cell, number.value, level, f"1 against {count}", told)
+        count = len(values)
+        question = Question("history", cell, number.value, level, f"1 against {count}", "")
         if level is None or count < MIN_HISTORY:
             reason = f"{counted(count, 'earlier run')}{pasts[cell].note}; their spread takes {MIN_HISTORY} to know"
             question = replace(question, reason=reason)
@@ -203,11 +202,20 @@ def against_history(
         elif spread := max(spread_of(values), number.spread):
             worse, student = _worse(cell, number, Number(level)), spread * math.sqrt(1 + 1 / count)
             excused_to = pasts[cell].worst_apart(cell, level)
-            question = replace(question, worse=worse, student=student, freedom=count - 1, excused_to=excused_to)
+            told = _spread_told(pasts[cell], number.spread)
+            question = replace(
+                question, reason=told, worse=worse, student=student, freedom=count - 1, excused_to=excused_to
+            )
         else:
             question = replace(question, reason="neither its requests nor the earlier runs vary at all")
         found.append(question)
     return found
+
+
+def _spread_told(past: Past, within: float) -> str:
+    """Where the spread is from: the earlier runs', or that `within` a run, where the requests alone vary more."""
+    told = f"spread of {counted(len(past.values), 'earlier run')}{past.note}"
+    return f"{told}, but that of the requests is wider and taken" if within > spread_of(past.values) else told
 
 
 def _too_few(cell: Cell, n: str) -> str:
@@ -273,15 +281,15 @@ def _judged(question: Question, threshold: float, one_sided: float) -> Compariso
         return Comparison(q.against, q.cell, verdict, q.value, q.reference, change, None, None, q.n, q.reason)
     reach, edge = _reach(q, one_sided), math.log1p(threshold)
     verdict: Verdict = "inconclusive"
-    told = f"a change below {math.expm1(edge + reach):.0%} can't be told from noise"
+    told = f"a change below {math.expm1(edge + reach) * 100:.0f} % can't be told from noise"
     if edge < q.worse - reach <= q.excused_to:
         told = "beyond the threshold, but an earlier run was as bad and the next ones weren't; run it again"
     elif q.worse - reach > edge:
-        verdict, told = "worse", f"the whole interval is beyond {threshold:.3g}"
+        verdict, told = "worse", f"the whole interval is beyond {threshold * 100:.3g} %"
     elif q.worse + reach < -edge:
-        verdict, told = "better", f"the whole interval is beyond {threshold:.3g}"
+        verdict, told = "better", f"the whole interval is beyond {threshold * 100:.3g} %"
     elif abs(q.worse) + reach < edge:
-        verdict, told = "same", f"the whole interval is within {threshold:.3g}"
+        verdict, told = "same", f"the whole interval is within {threshold * 100:.3g} %"
     sign = -1 if q.cell.quantity.higher_is_better else 1
     low, high = sorted(math.expm1(sign * (q.worse + side * reach)) for side in (-1, 1))
     change = math.expm1(sign * q.worse)

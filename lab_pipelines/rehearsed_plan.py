@@ -194,7 +194,7 @@ def requests_needed(
     requests: int,
     confidence: float = CONFIDENCE,
 ) -> int | None:
-    """Requests per stage until a ratio's interval clears `threshold`, from one interval that `requests` gave.
+    """Requests per stage until a ratio's interval clears `threshold` in 8 of 10 runs, from one that `requests` gave.
 
     The interval shrinks with the root of the sample (`comparisons.requests_factor`); but never fewer than a quantile's
     takes at all where requests are independent, or than one request for each batch mean. Where `requests` gave no
@@ -207,7 +207,7 @@ def requests_needed(
     )
     if effect is None or low is None or high is None:
         return max(least, requests + 1)
-    factor = requests_factor(effect, low, high, threshold, scale="ratio")
+    factor = requests_factor(effect, low, high, threshold, scale="ratio", confidence=confidence)
     return None if factor is None else max(least, math.ceil(requests * factor))
 
 

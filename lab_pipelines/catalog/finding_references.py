@@ -6,6 +6,7 @@ Doesn't belong here: the shape of a finding (claims.py), or how the other parts 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import get_args
 
 from lab_pipelines.catalog.claims import (
@@ -83,6 +84,9 @@ def _require_sequence_holds(
         raise ValueError(f"{where}: only latencies can be told apart by the request's shape")
     if not isinstance(finding, Ordering) and len(loads) < 2:
         raise ValueError(f"{where}: the step has but one load, and no neighbour to compare it with")
+    if not isinstance(finding, Ordering) and any(after <= before for before, after in pairwise(loads)):
+        listed = ", ".join(f"{load:g}" for load in loads)
+        raise ValueError(f"{where} goes from each load to the next, which must be higher; the step has {listed}")
     if isinstance(finding, Cliff) and finding.after not in loads[:-1]:
         listed = ", ".join(f"{load:g}" for load in loads[:-1])
         raise ValueError(f"{where}: after is {finding.after:g}; give the load before the cliff, one of: {listed}")
@@ -119,7 +123,8 @@ def _require_sample_holds(
     step = steps[sample.step] if sample.step else next(iter(steps.values()))
     if sample.load is None and len(step.loads) > 1:
         raise ValueError(f"{where}: give the load, one of: {', '.join(f'{load:g}' for load in step.loads)}")
-    if sample.load is not None and sample.load not in step.loads:
-        raise ValueError(f"{where}: no stage of {step.name} has load {sample.load:g}")
+    if sample.load is not None and (found := step.loads.count(sample.load)) != 1:
+        which = "no stage" if found == 0 else f"not one stage but {found}"
+        raise ValueError(f"{where}: {which} of {step.name} has load {sample.load:g}")
     if sample.shape is not None and sample.shape >= len(step.requests):
         raise ValueError(f"{where}: {step.name} has {len(step.requests)} shapes, counted from 0")

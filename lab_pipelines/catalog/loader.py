@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lab_pipelines.catalog.spec import LabSpec, Outline
+from lab_pipelines.words import counted
 
 CATALOG_DIR = Path(__file__).parent
 LARGEST = 1_000_000
@@ -294,6 +295,9 @@ def _explain(path: Path, root: yaml.Node, error: Any) -> Problem:
             context = error["ctx"]
             location = [*location, "kind"]
             message = f"expected one of {context['expected_tags']}, but found {_short(context['tag'])}"
+        case "too_short":
+            least = counted(error["ctx"]["min_length"], "item")
+            message = f"expected at least {least}, but found {_short(error['input'])}"
         case _:
             message = f"{message[0].lower()}{message[1:]}, but found {_short(error['input'])}"
     return Problem(shown(path), line_of(root, location), written(location), message)

@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,11 @@ def _statement(question: str) -> str:
 def _known_questions() -> str:
     files = sorted(QUERIES_DIR.glob("*.sql"))
     width = max((len(file.stem) for file in files), default=0)
-    return "\n".join(
-        f"  {file.stem:{width}}  {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('-- ')}"
-        for file in files
-    )
+    return "\n".join(f"  {file.stem:{width}}  {_question_of(file.read_text(encoding='utf-8'))}" for file in files)
+
+
+def _question_of(text: str) -> str:
+    """What a file of SQL asks: its comment up to the first question mark, however it is broken into lines."""
+    comment = takewhile(lambda line: line.startswith("--"), text.splitlines())
+    asked, mark, _ = " ".join(line.removeprefix("--").strip() for line in comment).partition("?")
+    return asked + mark

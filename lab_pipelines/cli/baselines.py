@@ -8,6 +8,7 @@ import typer
 
 from lab_pipelines.cli.console import explained, print_answer, print_json
 from lab_pipelines.cli.options import JsonOption, LabArgument, TargetOption, known_lab, settings_for, warehouse_of
+from lab_pipelines.words import counted
 
 _COLUMNS = ("lab", "target", "engine", "provenance", "pace", "time_scale", "run_id", "pinned_at")
 
@@ -64,7 +65,7 @@ def verify() -> None:
 
     with explained(baseline.BaselineError):
         checked = baseline.verify(baseline.BASELINES_DIR)
-    typer.echo(f"{len(checked)} baselines, every one as it was pinned")
+    typer.echo(f"{counted(len(checked), 'baseline')}, every one as it was pinned")
 
 
 @app.command()

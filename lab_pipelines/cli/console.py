@@ -77,6 +77,8 @@ def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     shown = rows[:ROWS_SHOWN]
     numeric = [n for n in range(len(columns)) if any(isinstance(row[n], int | float | Decimal) for row in shown)]
     print_table(columns, [[_shown(value) for value in row] for row in shown], right=numeric)
+    if not rows:
+        say("no row", style="dim")
     if len(rows) > ROWS_SHOWN:
         say(f"the first {ROWS_SHOWN} rows; --csv and --json print all")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab_pipelines.cli.console import explained, fail, print_json, print_table, say
+from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
 from lab_pipelines.cli.options import JsonOption, LabArgument, TargetOption, known_lab, settings_for, warehouse_of
 from lab_pipelines.report.wording import GAP, OUTSIDE, ROUGH, ROUGH_NOTE, outside_range, percent, provenance_line, short
 
@@ -31,6 +31,8 @@ def forecast(lab: LabArgument, target: TargetOption = None, as_json: JsonOption 
     from lab_pipelines.report.read import FORECAST_ERROR
     from resources.contract import WarehouseError
 
+    if target == "rehearsal":
+        fail("--target rehearsal is the forecast itself; name the run's target, or none for all", code=WRONG_CALL)
     with explained(SpecError, WarehouseError):
         settings = settings_for(target)
         identity = known_lab(load_catalog(), lab)

@@ -24,14 +24,19 @@ QuantityOption = Annotated[
 ]
 
 _NEXT = {
-    "regression": "To be sure, run the former and then this version in one job: labs regress {lab} --against previous. "
-    "If the change is meant: labs baseline pin {lab} --again.",
-    "missing": "A run that lost a stage or a number proves nothing: labs show-run {lab} says what became of it.",
-    "nothing compared": "Nothing could be compared, so nothing is known to be fine.",
-    "inconclusive": "No number is sure enough to call: run it again (five earlier runs tell the spread), or run both "
-    "versions in one job: --against previous.",
+    "regression": "If the change is meant: labs baseline pin {lab} --again --target {target}.",
+    "missing": "A run that lost a stage or a number proves nothing: labs show-run {lab} --target {target} says what "
+    "became of it.",
+    "nothing compared": "Nothing could be compared, so nothing is known to be fine. It takes a pinned baseline of this "
+    "kind (labs baseline pin {lab} --target {target}), five earlier runs, or both versions in one job.",
+    "inconclusive": "No number is sure enough to call: run it again (five earlier runs tell the spread), or give its "
+    "stages more requests.",
     "no regression": "",
 }
+_SURER = (
+    "To be sure, run the former and then this version in one job: "
+    "labs regress {lab} --against previous --target {target}."
+)
 
 
 def regress(
@@ -95,7 +100,9 @@ def regress(
             say(note, style="dim")
         _print(compared, outcome)
         if todo := _NEXT[outcome]:
-            say(todo.format(lab=lab))
+            # Whoever has just compared two runs of one job needn't be told to.
+            surer = f" {_SURER}" if outcome != "missing" and not runs else ""
+            say(f"{todo}{surer}".format(lab=lab, target=settings.target))
     if outcome in ("regression", "missing", "nothing compared"):
         raise typer.Exit(CANT)
 

@@ -88,8 +88,8 @@ def print_outlook(run_id: str, seen: Outlook, *, pace: str) -> None:
             right=[3, 4],
         )
         say(
-            "needed: requests in each of the two stages until the interval clears the threshold, by the model's own "
-            f"spread. A real engine's is larger; pace {pace} decides how many there are."
+            "needed: requests in each of the two stages until the interval clears the threshold in 8 of 10 runs, by "
+            f"the model's own spread. A real engine's is larger; pace {pace} decides how many there are."
         )
     print_list("open in the rehearsal", [f"{finding}: {reason}" for finding, reason in seen.open.items()])
 

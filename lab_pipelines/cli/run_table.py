@@ -11,8 +11,9 @@ from rich.text import Text
 
 from lab_pipelines.cli.console import console, print_table, say
 from lab_pipelines.report.read import Section
-from lab_pipelines.report.stage_table import columns, ladders, notes, range_notes, stage_cells
+from lab_pipelines.report.stage_table import Cell, columns, ladders, notes, range_notes, stage_cells
 from lab_pipelines.report.wording import (
+    AT_FAULT,
     OUTSIDE,
     ROUGH,
     duration,
@@ -50,7 +51,7 @@ def print_section(section: Section) -> None:
             header = "\n".join(column.header.replace(",", "").split())
             table.add_column(header, justify="left" if column.text else "right", no_wrap=True, vertical="bottom")
         for line in cells:
-            table.add_row(*(Text(f"{ROUGH * cell.rough}{cell.text}{OUTSIDE * cell.outside}") for cell in line))
+            table.add_row(*(Text(_marked(cell)) for cell in line))
         out.print(table)
         for note in notes(cells):
             say(note, style="dim")
@@ -60,3 +61,8 @@ def print_section(section: Section) -> None:
         say(f"{finding['verdict']}: {finding['claim']} ({effect(finding)}; {finding['reason']})")
     for gap in section.gaps:
         say(f"gap: {gap['measure']}, {gap_place(gap)}{gap_variants(gap, section.names)}: {gap['reason']}", style="dim")
+
+
+def _marked(cell: Cell) -> str:
+    """As on the pages, without the blanks: a terminal has fewer columns."""
+    return f"{ROUGH * cell.rough}{cell.text}{OUTSIDE * cell.outside}{AT_FAULT * (cell.at_fault is not None)}"

@@ -178,7 +178,7 @@ def cost_split(rows: Sequence[Row], shown_for: Row) -> Picture:
         {
             "part": PARTS[row["part"]],
             "amount": amount,
-            "label": f"{short(amount)} · {amount / total:.0%}" if total else short(amount),
+            "label": f"{short(amount)} · {amount / total * 100:.0f} %" if total else short(amount),
         }
         for row, amount in zip(rows, amounts, strict=True)
     ]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lab_pipelines.client_errors import told
 from lab_pipelines.report import forecast
@@ -110,6 +110,15 @@ def render_lab(report: Report, lab: str) -> str:
     )
 
 
+def prose(text: str) -> Markup:
+    """A spec's sentence; what stands in backticks there is code."""
+    words, *quoted = str(text).split("`")
+    if len(quoted) % 2:
+        return escape(text)
+    pairs = zip(quoted[::2], quoted[1::2], strict=True)
+    return Markup("").join([escape(words), *(Markup("<code>{}</code>{}").format(*pair) for pair in pairs)])
+
+
 def _render(template: str, report: Report, **values: Any) -> str:
     return _template(template).render(report=report, **values)
 
@@ -149,6 +158,7 @@ def _template(name: str) -> Template:
         "percent": percent,
         "place": place,
         "price_note": price_note,
+        "prose": prose,
         "range_notes": range_notes,
         "turns_note": turns_note,
         "short": lambda value: GAP if value is None else short(value),

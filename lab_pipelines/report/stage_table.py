@@ -171,7 +171,7 @@ def notes(cells: Iterable[Iterable[Cell]]) -> list[str]:
     said = "; ".join(f"at {', '.join(in_order(loads))}: {fault}" for fault, loads in faults.items())
     return (
         [OUTSIDE_NOTE] * any(c.outside for c in flat)
-        + [f"{AT_FAULT_NOTE} ({said})."] * bool(faults)
+        + [f"{AT_FAULT_NOTE} ({said}). Run it again where the machine has less else to do."] * bool(faults)
         + [ROUGH_NOTE] * any(c.rough for c in flat)
         + [GAP_NOTE] * any(c.gap for c in flat)
     )

@@ -89,20 +89,31 @@ def level(side: Side, *, comparison: Comparison, threshold: float, confidence: f
     return _judged(found, stretched, [side], method, comparison, threshold, confidence, "unit")
 
 
-def requests_factor(effect: float, low: float, high: float, threshold: float, *, scale: Scale) -> float | None:
-    """How many times the requests it takes until the interval would clear the threshold, the effect being what it is.
+def requests_factor(
+    effect: float, low: float, high: float, threshold: float, *, scale: Scale, confidence: float
+) -> float | None:
+    """How many times the requests it takes until 8 of 10 intervals clear the threshold, the effect being what it is.
 
     An interval's reach shrinks with the root of the sample: (reach / distance)^2, where the reach is that of the end on
-    the threshold's side; of a ratio on its logarithm. None where the effect is as good as at the threshold (`NEAR`).
+    the threshold's side, of a ratio on its logarithm, and longer by `_powered`: an interval that just comes to the
+    threshold on average clears it in one of two samples. None where the effect is as good as at the threshold (`NEAR`).
     """
-    end = low if effect > threshold else high
+    end, powered = low if effect > threshold else high, _powered(confidence)
     if scale == "ratio":
         if end <= 0 or effect <= 0:
             return None
         reach, distance = abs(math.log(effect / end)), abs(math.log(effect / threshold))
-        return None if distance < NEAR else (reach / distance) ** 2
+        return None if distance < NEAR else (reach * powered / distance) ** 2
     reach, distance = abs(effect - end), abs(effect - threshold)
-    return None if distance <= NEAR * abs(threshold) else (reach / distance) ** 2
+    return None if distance <= NEAR * abs(threshold) else (reach * powered / distance) ** 2
+
+
+def _powered(confidence: float) -> float:
+    """How many half widths of its interval an effect lies from a threshold that 8 of 10 samples tell it from: z(0.8)
+    more than the interval itself."""
+    from scipy.special import ndtri
+
+    return 1 + float(ndtri(0.8)) / float(ndtri((1 + confidence) / 2))
 
 
 def _minus(one: _Bounds, other: _Bounds) -> _Bounds:
@@ -146,22 +157,19 @@ def _judged(
 
 def _more(found: _Bounds, threshold: float, confidence: float, scale: Scale) -> str:
     """What such a sample could have told, and how much larger it must be."""
-    from scipy.special import ndtri
-
-    # An effect so many half widths away is told in 8 of 10 samples: z(0.8) more than the interval itself.
-    reach = 1 + float(ndtri(0.8)) / float(ndtri((1 + confidence) / 2))
+    reach = _powered(confidence)
     if scale == "ratio":
         far = math.exp(reach * math.log(found.high / found.low) / 2)
         least, most = threshold / far, threshold * far
     else:
         far = reach * (found.high - found.low) / 2
         least, most = threshold - far, threshold + far
-    factor = requests_factor(found.effect, found.low, found.high, threshold, scale=scale)
+    factor = requests_factor(found.effect, found.low, found.high, threshold, scale=scale, confidence=confidence)
     # Rounded up, so that it never says that as many would do.
     needs = (
         "the effect lies at the threshold, and no number of requests decides that"
         if factor is None
-        else f"about {math.ceil(factor * 10) / 10:.3g} times the requests would decide it at this effect"
+        else f"about {math.ceil(factor * 10) / 10:.3g} times the requests would decide it at this effect 8 times in 10"
     )
     return f"{needs}; as many as these decide effects below {least:.3g} or above {most:.3g}, 8 times in 10"
 

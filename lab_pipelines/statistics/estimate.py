@@ -22,8 +22,9 @@ CONFIDENCE = 0.95
 class Estimate:
     """A number and its two-sided interval at the confidence that was asked for.
 
-    `value` None: the sample has no such number. `low` and `high` None: it has no interval, and `reason` says why; an
-    interval is never collapsed to its value. `n_effective` is how many independent values would have told as much.
+    `value` None: the sample has no such number. `low` and `high` None: it has no interval, and `reason` says why; it is
+    never given as its value. Both ends of a quantile's are the value itself only where the values at its ranks are
+    equal. `n_effective` is how many independent values would have told as much.
     """
 
     value: float | None

@@ -25,6 +25,7 @@ from typing import Literal
 from lab_pipelines.deployment import MOST_TURNS
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
 from lab_pipelines.statistics.findings import Judgement, Verdict, holds
+from lab_pipelines.words import counted
 
 MIN_PAIRS = 5
 """With four pairs that all agree, chance alone explains it once in eight times."""
@@ -50,7 +51,7 @@ def paired_ratio(candidate: Series, baseline: Series, *, confidence: float = CON
         return refused(None, n, _METHOD, "a value of zero or less has no ratio")
     value = math.exp(math.fsum(logs) / n) if n else None
     if value is None or n < MIN_PAIRS:
-        return refused(value, n, _METHOD, f"{n} pairs; a comparison needs {MIN_PAIRS}")
+        return refused(value, n, _METHOD, f"{counted(n, 'pair')}; a comparison needs {MIN_PAIRS}")
     spread = _spread(logs)
     if spread < SAME:
         return refused(value, n, _METHOD, f"all {n} pairs gave the same, as repeats of one draw do")

@@ -10,6 +10,7 @@ import math
 
 from lab_pipelines.statistics.dependence import MIN_EFFECTIVE, effective_size
 from lab_pipelines.statistics.estimate import CONFIDENCE, Estimate, Series, as_array, refused
+from lab_pipelines.words import counted
 
 
 def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -33,8 +34,10 @@ def quantile(series: Series, q: float, *, confidence: float = CONFIDENCE) -> Est
     if effective < n:  # whoever is only just large enough may owe it to too small an estimate of the dependence
         needed = max(2 * needed, MIN_EFFECTIVE)
     if effective < needed:
-        worth = f", worth {max(effective, 1):.0f} independent ones" if effective < n else ""
-        return refused(value, n, method, f"{n} values{worth}; an interval of the p{q * 100:g} needs {needed:.0f}")
+        worth = f", worth {counted(max(round(effective), 1), 'independent one')}" if effective < n else ""
+        return refused(
+            value, n, method, f"{counted(n, 'value')}{worth}; an interval of the p{q * 100:g} needs {needed:.0f}"
+        )
     low, high = _ranks(effective, q, confidence)
     # Ranks among the effective values, spread over the real ones.
     first, last = max(math.floor(low * n / effective), 1), min(math.ceil(high * n / effective), n)

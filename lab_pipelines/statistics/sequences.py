@@ -47,7 +47,8 @@ def every_step(steps: Sequence[Step], *, comparison: Comparison, threshold: floa
         return _told(
             worst, "inconclusive", n, method, f"undecided against {threshold:g}: {names}; {_gap(open_) or _said(worst)}"
         )
-    return _told(worst, "confirmed", n, method, f"all {len(steps)} steps; the least clear is {_said(worst)}")
+    told = _said(worst) if len(steps) == 1 else f"all {len(steps)} steps; the least clear is {_said(worst)}"
+    return _told(worst, "confirmed", n, method, told)
 
 
 def cliff(steps: Sequence[Step], at: int, *, comparison: Comparison, threshold: float, confidence: float) -> Judgement:

@@ -13,6 +13,7 @@ from lab_pipelines.statistics.dependence import centred_ranks, inflation
 from lab_pipelines.statistics.estimate import Series, as_array
 from lab_pipelines.statistics.means import batch_means
 from lab_pipelines.statistics.multiple import holm
+from lab_pipelines.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +55,7 @@ def steadiness(series: Series, *, tolerance: float = 0.0) -> Steadiness:
     values = as_array(series)
     n = len(values)
     if n < MIN_POINTS:
-        return Steadiness("unknown", None, None, f"{n} values; a steady state is told from {MIN_POINTS} on")
+        return Steadiness("unknown", None, None, f"{counted(n, 'value')}; a steady state is told from {MIN_POINTS} on")
     points = min(POINTS, int(n / (POINT_LENGTHS * _inflation(values))), n)
     if points < MIN_POINTS:
         reason = f"{n} values depend on each other too much: they are worth {points} apart, and {MIN_POINTS} are needed"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lab_pipelines.statistics.dependence import centred_ranks, inflation
 from lab_pipelines.statistics.estimate import Series, as_array
+from lab_pipelines.words import counted
 
 BATCH = 5
 """MSER-5 looks at means of five values, which are smoother than the values themselves."""
@@ -42,7 +43,9 @@ def warm_up(series: Series, *, tolerance: float = 0.0) -> WarmUp:
     values = as_array(series)
     batches = len(values) // BATCH
     if batches < MIN_BATCHES:
-        return WarmUp(None, f"{len(values)} values; a warm-up is looked for in {BATCH * MIN_BATCHES} or more")
+        return WarmUp(
+            None, f"{counted(len(values), 'value')}; a warm-up is looked for in {BATCH * MIN_BATCHES} or more"
+        )
     ranks = centred_ranks(values)
     means = ranks[: batches * BATCH].reshape(batches, BATCH).mean(axis=1)
     # Sums over the rest from each cut on, all at once.

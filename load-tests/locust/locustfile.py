@@ -360,6 +360,8 @@ def on_init(environment: Environment, runner: Runner, **_: Any) -> None:
         sys.exit(str(error))
     except FileExistsError as error:
         sys.exit(f"--records {options.records} already holds {error.filename}; give an empty folder")
+    except OSError as error:
+        sys.exit(f"--records {options.records} can't be written ({error.strerror}); give an empty folder")
     if not isinstance(runner, WorkerRunner):
         assert isinstance(environment.shape_class, PlanShape)
         runner.register_message(REQUEST_FINISHED, environment.shape_class.on_request_finished)

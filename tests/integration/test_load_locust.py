@@ -250,6 +250,23 @@ def test_records_of_another_load_are_not_added_to(tmp_path: Path) -> None:
         run(plan("http://127.0.0.1:9/v1", stage(0, 1)), tmp_path)
 
 
+def test_by_hand_a_folder_that_isn_t_there_is_told_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(plan("http://127.0.0.1:9/v1", stage(0, 1)).model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-m", "locust", "-f", str(resources.load_locust.LOCUSTFILE), "--headless"]
+    done = subprocess.run(
+        [*command, "--plan", str(path), "--records", str(tmp_path / "nowhere")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"--records {tmp_path / 'nowhere'} can't be written (No such file or directory); give an empty folder"
+    )
+
+
 def test_an_error_in_a_user_fails_the_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user class that is broken must not look like a server without load."""
     broken = tmp_path / "code"

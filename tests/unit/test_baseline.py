@@ -110,9 +110,14 @@ def test_without_a_pin_there_is_no_baseline(directory: Path) -> None:
 def test_the_newest_run_is_pinned(warehouse: Warehouse, directory: Path) -> None:
     publish_run(warehouse, run("earlier"))
     later = run("later")
-    for stage in later["load_stages"]:
-        stage["started_at"] += timedelta(days=1)
+    for row in (row for table in later.values() for row in table):
+        row["recorded_at"] += timedelta(days=1)
     publish_run(warehouse, later)
+    # Whatever the stack's own clock says: that of every rehearsal begins at the lab's date.
+    odd = run("odd")
+    for stage in odd["load_stages"]:
+        stage["started_at"] += timedelta(days=1)
+    publish_run(warehouse, odd)
     assert pin(warehouse, SPEC, target="local", directory=directory).content["run_id"] == "later"
 
 
@@ -149,7 +154,7 @@ def test_a_gap_stays_a_gap(warehouse: Warehouse, directory: Path) -> None:
 
 
 def test_a_lab_without_a_run_or_with_another_run_is_refused(warehouse: Warehouse, directory: Path) -> None:
-    assert "L06 has no run on local yet" in refusal(warehouse, directory)
+    assert "L06 has no run on target local yet: labs run L06 --target local" in refusal(warehouse, directory)
     publish_run(warehouse, run())
     assert "has no run 'run-9' on local; it has: run-1" in refusal(warehouse, directory, run_id="run-9")
 

@@ -24,6 +24,7 @@ from lab_pipelines.deployment import REPO_ROOT
 from resources.warehouse import Warehouse
 from tests.support.command_line import own_environment, refused
 from tests.support.rows.common import Row
+from tests.support.rows.load import over_budget
 from tests.support.rows.runs import lab_run
 from tests.support.rows.sessions import event_row
 from tests.support.warehouses import publish_run, warehouse_in
@@ -145,6 +146,20 @@ def test_no_question_lists_the_known_ones(labs: Labs) -> None:
     assert "cheapest_stage" in refused(labs("sql", ""), 2)
 
 
+def test_the_questions_are_listed_whole_and_without_what_follows_them(labs: Labs) -> None:
+    listed = refused(labs("sql", ""), 2).splitlines()
+    assert len([line for line in listed if line.startswith("  ")]) == len(list(QUERIES_DIR.glob("*.sql")))
+    assert all(line.endswith("?") for line in listed if line.startswith("  "))
+    assert any(line.endswith("how much of it served requests?") for line in listed)
+
+
+@pytest.mark.usefixtures("snapshot")
+def test_an_answer_without_a_row_says_so(labs: Labs) -> None:
+    question = "select users from stage_table where users > 1000"
+    assert labs("sql", question).stdout.splitlines()[-1] == "no row"
+    assert labs("sql", question, "--csv").stdout.strip() == "users"
+
+
 def test_two_formats_at_once_are_refused(labs: Labs) -> None:
     assert "exclude each other" in refused(labs("sql", "select 1 as one", "--json", "--csv"), 2)
 
@@ -189,6 +204,18 @@ def test_the_question_that_show_run_suggests_has_an_answer(labs: Labs, warehouse
 
 def test_a_lab_without_a_run_says_what_to_do(labs: Labs) -> None:
     assert "make demo" in refused(labs("show-run", "L06"), 1)
+
+
+def test_a_stage_whose_client_was_over_its_error_budget_is_marked_and_the_remedy_said(
+    labs: Labs, warehouse: Warehouse
+) -> None:
+    run = lab_run(users=(1, 4, 8))
+    reason = over_budget(run, 1)
+    publish_run(warehouse, run)
+    lines = labs("show-run", "L06").stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[:1] in (["1"], ["4"], ["4‡"], ["8"])] == ["1", "4‡", "8"]
+    (note,) = [line for line in lines if line.startswith("‡")]
+    assert f"(at 4: {reason})" in note and note.endswith("Run it again where the machine has less else to do.")
 
 
 def test_runs_of_another_target_are_not_shown(labs: Labs, warehouse: Warehouse) -> None:
@@ -276,7 +303,7 @@ def test_a_run_is_pinned_shown_and_verified(labs: Labs, warehouse: Warehouse) ->
     shown = labs("baseline", "show").stdout
     assert "0001.json" in shown
     assert "modelled-vllm" in shown
-    assert labs("baseline", "verify").stdout == "1 baselines, every one as it was pinned\n"
+    assert labs("baseline", "verify").stdout == "1 baseline, every one as it was pinned\n"
 
 
 def test_baselines_as_json_carry_their_numbers(labs: Labs, warehouse: Warehouse) -> None:
@@ -309,7 +336,7 @@ def test_an_edited_baseline_is_found_out(labs: Labs, warehouse: Warehouse) -> No
 def test_a_lab_without_a_spec_or_a_run_can_t_be_pinned(labs: Labs) -> None:
     assert "L99" in refused(labs("baseline", "pin", "L99"), 2)
     assert "not complete" in refused(labs("baseline", "pin", "L78"), 1)
-    assert "no run on local yet" in refused(labs("baseline", "pin", "L06"), 1)
+    assert "no run on target local yet" in refused(labs("baseline", "pin", "L06"), 1)
 
 
 # The program itself

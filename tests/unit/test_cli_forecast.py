@@ -84,6 +84,12 @@ def test_a_side_that_is_missing_is_named_with_the_remedy(warehouse: Warehouse) -
     assert labs("L99").exit_code == 2
 
 
+@pytest.mark.usefixtures("warehouse")
+def test_the_rehearsal_is_no_run_to_compare_itself_with() -> None:
+    result = labs("L06", "--target", "rehearsal")
+    assert (result.exit_code, "is the forecast itself" in result.stderr) == (2, True)
+
+
 def test_the_status_of_a_run_counts_the_verdicts_of_all_its_variants(warehouse: Warehouse) -> None:
     publish_run(warehouse, variants_run({"a": 1.0, "b": 1.0}, refused={"c": "No memory"}, users=(1,)))
     warehouse.rebuild()

@@ -101,7 +101,7 @@ def test_a_run_like_the_ones_before_passes_and_a_slower_one_fails_by_name(wareho
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     (line,) = [line for line in lines if line.startswith("worse: throughput of baseline, all stages, against history")]
-    assert "the whole interval is beyond 0.05; spread of 7 earlier runs" in line
+    assert "the whole interval is beyond 5 %; spread of 7 earlier runs" in line
     assert "labs regress L06 --against previous" in result.stdout
     assert "labs baseline pin L06 --again" in result.stdout
     assert any(line.startswith("regression: of ") for line in lines)
@@ -122,6 +122,9 @@ def test_two_runs_of_one_job_are_compared_without_any_past(warehouse: Warehouse)
     assert shown("--runs", former, same)[0] == 0
     code, told = shown("--runs", former, slower)
     assert (code, told["outcome"], told["run_id"]) == (1, "regression", slower)
+    said = labs("regress", "L06", "--runs", former, slower).stdout
+    assert "labs baseline pin L06 --again --target local" in said
+    assert "in one job" not in said.splitlines()[-1], "that is what was just done"
     assert {row["against"] for row in told["comparisons"]} == {"former"}
     assert "such run on local; its newest: run-0, run-1, run-2" in refused(
         labs("regress", "L06", "--runs", "x", same), 2
@@ -158,6 +161,8 @@ def test_where_nothing_can_be_compared_it_fails_and_says_why(warehouse: Warehous
     assert result.exit_code == 1
     assert "baseline: none is pinned: labs baseline pin L06 --target local" in result.stdout
     assert "nothing is known to be fine" in result.stdout
+    assert "labs baseline pin L06 --target local" in result.stdout.splitlines()[-1]
+    assert "labs regress L06 --against previous --target local" in result.stdout.splitlines()[-1]
     pinned(warehouse, "run-0")
     assert "baseline 0001.json" in labs("regress", "L06", "--against", "baseline").stdout
     assert "it is this run" in labs("regress", "L06", "--against", "baseline").stdout

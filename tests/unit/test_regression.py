@@ -132,7 +132,7 @@ def test_without_a_past_another_machine_may_be_slower_by_a_quarter() -> None:
 
     found = asked(1.15, Allowance.ANOTHER_MACHINE)
     assert outcome_of(found) == "inconclusive"
-    assert "allowing 26.0% between two runs: the baseline's run is not in this warehouse" in found[0].reason
+    assert "allowing 26.0 % between two runs: the baseline's run is not in this warehouse" in found[0].reason
     assert outcome_of(asked(1.9, Allowance.ANOTHER_MACHINE)) == "regression"
     assert outcome_of(asked(1.15, Allowance.SAME_PLACE)) == "inconclusive"
     assert outcome_of(asked(1.15, Allowance.NONE)) == "regression"
@@ -297,3 +297,13 @@ def test_intervals_of_more_comparisons_are_wider() -> None:
         return one.high - one.low
 
     assert width([BY_NAME["ttft_p50"]]) < width(list(QUANTITIES))
+
+
+def test_the_reason_names_the_spread_that_the_interval_is_made_of() -> None:
+    rng = np.random.default_rng(3)
+    for between, within, by_requests in ((0.05, 0.001, False), (0.0, 0.05, True)):
+        earlier = [noisy(rng, between=between, within=0.0) for _ in range(6)]
+        run = noisy(rng, between=0.0, within=within)
+        reasons = [one.reason.split("; ", 1)[1] for one in checked(run, earlier) if not one.cell.is_whole]
+        assert reasons and all(reason.startswith("spread of 6 earlier runs") for reason in reasons)
+        assert {reason.endswith("that of the requests is wider and taken") for reason in reasons} == {by_requests}

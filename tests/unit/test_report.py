@@ -345,7 +345,7 @@ def test_the_table_marks_rough_quantiles_and_gaps_and_explains_both(stage_rows: 
     assert cells["queue_depth"][0].gap
     assert [str(cell)[0] for cell in cells["ttft_p95_s"][:2]] == ["≈", "0"]
     text = stage_markdown(stage_rows)
-    assert "a p95 needs 72, a p99 needs 368" in text
+    assert "a p95 needs 72 independent ones, a p99 368" in text
     assert "not known" in text
 
 

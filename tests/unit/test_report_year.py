@@ -14,7 +14,7 @@ from lab_pipelines.baseline_rows import publish_baselines
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.report.chapters import chapters
 from lab_pipelines.report.markdown import render_markdown
-from lab_pipelines.report.page import render_year
+from lab_pipelines.report.page import prose, render_year
 from lab_pipelines.report.read import Report, read_report
 from lab_pipelines.report.wording import GAP
 from lab_pipelines.report.year import YearRow, main_finding, year_rows
@@ -52,8 +52,14 @@ def test_every_target_has_a_row_for_every_lab_of_the_year_with_its_question(
         assert list(of_target) == [f"L{number:02}" for number in range(1, 79)]
         assert (table.count("<tbody"), table.count('class="none"')) == (78, empty)
         assert of_target["L78"].lab.question in unescape(table)
+        assert "search width <code>ef</code> gives" in table and "`" not in table
         assert ("written, not run yet" in table, "outlined" in table) == (True, True)
     assert "not run here" in tables[1], "L06 was run on AKS alone"
+
+
+def test_what_a_spec_has_in_backticks_is_code_and_the_rest_stays_text() -> None:
+    assert prose("`a<b>` & c, `d`") == "<code>a&lt;b&gt;</code> &amp; c, <code>d</code>"
+    assert prose("one ` alone <i>") == "one ` alone &lt;i&gt;"
 
 
 def test_no_table_of_the_year_tells_of_two_targets(report: Report) -> None:

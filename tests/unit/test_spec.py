@@ -97,6 +97,16 @@ def test_a_lab_that_the_year_does_not_have_is_refused_by_name() -> None:
         ("denominator: {load: 16}", "denominator: {load: 16}\n    kind: bound", r"kind: is given more than once"),
         ("name: ramp", "name: ramp\n    targets: [cloud]", r"steps\.0\.targets\.0: input should be 'local'"),
         ("name: ramp", "name: ramp\n    targets: []", r"steps\.0\.targets: .* at least 1 item"),
+        (
+            "users: [1, 4, 8, 16, 32]",
+            "users: []",
+            r"steps\.0\.profile\.users: expected at least 1 item, but found \[\]",
+        ),
+        (
+            "users: [1, 4, 8, 16, 32]",
+            "users: [1, 16, 32, 32]",
+            r"findings\.0: throughput-saturates: not one stage but 2 of ramp has load 32",
+        ),
         ("name: ramp", "name: ramp\n    variants: [b]", r"steps\.0: ramp names variant b; there are: baseline"),
         ("over: stage_end", "over: stage_end\n    after: cost", r"measures\.0: `after: cost` comes when the stack"),
         (
@@ -241,6 +251,17 @@ def test_what_a_changing_rate_and_a_trace_apply() -> None:
     assert isinstance(bursts.profile, RateProfile) and bursts.profile.expected_requests == 60
     replay = load_step(TRACE, TRACED)
     assert (replay.stage_users, replay.loads, replay.asks_for_tokens) == ([None], [], True)
+
+
+@pytest.mark.parametrize("users", [[1, 8, 8], [8, 1, 32]])
+@pytest.mark.parametrize("kind", [{"kind": "monotone"}, {"kind": "cliff", "after": 1.0}])
+def test_a_claim_on_neighbouring_loads_takes_loads_that_rise(users: list[int], kind: dict[str, Any]) -> None:
+    spec = load_catalog().spec("L06").model_dump()
+    [step] = spec["steps"]
+    step["profile"] = {"kind": "ramp", "users": users}
+    claim = {"id": "up", "claim": "It rises.", "quantity": "throughput", "comparison": "above", "step": "ramp", **kind}
+    with pytest.raises(ValueError, match=re.escape(f"the step has {', '.join(map(str, users))}")):
+        LabSpec.model_validate({**spec, "findings": [claim]})
 
 
 def trace_lab(findings: list[dict[str, Any]]) -> LabSpec:

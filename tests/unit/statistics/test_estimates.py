@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -65,6 +66,13 @@ def test_a_mean_of_few_or_of_all_too_similar_values_has_no_interval() -> None:
     assert not refused.bounded and "depend on each other too much" in (refused.reason or "")
 
 
+@pytest.mark.parametrize("series", [[0.0] * 200, [0.1] * 200, [0.3, 0.7] * 100], ids=["zeros", "alike", "a pattern"])
+def test_batches_that_are_all_alike_give_no_interval_of_no_width(series: list[float]) -> None:
+    alike = mean(series)
+    assert alike.value == pytest.approx(np.mean(series))
+    assert not alike.bounded and "have the same mean" in (alike.reason or "")
+
+
 @pytest.mark.parametrize("estimate", [mean, warm_up, steadiness, lambda s: quantile(s, 0.5), rate])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gap_is_no_number(estimate: Callable[[list[float]], object], bad: float) -> None:
@@ -79,6 +87,17 @@ def test_nothing_at_all_is_no_value() -> None:
     assert sign_flip_p([]) == 1.0
     assert steadiness([]).state == "unknown"
     assert warm_up([]).cut is None
+
+
+def test_one_value_is_told_as_one() -> None:
+    for reason in (
+        mean([1.0]).reason,
+        quantile([1.0], 0.5).reason,
+        steadiness([1.0]).reason,
+        warm_up([1.0]).reason,
+        paired_ratio([1.0], [1.0]).reason,
+    ):
+        assert reason is not None and re.match("1 (value|pair);", reason)
 
 
 def test_a_rate_of_none_or_all_keeps_a_width() -> None:

@@ -85,6 +85,13 @@ def test_falling_is_rising_the_other_way_round() -> None:
         assert every_step(told, **claim).verdict == verdict
 
 
+def test_a_single_step_is_not_counted() -> None:
+    told, claim = against([UP], 1.0)
+    assert every_step(told, **claim).reason == "up: 1.3 [1.2, 1.4]"
+    told, claim = against([UP, step("barely", 1.01, 1.3)], 1.0)
+    assert every_step(told, **claim).reason == "all 2 steps; the least clear is barely: 1.155 [1.01, 1.3]"
+
+
 @pytest.mark.parametrize(
     ("steps", "verdict"),
     [
