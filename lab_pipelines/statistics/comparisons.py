@@ -169,9 +169,9 @@ def _more(found: _Bounds, threshold: float, confidence: float, scale: Scale) -> 
     needs = (
         "the effect lies at the threshold, and no number of requests decides that"
         if factor is None
-        else f"about {math.ceil(factor * 10) / 10:.3g} times the requests would decide it at this effect 8 times in 10"
+        else f"about {math.ceil(factor * 10) / 10:.3g} times the requests would decide it at this effect"
     )
-    return f"{needs}; as many as these decide effects below {least:.3g} or above {most:.3g}, 8 times in 10"
+    return f"{needs}; as many as these decide effects below {least:.3g} or above {most:.3g} (8 times in 10)"
 
 
 def _known(side: Side) -> _Bounds:

@@ -81,8 +81,8 @@ def test_an_open_claim_says_how_many_more_requests_and_what_could_have_been_seen
     judged = difference(side(1.3, 1.2, 1.4), BASE, comparison="above", threshold=0.2)
     assert judged.verdict == "inconclusive"
     # Reach 0.141, distance 0.1: twice the requests do in one of two samples, and (2.8 / 1.96)^2 as many in 8 of 10.
-    assert "about 4.1 times the requests would decide it at this effect 8 times in 10" in judged.reason
-    assert judged.reason.endswith("as many as these decide effects below -0.00215 or above 0.402, 8 times in 10")
+    assert "about 4.1 times the requests would decide it at this effect; " in judged.reason
+    assert judged.reason.endswith("as many as these decide effects below -0.00215 or above 0.402 (8 times in 10)")
     tied = difference(BASE, BASE, comparison="above", threshold=0.0)
     assert "no number of requests" in tied.reason
 
