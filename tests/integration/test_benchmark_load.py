@@ -12,6 +12,8 @@ from benchmarks.rivals import run, served
 from benchmarks.rivals_tools import Bare, Level, Ours, Tool
 from resources.load_records import read_result
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("tool", [Ours(), Bare()], ids=lambda tool: tool.name)
 def test_every_answer_that_a_tool_reports_stands_beside_the_one_that_was_sent(tool: Tool) -> None:

@@ -24,6 +24,8 @@ from tests.support.locust_runs import marked, plan, run, stage
 from tests.support.sse_server import SseServer, completion
 from tests.unit.test_rows import session
 
+pytestmark = pytest.mark.alone
+
 GENEROUS = ClientBudget(
     schedule_lag_p99_wall_s=0.8,
     ttft_lag_p99_wall_s=0.8,

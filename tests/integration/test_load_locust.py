@@ -23,6 +23,8 @@ from resources.load_locust import LocustLoadGenerator
 from tests.support.locust_runs import MARKER, OUTPUT_TOKENS, completions, marked, plan, run, stage
 from tests.support.sse_server import Received, Reply, SseServer, completion, event, text
 
+pytestmark = pytest.mark.alone
+
 
 def test_a_ramp_holds_its_stages_and_records_every_request(tmp_path: Path) -> None:
     lines: list[str] = []

@@ -18,6 +18,8 @@ from resources.load_generator import HttpShape, LoadError, LoadPlan, RequestReco
 from tests.support.locust_runs import completions, plan, run, stage
 from tests.support.sse_server import Received, Reply, SseServer, completion
 
+pytestmark = pytest.mark.alone
+
 
 def rate(*per_s: float, hold_s: float = 1.0, max_s: float = 20.0) -> list[StagePlan]:
     return [

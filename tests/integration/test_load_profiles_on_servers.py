@@ -22,6 +22,8 @@ from tests.support.sessions import endpoint, session
 from tests.support.standin import standin
 from tests.support.warehouses import warehouse_in
 
+pytestmark = pytest.mark.alone
+
 WHERE = {"target": "local", "lab": "L06", "run_id": "run-1"}
 
 

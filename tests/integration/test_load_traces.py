@@ -30,6 +30,8 @@ from tests.support.sse_server import SseServer, completion
 from tests.support.warehouses import warehouse_in
 from tests.support.worlds import world_with
 
+pytestmark = pytest.mark.alone
+
 PACE = Pace(time_scale=20.0, hold_s=5.0, min_requests=500, requests_per_user=1, max_hold_s=200.0)
 """Neither its hold nor its minimum is a trace's."""
 

@@ -55,6 +55,16 @@ class Server:
         parsed = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [line for line in parsed if line["event"] == event]
 
+    def finished(self, request_id: str) -> dict[str, Any]:
+        """The line of a request that was answered; it is written once the answer is out."""
+        deadline = time.monotonic() + 10
+        while True:
+            found = [line for line in self.lines("request_finished") if line["request_id"] == request_id]
+            if found or time.monotonic() > deadline:
+                (line,) = found
+                return line
+            time.sleep(0.02)
+
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics that has no `le`, by name and the labels that aren't the same for all."""
         with urllib.request.urlopen(self.announced["metrics_url"], timeout=30) as response:
@@ -235,7 +245,7 @@ def test_the_counters_agree_with_the_client_and_histograms_are_in_stack_seconds(
 def test_a_finished_request_is_a_line_of_json_in_the_log(server: Server) -> None:
     _, _, body = server.post("/v1/completions", completion(max_tokens=5))
     request_id = json.loads(body)["id"]
-    (line,) = [line for line in server.lines("request_finished") if line["request_id"] == request_id]
+    line = server.finished(request_id)
     assert (line["level"], line["model"], line["finished_reason"]) == ("info", PHI_3, "length")
     assert (line["prompt_tokens"], line["output_tokens"], line["preemptions"]) == (512, 5, 0)
     assert 0.15 <= line["ttft_s"] < line["e2e_s"]

@@ -170,6 +170,7 @@ def many() -> Lines:
             yield from a_pod(pool, f"vllm-{number}-{pod}", running=float(number % 2))
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_a_tick_decides_each_of_a_thousand_pools_with_ten_thousand_pods(
     serve: Callable[[Lines], str], tmp_path: Path

@@ -16,6 +16,8 @@ from resources.labs import Labs
 from resources.warehouse import Warehouse
 from tests.support.turns_lab import WAITS_LONGER, turns_catalogue
 
+pytestmark = pytest.mark.alone
+
 PACE = {"hold_s": 10.0, "min_requests": 6}
 COLLECT = {"kind": "collect_logs", "name": "log", "component": "vllm"}
 

@@ -14,7 +14,7 @@ from resources.warehouse import Warehouse, open_snapshot
 from tests.support.copied_catalog import copied_catalog
 from tests.support.main_command import Place, Run, prepared, processes_of, start
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(240)]
 
 DEFINITIONS = "tests.support.two_labs_definitions"
 LONG_ENOUGH = {"hold_s": 200.0}
