@@ -12,11 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from lab_pipelines.catalog.identity import Erratum
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
-from lab_pipelines.catalog.strict import SpecModel, Text
+from lab_pipelines.catalog.strict import SpecModel, Text, matching
 
 
 class Phase(SpecModel):
@@ -34,7 +34,7 @@ class Phase(SpecModel):
 class Consolidation(SpecModel):
     """What is written, built and tagged in a week without new infrastructure, and at the end of the year."""
 
-    tag: Annotated[str, StringConstraints(pattern=r"^v[0-9]+\.[0-9]+\.[0-9]+(-[a-z-]+)?$")]
+    tag: Annotated[str, matching(r"^v[0-9]+\.[0-9]+\.[0-9]+(-[a-z-]+)?$", "a tag such as v1.0.0")]
     posts: list[int]
     tasks: list[Text] = Field(min_length=1)
 

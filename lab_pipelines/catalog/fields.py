@@ -9,13 +9,24 @@ import re
 from string import Template
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints
-
 from lab_pipelines.catalog.promql import refusal
+from lab_pipelines.catalog.strict import matching
 
-RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$")]
+RelativePath = Annotated[
+    str,
+    matching(r"^[A-Za-z0-9_][A-Za-z0-9_./-]*$", "a path from the repository's root, of letters, digits and ._-/"),
+]
 
-Overrides = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+|\[[0-9]+\])*$")], Any]
+Overrides = dict[
+    Annotated[
+        str,
+        matching(
+            r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+|\[[0-9]+\])*$",
+            "a Helm value's path such as servingEngineSpec.modelSpec[0].vllmConfig.maxNumSeqs",
+        ),
+    ],
+    Any,
+]
 """Helm values by the path that `helm --set` takes, e.g. `servingEngineSpec.modelSpec[0].vllmConfig.maxNumSeqs: 8`."""
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from lab_pipelines.catalog.stack import Nodes
-from lab_pipelines.catalog.strict import Name, SpecModel, Text
+from lab_pipelines.catalog.strict import Name, SpecModel, Text, matching
 
-LabId = Annotated[str, StringConstraints(pattern=r"^L[0-9]{2,3}$")]
+LabId = Annotated[str, matching(r"^L[0-9]{2,3}$", "a lab such as L06")]
 
 
 class Erratum(SpecModel):
@@ -35,7 +35,7 @@ class Identity(SpecModel):
     sessions: int = Field(ge=1, le=2)
     """Sessions of four hours."""
     kinds: list[Literal["chaos", "finops", "integration", "consolidation"]] = Field(default_factory=list)
-    namespace: Annotated[str, StringConstraints(pattern=r"^lab-[a-z0-9-]{1,40}$")] = ""
+    namespace: Annotated[str, matching(r"^lab-[a-z0-9-]{1,40}$", "a namespace such as lab-06")] = ""
     """The lab's own namespace; unless given, `lab-06` for L06."""
     cost_center: Name = "llm-serving-labs"
     nodes: list[Nodes]

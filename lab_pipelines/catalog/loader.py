@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from lab_pipelines.catalog.known_fields import meant
 from lab_pipelines.catalog.spec import LabSpec, Outline
+from lab_pipelines.catalog.strict import in_words
 from lab_pipelines.words import counted
 
 CATALOG_DIR = Path(__file__).parent
@@ -275,18 +277,20 @@ def validate(path: Path, data: dict[str, Any], node: yaml.MappingNode, model: ty
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(path, node, e) for e in error.errors(include_url=False)]
+        problems = [_explain(path, node, model, e) for e in error.errors(include_url=False)]
         raise SpecError(*problems) from None
 
 
-def _explain(path: Path, root: yaml.Node, error: Any) -> Problem:
+def _explain(path: Path, root: yaml.Node, model: type[BaseModel], error: Any) -> Problem:
     location = _without_tags(root, list(error["loc"]))
     message = error["msg"].removeprefix("Value error, ")
     match error["type"]:
         case "missing":
             message = "is required and missing"
         case "extra_forbidden":
-            message = "is not a field of this spec; remove it or correct its name"
+            near = meant(model, error["loc"])
+            remedy = f"did you mean {near}?" if near else "remove it or correct its name"
+            message = f"is not a field of this spec; {remedy}"
         case "value_error":
             location, message = _named_field(root, location, message)
         case "union_tag_not_found":
@@ -298,6 +302,8 @@ def _explain(path: Path, root: yaml.Node, error: Any) -> Problem:
         case "too_short":
             least = counted(error["ctx"]["min_length"], "item")
             message = f"expected at least {least}, but found {_short(error['input'])}"
+        case "string_pattern_mismatch":
+            message = f"expected {in_words(error['ctx']['pattern'])}, but found {_short(error['input'])}"
         case _:
             message = f"{message[0].lower()}{message[1:]}, but found {_short(error['input'])}"
     return Problem(shown(path), line_of(root, location), written(location), message)

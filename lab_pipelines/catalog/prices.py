@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lab_pipelines.catalog.loader import CATALOG_DIR, read_model
-from lab_pipelines.catalog.strict import SpecModel, Text
+from lab_pipelines.catalog.strict import SpecModel, Text, matching
 
 Confidence = Literal["A", "B", "C"]
 """A: read in the primary source; B: an excerpt, a secondary or a stale source; C: not read again."""
@@ -85,7 +85,10 @@ def _a_date(text: str) -> str:
 
 AsOf = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9]{4}(-[0-9]{2}){0,2}(/[0-9]{4}(-[0-9]{2}){0,2})?$"),
+    matching(
+        r"^[0-9]{4}(-[0-9]{2}){0,2}(/[0-9]{4}(-[0-9]{2}){0,2})?$",
+        "a year, month or day such as 2026-03-01, or two of them with / between",
+    ),
     AfterValidator(_a_date),
 ]
 """A year, month or day, or an interval of two, as ISO 8601 writes them."""

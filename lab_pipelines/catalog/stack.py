@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lab_pipelines.catalog.fields import Overrides, RelativePath, below, regular_expression
-from lab_pipelines.catalog.strict import Name, SpecModel, Text
+from lab_pipelines.catalog.strict import Name, SpecModel, Text, matching
 from lab_pipelines.deployment import Target
 
 
@@ -39,7 +39,7 @@ class Chart(SpecModel):
 
     name: Name
     repository: Text
-    version: Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+.*$")]
+    version: Annotated[str, matching(r"^[0-9]+\.[0-9]+\.[0-9]+.*$", "a version such as 0.1.12")]
     values: RelativePath
 
     @field_validator("values")

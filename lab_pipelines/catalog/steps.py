@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from streaming_load.traces import TraceFormat
 
 from lab_pipelines.catalog.fields import Overrides, RelativePath, below, checked_promql, regular_expression
-from lab_pipelines.catalog.strict import Name, SpecModel, Text
+from lab_pipelines.catalog.strict import Name, SpecModel, Text, matching
 from lab_pipelines.deployment import Target
 
 TextKind = Literal["prose", "code", "numbers"]
@@ -62,7 +62,7 @@ class HttpRequest(SpecModel):
 
     kind: Literal["http"]
     weight: float = Field(default=1.0, gt=0)
-    path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9_./?=&%-]*$")]
+    path: Annotated[str, matching(r"^/[A-Za-z0-9_./?=&%-]*$", "a path that begins with /")]
     expect: int = Field(default=200, ge=100, le=599)
     timeout_s: float = Field(gt=0)
 
@@ -430,7 +430,7 @@ class FireAlertStep(NamedStep):
     """Cause a condition and wait for its alert: pending, firing, notified. `cause` is a step of its own."""
 
     kind: Literal["fire_alert"]
-    alert: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+    alert: Annotated[str, matching(r"^[A-Za-z][A-Za-z0-9]*$", "an alert such as QueueDepthHigh")]
     cause: Annotated[LoadStep | RestartStep | StopStep | IdleStep, Field(discriminator="kind")]
     within_s: float = Field(gt=0)
 

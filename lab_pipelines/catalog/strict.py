@@ -9,7 +9,24 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+_SAID: dict[str, str] = {}
+
+
+def matching(pattern: str, said: str) -> StringConstraints:
+    """Text of that pattern. `said`: what is expected, in words, for whoever writes something else."""
+    _SAID[pattern] = said
+    return StringConstraints(pattern=pattern)
+
+
+def in_words(pattern: str) -> str:
+    """What a text of that pattern is."""
+    return _SAID[pattern]
+
+
+Name = Annotated[
+    str,
+    matching(r"^[a-z0-9][a-z0-9._-]{0,62}$", "a name of lower-case letters, digits, dots, _ and -, of at most 63"),
+]
 """A variant, stage, measure or pace name; it becomes a path part, a label value and a SQL key."""
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 

@@ -270,7 +270,7 @@ def refusal(tmp_path: Path, old: str, new: str) -> str:
         ("posts: [9]", "posts: [9, 11]", r"posts: post 11 and week 43 must name each other"),
         ("posts: [7, 8]", "posts: [7, 8, 8]", r"posts: post 8 and week 36 must name each other, once"),
         ("tag: v0.2.0-gpu-internals", "tag: v0.1.0-foundation", r"tag v0\.1\.0-foundation is given more than once"),
-        ("tag: v1.0.0", "tag: one", r"weeks\.44\.consolidation\.tag: string should match pattern"),
+        ("tag: v1.0.0", "tag: one", r"weeks\.44\.consolidation\.tag: expected a tag such as v1\.0\.0, but found 'one'"),
         ("starts: 2026-03-04", "starts: March 4", r"weeks\.1\.starts: input should be a valid date"),
     ],
 )

@@ -366,7 +366,8 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
         (["baseline", "show"], set()),
         (["gpu", "replay"], {"duckdb", "pyarrow", "numpy"}),
     ],
-    ids=" ".join,
+    # Sorted: all processes that tests run in must name a test alike.
+    ids=lambda value: " ".join(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_command_loads_no_more_than_it_needs(one_run: Warehouse, command: list[str], allowed: set[str]) -> None:
     heavy = {"dagster", "duckdb", "pandas", "pyarrow", "numpy", "scipy", "altair", "vl_convert", "kubernetes", "locust"}
