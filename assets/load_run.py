@@ -13,7 +13,6 @@ from assets.deployed_stack import deployed_stack
 from assets.steps import Walk
 from assets.variants import switch
 from lab_pipelines.dead_runs import GPU_POOL
-from lab_pipelines.digest import canonical_digest
 from lab_pipelines.provenance import require_same
 from lab_pipelines.rows.common import Row, common_columns
 from lab_pipelines.turns import Visit
@@ -64,7 +63,7 @@ def load_run(
         session = cluster.attach(spec.id)
         require_same(
             session.model_dump(),
-            {"spec_digest": canonical_digest(spec.model_dump(mode="json"))},
+            {"spec_digest": spec.digest},
             what=f"the stack of {spec.id} that is up",
         )
         log = progress_to(context)

@@ -161,7 +161,7 @@ def objections(spec: LabSpec, stages: Sequence[Row], sessions: Sequence[Row], *,
     if not pace.baseline:
         fit = [n for n, p in spec.paces.items() if p.baseline]
         found.append(f"the pace {name!r} is not meant for baselines; set LABS_PACE to one of: {', '.join(fit)}")
-    if time_scale != pace.time_scale or {s["spec_digest"] for s in sessions} - {spec_digest(spec)}:
+    if time_scale != pace.time_scale or {s["spec_digest"] for s in sessions} - {spec.digest}:
         found.append(f"the spec of {spec.id} has changed since the run; materialize it again")
 
     variants = {variant.id for variant in spec.variants}
@@ -189,11 +189,6 @@ def objections(spec: LabSpec, stages: Sequence[Row], sessions: Sequence[Row], *,
 
 def _named(variant: str, step: str, number: int, users: int | None, offered_per_s: float | None) -> str:
     return f"{variant}: stage {number} of {step} ({load_in_words(users, offered_per_s)})"
-
-
-def spec_digest(spec: LabSpec) -> str:
-    """The digest by which a session names the spec that it ran."""
-    return canonical_digest(spec.model_dump(mode="json"))
 
 
 def history(lab: str, target: str, directory: Path = BASELINES_DIR) -> list[Baseline]:

@@ -90,7 +90,7 @@ class ExternalEngineCluster(LoopbackCluster):
             prometheus_url=prometheus_url,
             metric_selector=selector,
             engine_args=[],
-            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            spec_digest=spec.digest,
             cost_labels=spec.cost_labels,
             values_digest=canonical_digest({}),
             requested_at=requested_at,

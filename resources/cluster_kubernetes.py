@@ -193,7 +193,7 @@ class KubernetesCluster(KubernetesLeases):
             prometheus_url=self._prometheus_address,
             metric_selector=f'namespace="{namespace}"',
             engine_args=engine.arguments if engine else [],
-            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            spec_digest=spec.digest,
             cost_labels=spec.cost_labels,
             values_digest=canonical_digest({**{one.name: one.values for one in releases}, "manifests": digests}),
             requested_at=requested_at,

@@ -93,7 +93,7 @@ class LocalCluster(LoopbackCluster):
             endpoints=[*(one.endpoint for one in up), *monitoring.endpoints],
             prometheus_url=monitoring.prometheus_url,
             metric_selector=f'namespace="{spec.namespace}"',
-            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            spec_digest=spec.digest,
             cost_labels=spec.cost_labels,
             values_digest=canonical_digest(values),
             requested_at=requested_at,

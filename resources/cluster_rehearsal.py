@@ -216,7 +216,7 @@ class RehearsalCluster(LoopbackCluster):
             endpoints=[_endpoint(component, rehearsal) for component in spec.stack.components],
             prometheus_url=rehearsal.address,
             metric_selector=f'namespace="{spec.namespace}"',
-            spec_digest=canonical_digest(spec.model_dump(mode="json")),
+            spec_digest=spec.digest,
             cost_labels=spec.cost_labels,
             values_digest=canonical_digest(values),
             requested_at=at(requested_s),

@@ -26,6 +26,7 @@ from lab_pipelines.catalog.stack import Nodes, Stack, Variant
 from lab_pipelines.catalog.steps import AnyStep, FireAlertStep, LoadStep, ReclaimsStep, Step
 from lab_pipelines.catalog.strict import Name, Text
 from lab_pipelines.deployment import MOST_TURNS, Target
+from lab_pipelines.digest import canonical_digest
 
 
 class Outline(Identity):
@@ -90,6 +91,11 @@ class LabSpec(Identity):
             objective=self.objective,
         )
         return self
+
+    @property
+    def digest(self) -> str:
+        """By which a session names the spec that it ran."""
+        return canonical_digest(self.model_dump(mode="json"))
 
     def measures_of(self, finding: Finding) -> list[Measure]:
         """The measures that a finding is judged on."""

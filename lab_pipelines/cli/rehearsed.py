@@ -99,11 +99,10 @@ def _around(interval: Interval, *, digits: int = 2) -> str:
 
 
 def _known_run(warehouse: PlainWarehouse, spec: LabSpec, visited: Sequence[Visit], pace: str) -> str | None:
-    from lab_pipelines.digest import canonical_digest
 
     asked = {
         "lab": spec.id,
-        "spec_digest": canonical_digest(spec.model_dump(mode="json")),
+        "spec_digest": spec.digest,
         "pace": pace,
         "variants": [visit.variant.id for visit in visited],
     }

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab_pipelines import baseline
-from lab_pipelines.baseline import BaselineError, current, history, pin, spec_digest, verify
+from lab_pipelines.baseline import BaselineError, current, history, pin, verify
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.catalog.spec import LabSpec
 from lab_pipelines.catalog.steps import LoadStep
@@ -28,7 +28,7 @@ def run(run_id: str = "run-1", *, spec: LabSpec = SPEC, users: list[int] = USERS
     """A run that deserves to be pinned, unless `columns` say otherwise."""
     tables = lab_run(users=users, run_id=run_id, session_id=run_id, **columns)
     for row in tables["stack_sessions"]:
-        row["spec_digest"] = spec_digest(spec)
+        row["spec_digest"] = spec.digest
     return tables
 
 
@@ -218,7 +218,7 @@ GETS = SPEC.model_copy(
 def run_of_gets(**columns: Any) -> dict[str, Any]:
     tables = get_run(**{"lab": "L06", "offered": (2.5, 8.0)} | columns)
     for row in tables["stack_sessions"]:
-        row["spec_digest"] = spec_digest(GETS)
+        row["spec_digest"] = GETS.digest
     return tables
 
 

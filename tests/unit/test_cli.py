@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lab_pipelines import baseline
-from lab_pipelines.baseline import spec_digest
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.cli import app
 from lab_pipelines.cli.ask import QUERIES_DIR
@@ -37,7 +36,7 @@ def pinnable_run() -> dict[str, list[Row]]:
     spec = load_catalog().spec("L06")
     tables = lab_run(users=[n for n in spec.load_steps[0].stage_users if n is not None], requests_per_stage=40)
     for row in tables["stack_sessions"]:
-        row["spec_digest"] = spec_digest(spec)
+        row["spec_digest"] = spec.digest
     return tables
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lab_pipelines import baseline
-from lab_pipelines.baseline import pin, spec_digest
+from lab_pipelines.baseline import pin
 from lab_pipelines.catalog.loader import load_catalog
 from lab_pipelines.cli.app import app
 from lab_pipelines.cli.drift import sparkline
@@ -69,7 +69,7 @@ def publish(
         for row in rows:
             row["recorded_at"] += timedelta(days=number)
     for row in tables["stack_sessions"]:
-        row["spec_digest"] = spec_digest(SPEC)
+        row["spec_digest"] = SPEC.digest
     publish_run(warehouse, tables)
     return name
 
