@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from lab_pipelines.cli.console import WRONG_CALL, explained, fail, print_json, print_table, say
-from lab_pipelines.cli.options import JsonOption, LabArgument, TargetOption, known_lab, settings_for, warehouse_of
+from lab_pipelines.cli.options import JsonOption, LabArgument, known_lab, settings_for, targets, warehouse_of
 from lab_pipelines.report.wording import GAP, OUTSIDE, ROUGH, ROUGH_NOTE, outside_range, percent, provenance_line, short
 
 Row = dict[str, Any]
@@ -25,7 +27,12 @@ _ROWS = """
 """Of the newest run on each target."""
 
 
-def forecast(lab: LabArgument, target: TargetOption = None, as_json: JsonOption = False) -> None:
+_TargetOption = Annotated[
+    str | None, typer.Option("--target", help="Where it was run; unset: everywhere.", autocompletion=targets)
+]
+
+
+def forecast(lab: LabArgument, target: _TargetOption = None, as_json: JsonOption = False) -> None:
     """A lab's newest rehearsal beside its newest run on every other target: forecast, measured, error."""
     from lab_pipelines.catalog.loader import SpecError, load_catalog
     from lab_pipelines.report.read import FORECAST_ERROR
