@@ -6,12 +6,14 @@ Doesn't belong here: which lab may run (runs.py), or anything that the run does 
 
 from __future__ import annotations
 
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -73,8 +75,8 @@ def supervise(
     """Run `command` to its end. All that it prints goes to `log`, its progress to `show`.
 
     SIGINT, SIGTERM and SIGHUP are passed on once, as SIGINT: Dagster then runs the assets' `finally`, which releases
-    the stack. `on_interrupt` is told of each, counted from 1. The child has a session of its own, so that a terminal's
-    Ctrl-C reaches it through us alone: a second SIGINT would break off the release.
+    the stack. `on_interrupt` is told of each, counted from 1, in a thread of its own. The child has a session of its
+    own, so that a terminal's Ctrl-C reaches it through us alone: a second SIGINT would break off the release.
     """
     child: subprocess.Popen[str] | None = None
     count = 0
@@ -84,11 +86,11 @@ def supervise(
         count += 1
         if count == 1 and child is not None:
             child.send_signal(signal.SIGINT)
-        on_interrupt(count)
+        tell(count)
 
     log.parent.mkdir(parents=True, exist_ok=True)
     run_id, shown = None, True
-    with _handled(pass_on), log.open("w", encoding="utf-8") as kept:
+    with _teller(on_interrupt) as tell, _handled(pass_on), log.open("w", encoding="utf-8") as kept:
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -116,6 +118,26 @@ def supervise(
                 except OSError:  # the terminal is gone; the run goes on, and its log is kept
                     shown = False
         return Ended(code=child.wait(), interrupted=count > 0, run_id=run_id)
+
+
+@contextmanager
+def _teller(on_interrupt: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """What a signal's handler may call. The handler itself must print nothing: it may have come amid a line that is
+    being printed, and Python refuses to write to a stream from within a write to it."""
+    counts = queue.SimpleQueue[int | None]()
+
+    def tell() -> None:
+        for count in iter(counts.get, None):
+            with suppress(OSError):  # the terminal is gone; the run is released all the same
+                on_interrupt(count)
+
+    thread = threading.Thread(target=tell, name="interrupts", daemon=True)
+    thread.start()
+    try:
+        yield counts.put
+    finally:
+        counts.put(None)
+        thread.join()
 
 
 @contextmanager

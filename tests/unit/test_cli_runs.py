@@ -231,6 +231,44 @@ print(ended.interrupted, ended.code != 0)
     assert released.read_text(encoding="utf-8") == "released"
 
 
+def test_an_interrupt_that_comes_amid_a_line_is_told_after_it(tmp_path: Path) -> None:
+    line = f"2026-03-02 09:00:00 +0000 - dagster - INFO - labs - {RUN_ID} - load_run - waits"
+    child = f"""
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit(3))
+print("{line}", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+    code = """
+import io, os, signal, sys
+from pathlib import Path
+from lab_pipelines.cli.launch import supervise
+
+class Terminal(io.RawIOBase):
+    def writable(self):
+        return True
+
+    def write(self, data):
+        if b"waits" in bytes(data):
+            os.kill(os.getpid(), signal.SIGINT)
+        return os.write(1, data)
+
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Terminal()))
+ended = supervise(
+    [sys.executable, "-c", sys.argv[2]],
+    environ=dict(os.environ),
+    log=Path(sys.argv[1]),
+    show=lambda record: print(record.message, flush=True),
+    on_interrupt=lambda count: print("interrupt", count, flush=True),
+)
+print(ended.interrupted, ended.code, flush=True)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "log"), child]
+    done = subprocess.run(command, cwd=REPO_ROOT, check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["waits", "interrupt 1", "True 3"], done.stderr
+
+
 # labs status
 
 
