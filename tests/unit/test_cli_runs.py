@@ -237,7 +237,7 @@ def test_an_interrupt_that_comes_amid_a_line_is_told_after_it(tmp_path: Path) ->
 import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit(3))
 print("{line}", flush=True)
-while True:
+for _ in range(600):
     time.sleep(0.05)
 """
     code = """
