@@ -1,7 +1,7 @@
 """Builds the code location for one target: the same assets everywhere, another bundle of resources.
 
-Belongs here: which resources a target has. Doesn't belong here: reading the environment (deployment.py), or what
-the resources do (resources/).
+Belongs here: which resources a target has; each target's own are imported with it.
+Doesn't belong here: reading the environment (deployment.py), or what the resources do (resources/).
 """
 
 from __future__ import annotations
@@ -39,21 +39,13 @@ from lab_pipelines.sensors import gpu_scale_to_zero, reaper, run_status
 from resources.billing import Billing, PriceSheetBilling
 from resources.budget_guard import BudgetGuard
 from resources.cluster import Cluster
-from resources.cluster_external import ExternalEngineCluster
-from resources.cluster_kubernetes import KubernetesCluster
-from resources.cluster_local import LocalCluster
-from resources.cluster_rehearsal import RehearsalCluster
 from resources.gpu_switch import GpuSwitch
 from resources.kube_reach import Service
 from resources.labs import Labs
-from resources.load_cluster import ClusterLoadGenerator
 from resources.load_generator import LoadGenerator
-from resources.load_locust import LocustLoadGenerator
-from resources.load_rehearsal import RehearsalLoadGenerator
 from resources.node_pools import NodePools, NoNodePools
 from resources.pool_signals import PoolSignals
 from resources.telemetry import Telemetry
-from resources.telemetry_rehearsal import RehearsalTelemetry
 from resources.warehouse import Warehouse
 
 
@@ -85,6 +77,8 @@ def build_defs(
 
 def get_local_resources(settings: Deployment) -> dict[str, Any]:
     """Processes on this machine; an engine that is not ours when the deployment names one."""
+    from resources.load_locust import LocustLoadGenerator
+
     data_dir = str(settings.data_dir)
     return {
         "labs": _labs(settings),
@@ -99,6 +93,10 @@ def get_local_resources(settings: Deployment) -> dict[str, Any]:
 
 def get_rehearsal_resources(settings: Deployment) -> dict[str, Any]:
     """A model of the stack in virtual time, in this process."""
+    from resources.cluster_rehearsal import RehearsalCluster
+    from resources.load_rehearsal import RehearsalLoadGenerator
+    from resources.telemetry_rehearsal import RehearsalTelemetry
+
     data_dir = str(settings.data_dir)
     return {
         "labs": _labs(settings),
@@ -133,6 +131,8 @@ RESOURCES: dict[Target, Callable[[Deployment], dict[str, Any]]] = {
 
 
 def _cluster_resources(settings: Deployment, node_pools: NodePools, billing: Billing) -> dict[str, Any]:
+    from resources.cluster_kubernetes import KubernetesCluster
+
     data_dir, cluster = str(settings.data_dir), settings.cluster
     return {
         "labs": _labs(settings),
@@ -212,6 +212,9 @@ def gpu_switch(settings: Deployment) -> GpuSwitch:
 
 
 def _cluster_load(settings: Deployment) -> LoadGenerator:
+    from resources.load_cluster import ClusterLoadGenerator
+    from resources.load_locust import LocustLoadGenerator
+
     cluster = settings.cluster
     if cluster.load == "here":
         return LocustLoadGenerator()
@@ -242,7 +245,11 @@ def _labs(settings: Deployment) -> Labs:
 def _local_cluster(settings: Deployment, data_dir: str) -> Cluster:
     engine = settings.external_engine
     if engine is None:
+        from resources.cluster_local import LocalCluster
+
         return LocalCluster(data_dir=data_dir)
+    from resources.cluster_external import ExternalEngineCluster
+
     return ExternalEngineCluster(
         data_dir=data_dir,
         base_url=engine.base_url,
