@@ -72,7 +72,7 @@ class Exchange:
     message: bytes
     """What is sent, head and body."""
     timeout_s: float
-    """From sending to the end of the answer."""
+    """From connecting, where there is no connection yet, to the end of the answer."""
     scheduled: float
     sent: float
     user_index: int | None = None
