@@ -8,14 +8,13 @@ from typing import Any
 from tests.support.rows.common import REQUESTED_AT, Row, shared
 
 
+def _of_a_stage() -> Row:
+    return {**shared(), "step": "ramp", "stage": 0, "users": 1, "measure": "queue_depth", "unit": "requests"}
+
+
 def sample_row(**columns: Any) -> Row:
     return {
-        **shared(),
-        "step": "ramp",
-        "stage": 0,
-        "users": 1,
-        "measure": "queue_depth",
-        "unit": "requests",
+        **_of_a_stage(),
         "sampled_at": REQUESTED_AT + timedelta(seconds=6),
         "value": 0.0,
     } | columns
@@ -23,12 +22,7 @@ def sample_row(**columns: Any) -> Row:
 
 def summary_row(**columns: Any) -> Row:
     return {
-        **shared(),
-        "step": "ramp",
-        "stage": 0,
-        "users": 1,
-        "measure": "queue_depth",
-        "unit": "requests",
+        **_of_a_stage(),
         "statistic": "mean",
         "value": 0.0,
         "samples": 20,
