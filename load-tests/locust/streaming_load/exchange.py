@@ -72,7 +72,7 @@ class Exchange:
     message: bytes
     """What is sent, head and body."""
     timeout_s: float
-    """From connecting, where there is no connection yet, to the end of the answer."""
+    """From connecting, or from sending over a kept connection, to the end of the answer."""
     scheduled: float
     sent: float
     user_index: int | None = None
