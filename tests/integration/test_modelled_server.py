@@ -63,7 +63,7 @@ class Server:
             if found or time.monotonic() > deadline:
                 (line,) = found
                 return line
-            time.sleep(0.02)
+            time.sleep(0.02)  # a log tells nobody that it has grown
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics that has no `le`, by name and the labels that aren't the same for all."""

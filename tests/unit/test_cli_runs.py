@@ -238,7 +238,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit(3))
 print("{line}", flush=True)
 for _ in range(600):
-    time.sleep(0.05)
+    time.sleep(0.05)  # a bounded wait for the signal, which may come before it would be asked for
 """
     code = """
 import io, os, signal, sys

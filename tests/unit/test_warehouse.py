@@ -116,6 +116,7 @@ def test_a_publication_without_rows_is_a_file_without_rows(warehouse: Warehouse)
         ("events", event_row(trial=1.5), "row 1: trial=1.5: expected an integer"),
         ("events", event_row(trial=2**40), "row 1: trial=1099511627776: expected INTEGER"),
         ("events", event_row(name=7), "row 1: name=7: expected VARCHAR"),
+        # The next has no time zone on purpose: that is what is to be found.
         ("events", event_row(started_at=datetime(2026, 3, 2)), "expected a datetime with a time zone"),  # noqa: DTZ001
         ("events", event_row(outcome="meh"), "row 1: {'outcome': 'meh'} breaks the rule"),
         ("events", event_row(lab="L07"), "row 1: lab='L07': the file is published for 'L06'"),
