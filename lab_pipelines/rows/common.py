@@ -1,4 +1,7 @@
-"""The columns that every table begins with, and what else rows of several tables share."""
+"""The columns that every table begins with, and what else rows of several tables share.
+
+Doesn't belong here: what rows of one table alone need (their own module).
+"""
 
 from __future__ import annotations
 
